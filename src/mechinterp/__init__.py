@@ -1,0 +1,124 @@
+"""Train small transformers, find their circuits by causal intervention, and date when each circuit formed.
+
+Nothing heavy is imported here: each name below is fetched from its room when it is first used (PEP 562), so that
+`import mechinterp` and the command line's help answer at once.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mechinterp._version import __version__
+
+if TYPE_CHECKING:
+    from mechinterp import attribution as attribution
+    from mechinterp import claims as claims
+    from mechinterp import core as core
+    from mechinterp import discovery as discovery
+    from mechinterp import emergence as emergence
+    from mechinterp import evaluation as evaluation
+    from mechinterp import interventions as interventions
+    from mechinterp import measures as measures
+    from mechinterp import models as models
+    from mechinterp import patching as patching
+    from mechinterp import plots as plots
+    from mechinterp import probes as probes
+    from mechinterp import tasks as tasks
+    from mechinterp import training as training
+    from mechinterp.attribution import head_scores as head_scores
+    from mechinterp.attribution import logit_attribution as logit_attribution
+    from mechinterp.claims import load_circuit as load_circuit
+    from mechinterp.claims import verify as verify
+    from mechinterp.core import Batch as Batch
+    from mechinterp.core import Circuit as Circuit
+    from mechinterp.core import Edge as Edge
+    from mechinterp.core import Pair as Pair
+    from mechinterp.core import Site as Site
+    from mechinterp.discovery import discover as discover
+    from mechinterp.emergence import onset as onset
+    from mechinterp.emergence import trace as trace
+    from mechinterp.evaluation import evaluate as evaluate
+    from mechinterp.measures import measure as measure
+    from mechinterp.measures import register_measure as register_measure
+    from mechinterp.models import ModelConfig as ModelConfig
+    from mechinterp.models import Transformer as Transformer
+    from mechinterp.models import to_bridge as to_bridge
+    from mechinterp.patching import estimate_edges as estimate_edges
+    from mechinterp.patching import estimate_nodes as estimate_nodes
+    from mechinterp.patching import patch_edges as patch_edges
+    from mechinterp.patching import patch_nodes as patch_nodes
+    from mechinterp.patching import path_patch as path_patch
+    from mechinterp.patching import recovery as recovery
+    from mechinterp.probes import probe as probe
+    from mechinterp.report import report as report
+    from mechinterp.training import Recorder as Recorder
+    from mechinterp.training import Run as Run
+    from mechinterp.training import TrainConfig as TrainConfig
+    from mechinterp.training import train as train
+    from mechinterp.training import train_many as train_many
+
+# Public name -> the module that has it. A name that is its module's own last part is that module itself: the rooms,
+# and `report`, which is both a room and the function `mi.report(run)`. Importing a submodule always binds it on its
+# parent, so a function of the same name would come and go with the order of imports; `mechinterp.report` is therefore
+# a module that can be called (see its end), and `mi.report` is that module whatever was imported first.
+_EXPORTS: dict[str, str] = {
+    "attribution": "mechinterp.attribution",
+    "claims": "mechinterp.claims",
+    "core": "mechinterp.core",
+    "discovery": "mechinterp.discovery",
+    "emergence": "mechinterp.emergence",
+    "evaluation": "mechinterp.evaluation",
+    "interventions": "mechinterp.interventions",
+    "measures": "mechinterp.measures",
+    "models": "mechinterp.models",
+    "patching": "mechinterp.patching",
+    "plots": "mechinterp.plots",
+    "probes": "mechinterp.probes",
+    "report": "mechinterp.report",
+    "tasks": "mechinterp.tasks",
+    "training": "mechinterp.training",
+    "Batch": "mechinterp.core",
+    "Circuit": "mechinterp.core",
+    "Edge": "mechinterp.core",
+    "Pair": "mechinterp.core",
+    "Site": "mechinterp.core",
+    "ModelConfig": "mechinterp.models",
+    "Transformer": "mechinterp.models",
+    "to_bridge": "mechinterp.models",
+    "Recorder": "mechinterp.training",
+    "Run": "mechinterp.training",
+    "TrainConfig": "mechinterp.training",
+    "train": "mechinterp.training",
+    "train_many": "mechinterp.training",
+    "estimate_edges": "mechinterp.patching",
+    "estimate_nodes": "mechinterp.patching",
+    "patch_edges": "mechinterp.patching",
+    "patch_nodes": "mechinterp.patching",
+    "path_patch": "mechinterp.patching",
+    "recovery": "mechinterp.patching",
+    "head_scores": "mechinterp.attribution",
+    "logit_attribution": "mechinterp.attribution",
+    "probe": "mechinterp.probes",
+    "discover": "mechinterp.discovery",
+    "evaluate": "mechinterp.evaluation",
+    "measure": "mechinterp.measures",
+    "register_measure": "mechinterp.measures",
+    "onset": "mechinterp.emergence",
+    "trace": "mechinterp.emergence",
+    "load_circuit": "mechinterp.claims",
+    "verify": "mechinterp.claims",
+}
+
+__all__ = ["__version__", *_EXPORTS]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'mechinterp' has no attribute {name!r}")
+    module = importlib.import_module(_EXPORTS[name])
+    value = module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
