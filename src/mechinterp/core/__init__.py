@@ -1,0 +1,44 @@
+"""Ground floor: addresses, batches, circuits, metrics, seeds, results and errors."""
+
+from mechinterp.core.batches import Batch, Pair
+from mechinterp.core.circuits import Circuit, component
+from mechinterp.core.errors import (
+    ConfigError,
+    MechinterpError,
+    RunError,
+    ShapeError,
+    SiteError,
+    UnsupportedError,
+    suggest,
+)
+from mechinterp.core.metrics import METRICS, Metric, resolve_metric
+from mechinterp.core.results import labelled, patching_result, recovery, t_interval
+from mechinterp.core.seeds import derive_seed, generator
+from mechinterp.core.sites import Edge, Graph, Inputs, Site
+
+__all__ = [
+    "METRICS",
+    "Batch",
+    "Circuit",
+    "ConfigError",
+    "Edge",
+    "Graph",
+    "Inputs",
+    "MechinterpError",
+    "Metric",
+    "Pair",
+    "RunError",
+    "ShapeError",
+    "Site",
+    "SiteError",
+    "UnsupportedError",
+    "component",
+    "derive_seed",
+    "generator",
+    "labelled",
+    "patching_result",
+    "recovery",
+    "resolve_metric",
+    "suggest",
+    "t_interval",
+]

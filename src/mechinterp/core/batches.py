@@ -1,0 +1,157 @@
+"""What goes into a model and what should come out: `Batch`, and `Pair` for interventions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor
+
+from mechinterp.core.errors import ConfigError, ShapeError, SiteError, suggest
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Inputs, right answers and where they are scored.
+
+    Args:
+        inputs: Tokens `[batch, seq]` (integers) or vectors `[batch, seq, d_in]` (floats).
+        targets: Right output at each position: tokens `[batch, seq]` or vectors `[batch, seq, d_out]`.
+        scored: Which positions count, bool `[batch, seq]`.
+        wrong: The answer that a corrupted run would give, `[batch, seq]`; needed by `logit_diff`.
+        roles: Name -> position `[batch]` in each example, -1 where the role is absent.
+        latents: Name -> hidden variable `[batch, seq]`; integers are classes (-1 undefined), floats are values (NaN).
+
+    Raises:
+        ShapeError: If shapes do not fit each other.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    scored: Tensor
+    wrong: Tensor | None = None
+    roles: Mapping[str, Tensor] = field(default_factory=dict)
+    latents: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.inputs.ndim not in (2, 3):
+            raise ShapeError(f"inputs are [batch, seq] or [batch, seq, d_in], got {list(self.inputs.shape)}")
+        lead = self.inputs.shape[:2]
+        parts = {"targets": self.targets, "scored": self.scored, "wrong": self.wrong}
+        parts |= {f"latents['{name}']": value for name, value in self.latents.items()}
+        for name, value in parts.items():
+            if value is not None and value.shape[:2] != lead:
+                raise ShapeError(f"{name} is {list(value.shape)}, inputs are {list(self.inputs.shape)}: [batch, seq] differ")
+        if self.scored.dtype != torch.bool:
+            raise ShapeError(f"scored is a boolean mask, got {self.scored.dtype}")
+        for name, value in self.roles.items():
+            if value.shape != lead[:1]:
+                raise ShapeError(f"roles['{name}'] is {list(value.shape)}, expected [{lead[0]}]")
+            if value.numel() and (int(value.min()) < -1 or int(value.max()) >= lead[1]):
+                raise ShapeError(f"roles['{name}'] has positions outside -1..{lead[1] - 1}")
+
+    def __len__(self) -> int:
+        return self.inputs.shape[0]
+
+    @property
+    def seq_len(self) -> int:
+        """Positions per example."""
+        return self.inputs.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors live."""
+        return self.inputs.device
+
+    def role(self, name: str) -> Tensor:
+        """Position of a role in each example, `[batch]`, -1 where absent.
+
+        Raises:
+            SiteError: If the batch has no such role.
+        """
+        if name not in self.roles:
+            raise SiteError(f"no role '{name}' in this batch.{suggest(name, self.roles)}")
+        return self.roles[name]
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
+        """A copy on another device; `dtype` changes floating-point inputs and targets only."""
+
+        def move(value: Tensor) -> Tensor:
+            return value.to(device, dtype) if dtype is not None and value.is_floating_point() else value.to(device)
+
+        return self._map(move)
+
+    def __getitem__(self, index: slice | Tensor) -> Batch:
+        """Some of the examples."""
+        if not isinstance(index, slice | Tensor):
+            raise ConfigError("index a batch with a slice, a boolean mask or a tensor of example numbers")
+        return self._map(lambda value: value[index])
+
+    def _map(self, change) -> Batch:  # noqa: ANN001
+        made = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor):
+                made[item.name] = change(value)
+            elif isinstance(value, Mapping):
+                made[item.name] = {name: change(part) for name, part in value.items()}
+        return replace(self, **made)
+
+    def at_scored(self) -> tuple[Batch, Tensor, Tensor]:
+        """Only the scored positions, packed to the left.
+
+        Returns:
+            The packed batch (`seq` is the largest number of scored positions in an example; roles and latents are
+            left out), the positions kept `[batch, kept]`, and which of them are real, bool `[batch, kept]`.
+        """
+        count = self.scored.sum(1)
+        kept = max(int(count.max()), 1) if len(self) else 1
+        order = torch.argsort((~self.scored).to(torch.int8), dim=1, stable=True)[:, :kept]
+        real = torch.arange(kept, device=self.device)[None] < count[:, None]
+
+        def take(value: Tensor | None) -> Tensor | None:
+            if value is None:
+                return None
+            index = order if value.ndim == 2 else order[..., None].expand(-1, -1, value.shape[-1])
+            return value.gather(1, index)
+
+        inputs, targets = take(self.inputs), take(self.targets)
+        assert inputs is not None and targets is not None
+        return Batch(inputs, targets, real, take(self.wrong)), order, real
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A clean and a corrupted batch that differ only in what the circuit must read.
+
+    Both score the same positions: those whose right answer the corruption changed. `clean.targets` is what a
+    patched run is held to, in both directions.
+
+    Raises:
+        ShapeError: If the batches differ in shape or in scored positions.
+    """
+
+    clean: Batch
+    corrupted: Batch
+
+    def __post_init__(self) -> None:
+        if self.clean.inputs.shape != self.corrupted.inputs.shape:
+            a, b = list(self.clean.inputs.shape), list(self.corrupted.inputs.shape)
+            raise ShapeError(f"clean inputs are {a}, corrupted {b}: a pair has equal shapes")
+        if not torch.equal(self.clean.scored, self.corrupted.scored):
+            raise ShapeError("clean and corrupted batch score different positions")
+        empty = (~self.clean.scored.any(1)).nonzero().flatten().tolist()
+        if empty:
+            raise ShapeError(f"{len(empty)} examples have no scored position (the first: {empty[0]})")
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def __getitem__(self, index: slice | Tensor) -> Pair:
+        """Some of the examples, clean and corrupted alike."""
+        return Pair(self.clean[index], self.corrupted[index])
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Pair:
+        """A copy on another device."""
+        return Pair(self.clean.to(device, dtype), self.corrupted.to(device, dtype))

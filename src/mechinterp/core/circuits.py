@@ -1,0 +1,138 @@
+"""A circuit: the edges claimed to do the task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mechinterp.core.errors import ConfigError
+from mechinterp.core.sites import Edge, Inputs, Site
+
+if TYPE_CHECKING:
+    import networkx
+
+LOGITS = Site("logits")
+
+
+def component(site: Site) -> Site:
+    """The component that a source or reader belongs to: a head's q, k, v and result are one head."""
+    return Site("result", site.layer, site.head) if site.head is not None else site
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A set of edges, with the input convention they are written in.
+
+    Args:
+        edges: The edges; strings are parsed.
+        inputs: `merged` (one source `input`) or `split` (`embed` and `pos`).
+
+    Raises:
+        ConfigError: If an edge uses the other input convention.
+
+    >>> c = Circuit(["input->L0.H0.v", "L0.H0->logits", "L0.H1->logits"])
+    >>> len(c), [str(e) for e in c.pruned()]
+    (3, ['input->L0.H0.v', 'L0.H0->logits'])
+    """
+
+    edges: frozenset[Edge]
+    inputs: Inputs = "merged"
+
+    def __init__(self, edges: Iterable[str | Edge] = (), inputs: Inputs = "merged") -> None:
+        found = frozenset(Edge.parse(edge) for edge in edges)
+        foreign = {"merged": ("embed", "pos"), "split": ("input",)}
+        if inputs not in foreign:
+            raise ConfigError(f"inputs='{inputs}' is unknown: use 'merged' or 'split'")
+        for edge in sorted(found):
+            if edge.source.kind in foreign[inputs]:
+                raise ConfigError(f"edge '{edge}' does not fit inputs='{inputs}'")
+        object.__setattr__(self, "edges", found)
+        object.__setattr__(self, "inputs", inputs)
+
+    def __len__(self) -> int:
+        return len(self.edges)
+
+    def __iter__(self) -> Any:
+        return iter(sorted(self.edges))
+
+    def __contains__(self, edge: str | Edge) -> bool:
+        return Edge.parse(edge) in self.edges
+
+    def __or__(self, other: Circuit) -> Circuit:
+        return Circuit(self.edges | self._same(other).edges, self.inputs)
+
+    def __and__(self, other: Circuit) -> Circuit:
+        return Circuit(self.edges & self._same(other).edges, self.inputs)
+
+    def __sub__(self, other: Circuit) -> Circuit:
+        return Circuit(self.edges - self._same(other).edges, self.inputs)
+
+    def _same(self, other: Circuit) -> Circuit:
+        if other.inputs != self.inputs:
+            raise ConfigError(f"one circuit has inputs='{self.inputs}', the other '{other.inputs}'")
+        return other
+
+    @property
+    def components(self) -> tuple[Site, ...]:
+        """Heads, MLPs, inputs and logits that some edge touches, in topological order."""
+        touched = {component(end) for edge in self.edges for end in (edge.source, edge.reader)}
+        return tuple(sorted(touched))
+
+    def pruned(self) -> Circuit:
+        """Only the edges that lie on a path from an input to the logits."""
+        after: dict[Site, list[Site]] = {}
+        before: dict[Site, list[Site]] = {}
+        for edge in self.edges:
+            a, b = component(edge.source), component(edge.reader)
+            after.setdefault(a, []).append(b)
+            before.setdefault(b, []).append(a)
+        roots = [site for site in after if site.layer is None]
+        fed, used = _reach(roots, after), _reach([LOGITS], before)
+        live = (e for e in self.edges if component(e.source) in fed and component(e.reader) in used)
+        return Circuit(live, self.inputs)
+
+    def jaccard(self, other: Circuit) -> float:
+        """Shared edges over all edges of both; 1 for two empty circuits."""
+        union = self | other
+        return len(self & other) / len(union) if len(union) else 1.0
+
+    def to_networkx(self) -> networkx.DiGraph:
+        """A directed graph over components; parallel wires (q, k, v) are listed in the edge's `ports`."""
+        import networkx
+
+        graph = networkx.DiGraph()
+        for edge in self:
+            a, b = str(component(edge.source)), str(component(edge.reader))
+            port = edge.reader.kind
+            if graph.has_edge(a, b):
+                graph.edges[a, b]["ports"].append(port)
+            else:
+                graph.add_edge(a, b, ports=[port])
+        return graph
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON or TOML."""
+        return {"inputs": self.inputs, "edges": [str(edge) for edge in self]}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Circuit:
+        """The reverse of `to_dict`."""
+        if not isinstance(data, dict) or "edges" not in data:
+            raise ConfigError("a circuit is written as {'inputs': 'merged' | 'split', 'edges': [...]}")
+        return cls(data["edges"], data.get("inputs", "merged"))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(str(edge) for edge in list(self)[:6])
+        return f"Circuit({len(self)} edges, inputs='{self.inputs}': {shown}{', ...' if len(self) > 6 else ''})"
+
+
+def _reach(start: Iterable[Site], steps: dict[Site, list[Site]]) -> set[Site]:
+    seen: set[Site] = set()
+    stack = list(start)
+    while stack:
+        site = stack.pop()
+        if site not in seen:
+            seen.add(site)
+            stack += steps.get(site, [])
+    return seen

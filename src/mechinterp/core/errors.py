@@ -1,0 +1,51 @@
+"""The few error types of the toolkit, and the words they share."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MechinterpError(Exception):
+    """Base of every error that the toolkit raises on purpose; its text is one clear line."""
+
+
+class ConfigError(MechinterpError, ValueError):
+    """A setting, argument or combination of them that has no meaning."""
+
+
+class ShapeError(MechinterpError, ValueError):
+    """A tensor whose shape is not what the function asks for."""
+
+
+class SiteError(MechinterpError, LookupError):
+    """An address (site, edge, hook name) that does not exist in this model."""
+
+
+class RunError(MechinterpError):
+    """A Run folder, checkpoint or result file that is damaged, foreign or incomplete."""
+
+
+class UnsupportedError(MechinterpError):
+    """A model or task that lacks what an analysis needs."""
+
+
+def suggest(name: str, allowed: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"` with the nearest allowed names, or the whole list where nothing is near.
+
+    Args:
+        name: What came.
+        allowed: What would have been right.
+
+    Returns:
+        A clause that starts with a space, ready to append to an error message.
+
+    >>> suggest("logit_dif", ["logit_diff", "kl"])
+    " Did you mean 'logit_diff'?"
+    """
+    options = sorted(set(allowed))
+    near = difflib.get_close_matches(name, options, n=3, cutoff=0.6)
+    if near:
+        return " Did you mean " + " or ".join(f"'{item}'" for item in near) + "?"
+    shown = ", ".join(options[:20]) + (", ..." if len(options) > 20 else "")
+    return f" Allowed: {shown}."

@@ -1,0 +1,93 @@
+"""Labelled results: how an analysis hands back numbers, and the two ways to read an effect off them.
+
+A patching result is a Dataset with `effect` (dimensions of the patch, then `example`), and `clean` and `corrupted`
+(`example`), the metric of the two unpatched runs. Effects are signed so that positive means *keeping this helps*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from torch import Tensor
+
+from mechinterp._version import __version__
+from mechinterp.core.errors import ConfigError, ShapeError
+
+DIMS = ("step", "seed", "layer", "head", "pos", "role", "query", "key", "component", "edge", "example", "feature", "score")
+
+
+def labelled(
+    data: Tensor | np.ndarray, dims: Sequence[str], coords: Mapping[str, Sequence[Any] | np.ndarray] | None = None, **attrs: Any
+) -> xr.DataArray:
+    """A DataArray with our dimension names, and the version among its attributes.
+
+    Raises:
+        ShapeError: If the number of dimensions does not fit the data.
+    """
+    values = data.detach().cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
+    if values.ndim != len(dims):
+        raise ShapeError(f"data has {values.ndim} dimensions {list(values.shape)}, names are {list(dims)}")
+    kept = {name: ("none" if value is None else value) for name, value in attrs.items()}
+    return xr.DataArray(values, dims=list(dims), coords=dict(coords or {}), attrs={**kept, "version": __version__})
+
+
+def patching_result(effect: xr.DataArray, clean: Tensor, corrupted: Tensor, **attrs: Any) -> xr.Dataset:
+    """Bundle an effect with the two runs that it lies between.
+
+    Args:
+        effect: Last dimension `example`.
+        clean: Metric of the clean run, `[batch]`.
+        corrupted: Metric of the run with everything corrupted, `[batch]`.
+        **attrs: Metric, method, direction, ablation, ...
+    """
+    parts = {
+        "effect": effect,
+        "clean": labelled(clean, ["example"]),
+        "corrupted": labelled(corrupted, ["example"]),
+    }
+    kept = {name: ("none" if value is None else value) for name, value in attrs.items()}
+    return xr.Dataset(parts, attrs={**kept, "version": __version__})
+
+
+def recovery(result: xr.Dataset, confidence: float = 0.95) -> xr.Dataset:
+    """Mean effect as a share of the mean gap between the clean and the corrupted run.
+
+    Args:
+        result: What `patch_nodes`, `patch_edges` or an estimate returned.
+        confidence: Level of the gap's t-interval over examples.
+
+    Returns:
+        `recovery` without the `example` dimension, `gap`, `gap_low`, `gap_high` (in the metric's unit) and `valid`.
+        Where the gap's interval contains zero `recovery` is NaN and `valid` is False: there is nothing to recover.
+
+    Raises:
+        ConfigError: If the result carries no clean and corrupted values.
+    """
+    missing = {"effect", "clean", "corrupted"} - set(result.data_vars)
+    if missing:
+        raise ConfigError(f"recovery needs a patching result; this one lacks {sorted(missing)}")
+    gap = (result["clean"] - result["corrupted"]).values
+    low, high = t_interval(gap, confidence)
+    valid = bool(low > 0 or high < 0)
+    share = result["effect"].mean("example") / (gap.mean() if valid else np.nan)
+    made = xr.Dataset({"recovery": share, "gap": gap.mean(), "gap_low": low, "gap_high": high, "valid": valid})
+    return made.assign_attrs(result.attrs, confidence=confidence)
+
+
+def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Student's t-interval of a mean over the flat, finite values; infinitely wide for fewer than two of them.
+
+    >>> [round(x, 2) for x in t_interval(np.array([1.0, 2.0, 3.0]))]
+    [-0.48, 4.48]
+    """
+    from scipy import stats
+
+    flat = np.asarray(values, dtype=float).ravel()
+    flat = flat[np.isfinite(flat)]
+    if flat.size < 2:
+        return (-np.inf, np.inf)
+    half = stats.t.ppf(0.5 + confidence / 2, flat.size - 1) * flat.std(ddof=1) / np.sqrt(flat.size)
+    return float(flat.mean() - half), float(flat.mean() + half)
