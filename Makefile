@@ -27,7 +27,7 @@ test: setup
 	$(call step,lint)
 	$(BIN)/ruff check
 	$(call step,types)
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(call step,import floors)
 	$(BIN)/lint-imports
 	$(call step,tests and doctests)
