@@ -1,0 +1,117 @@
+"""The settings of a small transformer, checked once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mechinterp.core import ConfigError, Graph, Inputs, suggest
+
+Size = Annotated[int, Field(ge=1)]
+
+
+class ModelConfig(BaseModel):
+    """Architecture of a `Transformer`; immutable.
+
+    Defaults (learned positions, LN, attention biases, attention only) can be expressed by TransformerLens's native
+    bridge too.
+
+    Raises:
+        ConfigError: If a setting is unknown, out of range, or does not fit another.
+
+    >>> ModelConfig(n_layers=2, n_heads=4, d_model=64, d_vocab=64, n_ctx=64).d_head
+    16
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_layers: Size = Field(description="layers")
+    n_heads: Size = Field(description="attention heads per layer")
+    d_model: Size = Field(description="width of the residual stream")
+    d_head: Size = Field(default=None, validate_default=False, description="width of a head (d_model / n_heads)")  # type: ignore[assignment]
+    d_mlp: Annotated[int, Field(ge=0)] = Field(default=0, description="neurons per MLP; 0 is attention only")
+    n_ctx: Size = Field(description="longest sequence")
+    inputs: Literal["tokens", "vectors"] = Field(default="tokens", description="what goes in")
+    outputs: Literal["logits", "values"] = Field(default="logits", description="what comes out")
+    d_vocab: Size | None = Field(default=None, description="tokens of the vocabulary")
+    d_vocab_out: Size | None = Field(default=None, description="output tokens (d_vocab)")
+    d_in: Size | None = Field(default=None, description="features of an input vector")
+    d_out: Size | None = Field(default=None, description="features of an output value")
+    positions: Literal["learned", "rotary", "shortformer", "none"] = Field(default="learned", description="positions")
+    rotary_base: Annotated[float, Field(gt=1)] = Field(default=10_000.0, description="longest rotary wavelength / 2 pi")
+    normalization: Literal["LN", "RMS", "none"] = Field(default="LN", description="normalisation")
+    attention: Literal["softmax", "linear"] = Field(default="softmax", description="attention")
+    causal: bool = Field(default=True, description="whether a position sees only itself and earlier ones")
+    attn_bias: bool = Field(default=True, description="biases in attention")
+    unembed_bias: bool = Field(default=False, description="bias of the unembedding")
+    act_fn: Literal["relu", "gelu", "gelu_new", "silu"] = Field(default="relu", description="the MLPs' activation")
+    attn_scale: Annotated[float, Field(gt=0)] = Field(default=1.0, description="factor on q.k / sqrt(d_head)")
+    init_scale: Annotated[float, Field(gt=0)] = Field(default=1.0, description="factor on initial weights N(0, 1/fan_in)")
+
+    def __init__(self, **settings: Any) -> None:
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            raise ConfigError(_first_line(error, type(self))) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("d_head") is None:
+            d_model, n_heads = data.get("d_model"), data.get("n_heads")
+            if isinstance(d_model, int) and isinstance(n_heads, int) and n_heads > 0:
+                if d_model % n_heads:
+                    raise ValueError(f"d_model={d_model} is no multiple of n_heads={n_heads}: give d_head")
+                data = {**data, "d_head": d_model // n_heads}
+        return data
+
+    @model_validator(mode="after")
+    def _fits(self) -> ModelConfig:
+        needs = "d_vocab" if self.inputs == "tokens" else "d_in"
+        if getattr(self, needs) is None:
+            raise ValueError(f"inputs='{self.inputs}' needs {needs}")
+        if self.outputs == "values" and self.d_out is None:
+            raise ValueError("outputs='values' needs d_out")
+        if self.outputs == "logits" and self.d_vocab is None and self.d_vocab_out is None:
+            raise ValueError("outputs='logits' needs d_vocab_out (or d_vocab)")
+        if self.positions == "rotary" and self.d_head % 2:
+            raise ValueError(f"rotary positions need an even d_head, got {self.d_head}")
+        return self
+
+    @property
+    def features_in(self) -> int:
+        """Rows of the embedding."""
+        size = self.d_vocab if self.inputs == "tokens" else self.d_in
+        assert size is not None
+        return size
+
+    @property
+    def features_out(self) -> int:
+        """Columns of the unembedding."""
+        size = self.d_out if self.outputs == "values" else (self.d_vocab_out or self.d_vocab)
+        assert size is not None
+        return size
+
+    def graph(self, inputs: Inputs = "merged") -> Graph:
+        """All sources, readers and edges of this architecture."""
+        return Graph(self.n_layers, self.n_heads, self.d_mlp > 0, self.positions == "learned", inputs)
+
+    def change(self, **settings: Any) -> ModelConfig:
+        """A copy with some settings changed; `d_head` follows `d_model` and `n_heads` unless it is given."""
+        data = self.model_dump()
+        if {"d_model", "n_heads"} & set(settings) and data["d_head"] * data["n_heads"] == data["d_model"]:
+            data.pop("d_head")
+        return ModelConfig(**{**data, **settings})
+
+
+def _first_line(error: ValidationError, model: type[BaseModel]) -> str:
+    """One line of a pydantic error: what came and what is allowed."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{model.__name__} has no setting '{name}'.{suggest(name, model.model_fields)}"
+    if first["type"] == "missing":
+        return f"{model.__name__} needs {name} ({model.model_fields[name].description})"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{model.__name__}: {name}={first['input']!r}: {message}" if name else f"{model.__name__}: {message}"

@@ -1,0 +1,199 @@
+"""The small transformer that everything else looks into."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from types import SimpleNamespace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformer_lens import HookedRootModule
+from transformer_lens.hook_points import HookPoint
+
+from mechinterp.core import ShapeError, SiteError, UnsupportedError, generator, suggest
+from mechinterp.models.config import ModelConfig
+from mechinterp.models.layers import Block, make_norm
+
+
+class Transformer(HookedRootModule):
+    """A decoder-style transformer whose every activation has its TransformerLens name.
+
+    Weights start as N(0, init_scale^2 / fan_in), embeddings and positions as N(0, init_scale^2 / d_model), biases at 0.
+
+    Args:
+        config: The architecture.
+        seed: Of the initial weights; each parameter has a generator of its own, so that adding a layer changes no other.
+
+    >>> model = Transformer(ModelConfig(n_layers=1, n_heads=2, d_model=8, d_vocab=5, n_ctx=6))
+    >>> model(torch.zeros(3, 6, dtype=torch.long)).shape
+    torch.Size([3, 6, 5])
+    """
+
+    def __init__(self, config: ModelConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Module()
+        self.embed.W_E = nn.Parameter(torch.empty(config.features_in, config.d_model))
+        self.hook_embed = HookPoint()
+        if config.positions in ("learned", "shortformer"):
+            self.pos_embed = nn.Module()
+            self.pos_embed.W_pos = nn.Parameter(torch.empty(config.n_ctx, config.d_model))
+            self.hook_pos_embed = HookPoint()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.ln_final = make_norm(config)
+        self.unembed = nn.Module()
+        self.unembed.W_U = nn.Parameter(torch.empty(config.d_model, config.features_out))
+        if config.unembed_bias:
+            self.unembed.b_U = nn.Parameter(torch.zeros(config.features_out))
+        self.setup()
+        self.initialise(seed)
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Draw all weight matrices anew; biases and norms stay as they are."""
+        for name, weight in self.named_parameters():
+            leaf = name.rsplit(".", 1)[-1]
+            if leaf.startswith("W_"):
+                draw = torch.randn(weight.shape, generator=generator(seed, "init", name))
+                weight.copy_(draw * (self.config.init_scale / math.sqrt(self._fan_in(leaf, weight))))
+
+    def _fan_in(self, leaf: str, weight: Tensor) -> int:
+        if leaf == "W_O":
+            return weight.shape[0] * weight.shape[1]
+        return weight.shape[-1] if leaf in ("W_E", "W_pos") else weight.shape[-2]
+
+    def forward(self, inputs: Tensor, return_type: str | None = "logits") -> Tensor | None:
+        """Logits or values at every position.
+
+        Args:
+            inputs: Tokens `[batch, seq]` or vectors `[batch, seq, d_in]`.
+            return_type: `logits` (whatever the outputs are) or None, which runs for the hooks alone.
+
+        Raises:
+            ShapeError: If the inputs do not fit the configuration.
+        """
+        resid, shift = self.embedded(inputs)
+        for block in self.blocks:
+            resid = block(resid, shift)
+        return None if return_type is None else self.read(resid)
+
+    def embedded(self, inputs: Tensor) -> tuple[Float[Tensor, "... seq d_model"], Float[Tensor, "seq d_model"] | None]:
+        """The residual stream before the first layer, and what shortformer adds to q and k (else None)."""
+        config = self.config
+        tokens = config.inputs == "tokens"
+        if tokens and (inputs.is_floating_point() or inputs.ndim < 1):
+            raise ShapeError(f"this model reads tokens [batch, seq], got {inputs.dtype} {list(inputs.shape)}")
+        if not tokens and (inputs.ndim < 2 or inputs.shape[-1] != config.d_in):
+            raise ShapeError(f"this model reads vectors [batch, seq, {config.d_in}], got {list(inputs.shape)}")
+        seq = inputs.shape[-1] if tokens else inputs.shape[-2]
+        if seq > config.n_ctx:
+            raise ShapeError(f"sequence of {seq}, and the model's n_ctx is {config.n_ctx}")
+        resid = self.hook_embed(self.embed.W_E[inputs] if tokens else inputs @ self.embed.W_E)
+        if config.positions not in ("learned", "shortformer"):
+            return resid, None
+        # One row per example, as in TransformerLens, so that a hook can edit a single example's positions.
+        positions = self.pos_embed.W_pos[:seq]
+        if config.positions == "shortformer":
+            return resid, self.hook_pos_embed(positions)
+        return resid + self.hook_pos_embed(positions.expand_as(resid)), None
+
+    def read(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... out"]:
+        """Final norm and unembedding."""
+        out = self.ln_final(resid) @ self.unembed.W_U
+        return out + self.unembed.b_U if self.config.unembed_bias else out
+
+    def add_hook(self, name, hook, *args, **kwargs) -> None:  # noqa: ANN001
+        """As in TransformerLens, but a name that does not exist is an error that names the nearest ones."""
+        if isinstance(name, str):
+            self.check_hook(name)
+        super().add_hook(name, hook, *args, **kwargs)
+
+    def run_with_hooks(self, *args, fwd_hooks=(), bwd_hooks=(), **kwargs):  # noqa: ANN001, ANN002, ANN003, ANN201
+        """As in TransformerLens, with names checked first."""
+        for name, _ in (*fwd_hooks, *bwd_hooks):
+            if isinstance(name, str):
+                self.check_hook(name)
+        return super().run_with_hooks(*args, fwd_hooks=list(fwd_hooks), bwd_hooks=list(bwd_hooks), **kwargs)
+
+    def check_hook(self, name: str) -> str:
+        """Return a hook's name if the model has it.
+
+        Raises:
+            SiteError: If it does not, naming the nearest ones.
+        """
+        if name not in self.hook_dict:
+            raise SiteError(f"no hook '{name}' in this model.{suggest(name, self.hook_dict)}")
+        return name
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        return self.embed.W_E.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return self.embed.W_E.dtype
+
+    @property
+    def cfg(self) -> SimpleNamespace:
+        """The configuration under TransformerLens's names, for its utilities."""
+        config = self.config
+        kinds = {"learned": "standard"}
+        extra = {
+            "attn_only": config.d_mlp == 0,
+            "d_mlp": config.d_mlp or None,
+            "d_vocab_out": config.features_out,
+            "normalization_type": None if config.normalization == "none" else config.normalization,
+            "positional_embedding_type": kinds.get(config.positions, config.positions),
+            "n_key_value_heads": None,
+            "eps": 1e-5,
+            "device": self.device,
+            "dtype": self.dtype,
+            "use_attn_result": False,
+            "use_split_qkv_input": True,
+            "use_hook_mlp_in": True,
+            "use_attn_in": False,
+        }
+        return SimpleNamespace(**{**config.model_dump(), **extra})
+
+    W_E = property(lambda self: self.embed.W_E, doc="Embedding `[d_vocab or d_in, d_model]`.")
+    W_U = property(lambda self: self.unembed.W_U, doc="Unembedding `[d_model, d_vocab_out or d_out]`.")
+    W_Q = property(lambda self: self._stack("W_Q"), doc="Query weights `[layer, head, d_model, d_head]`.")
+    W_K = property(lambda self: self._stack("W_K"), doc="Key weights `[layer, head, d_model, d_head]`.")
+    W_V = property(lambda self: self._stack("W_V"), doc="Value weights `[layer, head, d_model, d_head]`.")
+    W_O = property(lambda self: self._stack("W_O"), doc="Output weights `[layer, head, d_head, d_model]`.")
+    b_Q = property(lambda self: self._stack("b_Q"), doc="Query biases `[layer, head, d_head]`, 0 where absent.")
+    b_K = property(lambda self: self._stack("b_K"), doc="Key biases `[layer, head, d_head]`, 0 where absent.")
+    b_V = property(lambda self: self._stack("b_V"), doc="Value biases `[layer, head, d_head]`, 0 where absent.")
+    b_O = property(lambda self: self._stack("b_O"), doc="Output biases `[layer, d_model]`, 0 where absent.")
+
+    @property
+    def W_pos(self) -> Float[Tensor, "n_ctx d_model"]:
+        """Learned positions.
+
+        Raises:
+            UnsupportedError: If positions are rotary or absent.
+        """
+        if not hasattr(self, "pos_embed"):
+            raise UnsupportedError(f"positions='{self.config.positions}' has no W_pos")
+        return self.pos_embed.W_pos
+
+    @property
+    def b_U(self) -> Float[Tensor, " out"]:
+        """Bias of the unembedding, 0 where absent."""
+        return self.unembed.b_U if self.config.unembed_bias else self.W_U.new_zeros(self.config.features_out)
+
+    def _stack(self, name: str) -> Tensor:
+        config = self.config
+        if name.startswith("b_") and not config.attn_bias:
+            shape = (config.d_model,) if name == "b_O" else (config.n_heads, config.d_head)
+            return self.W_U.new_zeros(config.n_layers, *shape)
+        return torch.stack([getattr(block.attn, name) for block in self.blocks])
+
+    @cached_property
+    def n_params(self) -> int:
+        """Number of weights."""
+        return sum(weight.numel() for weight in self.parameters())
