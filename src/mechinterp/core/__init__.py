@@ -1,7 +1,7 @@
 """Ground floor: addresses, batches, circuits, metrics, seeds, results and errors."""
 
 from mechinterp.core.batches import Batch, Pair
-from mechinterp.core.circuits import Circuit, component
+from mechinterp.core.circuits import Circuit, component, rank_edges
 from mechinterp.core.errors import (
     ConfigError,
     MechinterpError,
@@ -37,6 +37,7 @@ __all__ = [
     "generator",
     "labelled",
     "patching_result",
+    "rank_edges",
     "recovery",
     "resolve_metric",
     "suggest",

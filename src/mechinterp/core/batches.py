@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
@@ -151,6 +152,18 @@ class Pair:
     def __getitem__(self, index: slice | Tensor) -> Pair:
         """Some of the examples, clean and corrupted alike."""
         return Pair(self.clean[index], self.corrupted[index])
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that depend on the inputs, clean and corrupted, and on nothing else.
+
+        A circuit carries the fingerprint of the pair that it was found on, so that it is not judged on the same one.
+        """
+        digest = hashlib.sha256()
+        for part in (self.clean.inputs, self.corrupted.inputs):
+            digest.update(f"{part.dtype}{list(part.shape)}".encode())
+            digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Pair:
         """A copy on another device."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-from mechinterp.core.errors import ConfigError
+from mechinterp.core.errors import ConfigError, suggest
 from mechinterp.core.sites import Edge, Inputs, Site
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ class Circuit:
     Args:
         edges: The edges; strings are parsed.
         inputs: `merged` (one source `input`) or `split` (`embed` and `pos`).
+        origin: How it was found (plain data: method, settings, order, the pair's fingerprint). Two circuits with the
+            same edges are equal whatever their origins; set operations leave it behind, `pruned` keeps it.
 
     Raises:
         ConfigError: If an edge uses the other input convention.
@@ -38,8 +40,14 @@ class Circuit:
 
     edges: frozenset[Edge]
     inputs: Inputs = "merged"
+    origin: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
-    def __init__(self, edges: Iterable[str | Edge] = (), inputs: Inputs = "merged") -> None:
+    def __init__(
+        self,
+        edges: Iterable[str | Edge] = (),
+        inputs: Inputs = "merged",
+        origin: Mapping[str, Any] | None = None,
+    ) -> None:
         found = frozenset(Edge.parse(edge) for edge in edges)
         foreign = {"merged": ("embed", "pos"), "split": ("input",)}
         if inputs not in foreign:
@@ -49,6 +57,7 @@ class Circuit:
                 raise ConfigError(f"edge '{edge}' does not fit inputs='{inputs}'")
         object.__setattr__(self, "edges", found)
         object.__setattr__(self, "inputs", inputs)
+        object.__setattr__(self, "origin", dict(origin or {}))
 
     def __len__(self) -> int:
         return len(self.edges)
@@ -90,7 +99,7 @@ class Circuit:
         roots = [site for site in after if site.layer is None]
         fed, used = _reach(roots, after), _reach([LOGITS], before)
         live = (e for e in self.edges if component(e.source) in fed and component(e.reader) in used)
-        return Circuit(live, self.inputs)
+        return Circuit(live, self.inputs, self.origin)
 
     def jaccard(self, other: Circuit) -> float:
         """Shared edges over all edges of both; 1 for two empty circuits."""
@@ -113,18 +122,42 @@ class Circuit:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON or TOML."""
-        return {"inputs": self.inputs, "edges": [str(edge) for edge in self]}
+        plain: dict[str, Any] = {"inputs": self.inputs, "edges": [str(edge) for edge in self]}
+        return plain | {"origin": dict(self.origin)} if self.origin else plain
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Circuit:
         """The reverse of `to_dict`."""
         if not isinstance(data, dict) or "edges" not in data:
             raise ConfigError("a circuit is written as {'inputs': 'merged' | 'split', 'edges': [...]}")
-        return cls(data["edges"], data.get("inputs", "merged"))
+        return cls(data["edges"], data.get("inputs", "merged"), data.get("origin"))
 
     def __repr__(self) -> str:
         shown = ", ".join(str(edge) for edge in list(self)[:6])
         return f"Circuit({len(self)} edges, inputs='{self.inputs}': {shown}{', ...' if len(self) > 6 else ''})"
+
+
+def rank_edges(scores: Mapping[Any, float], by: Literal["signed", "absolute"] = "signed") -> tuple[Edge, ...]:
+    """Edges by falling score; equal scores stand in topological order, so that a ranking is the same everywhere.
+
+    Args:
+        scores: Edge (or its text) -> score, positive means that keeping the edge helps.
+        by: `signed` ranks edges that hurt last, `absolute` ranks by size whatever the sign.
+
+    Raises:
+        ConfigError: If a score is NaN or `by` is unknown.
+
+    >>> rank_edges({"input->logits": -2.0, "L0.H0->logits": 1.0}, by="absolute")[0]
+    Edge('input->logits')
+    """
+    if by not in ("signed", "absolute"):
+        raise ConfigError(f"by='{by}' is unknown.{suggest(by, ['signed', 'absolute'])}")
+    found = {Edge.parse(edge): float(score) for edge, score in scores.items()}
+    broken = [str(edge) for edge, score in found.items() if score != score]
+    if broken:
+        raise ConfigError(f"{len(broken)} edges have a NaN score (the first: '{broken[0]}') and cannot be ranked")
+    size = abs if by == "absolute" else float
+    return tuple(sorted(sorted(found), key=lambda edge: -size(found[edge])))
 
 
 def _reach(start: Iterable[Site], steps: dict[Site, list[Site]]) -> set[Site]:
