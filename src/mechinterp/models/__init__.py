@@ -1,6 +1,7 @@
 """Small transformers: configuration, model, hand-made ground truth, TransformerLens both ways."""
 
 from mechinterp.models.config import ModelConfig
+from mechinterp.models.handmade import HandMade, induction_model
 from mechinterp.models.transformer import Transformer
 
-__all__ = ["ModelConfig", "Transformer"]
+__all__ = ["HandMade", "ModelConfig", "Transformer", "induction_model"]

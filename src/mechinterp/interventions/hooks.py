@@ -1,0 +1,103 @@
+"""Run a model, record activations, edit activations: for any model that has TransformerLens's hook points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mechinterp.core import Site, SiteError, UnsupportedError, suggest
+
+Edit = Callable[[Tensor], Tensor]
+
+
+def record(model: Any, inputs: Tensor, hooks: Sequence[str | Site]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Run once and keep some activations.
+
+    Args:
+        model: A `Transformer`, or any model with `hook_dict` and `run_with_hooks`.
+        inputs: Tokens `[batch, seq]` or vectors `[batch, seq, d_in]`.
+        hooks: Hook names, or sites.
+
+    Returns:
+        The output, and the activations by hook name, as the model made them (heads share one tensor).
+
+    Raises:
+        SiteError: If the model has no such hook.
+    """
+    names = [hook_name(model, hook) for hook in hooks]
+    kept: dict[str, Tensor] = {}
+
+    def keep(value: Tensor, hook: Any) -> None:
+        kept[hook.name] = value
+
+    with quiet(model):
+        output = model.run_with_hooks(inputs, fwd_hooks=[(name, keep) for name in names])
+    return output, kept
+
+
+def run_edited(model: Any, inputs: Tensor, edits: Mapping[str, Edit]) -> Tensor:
+    """Run once with some activations replaced.
+
+    Args:
+        model: As for `record`.
+        inputs: As for `record`.
+        edits: Hook name -> function from the activation to its replacement, of the same shape.
+
+    Raises:
+        SiteError: If the model has no such hook.
+    """
+    made = []
+    for name, edit in edits.items():
+        made.append((hook_name(model, name), lambda value, hook, edit=edit: edit(value)))
+    with quiet(model):
+        return model.run_with_hooks(inputs, fwd_hooks=made)
+
+
+def hook_name(model: Any, hook: str | Site) -> str:
+    """The name of a hook point, checked.
+
+    Raises:
+        SiteError: If the model has no such hook, naming the nearest.
+        UnsupportedError: If the model has no hook points at all.
+    """
+    name = hook.hook if isinstance(hook, Site) else hook
+    known = getattr(model, "hook_dict", None)
+    if known is None:
+        raise UnsupportedError(f"{type(model).__name__} has no hook points: use a Transformer or a TransformerBridge")
+    if name not in known:
+        try:
+            name = Site.parse(name).hook
+        except SiteError:
+            pass
+    if name not in known:
+        raise SiteError(f"no hook '{name}' in this model.{suggest(name, known)}")
+    return name
+
+
+def check_unhooked(model: Any) -> None:
+    """Refuse a model that somebody left hooks on: they would change some runs of an analysis and not others.
+
+    Raises:
+        UnsupportedError: If any hook point is hooked.
+    """
+    left = [name for name, point in model.hook_dict.items() if point._forward_hooks or point._backward_hooks]
+    if left:
+        raise UnsupportedError(f"the model still has hooks on {', '.join(left[:3])}: call model.reset_hooks() first")
+
+
+@contextmanager
+def quiet(model: Any) -> Iterator[None]:
+    """No gradients, evaluation mode; on leaving, also by an error, mode and hooks are as they were."""
+    training = getattr(model, "training", False)
+    if training:
+        model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        if training:
+            model.train()

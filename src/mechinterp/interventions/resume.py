@@ -1,0 +1,188 @@
+"""Start again from the middle: many runs that differ from one base run only from some layer and position on.
+
+Why the shortcuts are exact:
+
+* *Layers.* What comes before the patched layer is the base run's, so it is not computed again.
+* *Causality.* In a causal model a change at position p reaches no position before p. Runs are computed for positions
+  from `start` on; the keys and values of earlier positions are the base run's.
+* *Scored positions.* The metric reads the output at scored positions only, and in the last layer a query's output
+  depends on no other query. So the last layer's queries, its MLP and the unembedding run at those positions alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechinterp.interventions.activations import Activations, attention_out, mlp_out, neurons
+from mechinterp.models import Transformer
+
+
+@dataclass(frozen=True, eq=False)
+class Resumer:
+    """Runs the rest of a model from cached activations.
+
+    Args:
+        model: A `Transformer` without hooks.
+        base: The run that all others share their beginning with.
+        positions: Scored positions of each example, `[batch, kept]`; only there is an output computed.
+        output: The base run's output there, `[batch, kept, out]`.
+    """
+
+    model: Transformer
+    base: Activations
+    positions: Int[Tensor, "batch kept"]
+    output: Float[Tensor, "batch kept out"]
+
+    @classmethod
+    @torch.no_grad()
+    def at(cls, model: Transformer, base: Activations, positions: Int[Tensor, "batch kept"]) -> Resumer:
+        """A resumer, with the base run's output computed."""
+        return cls(model, base, positions, model.read(take(base.final, positions)))
+
+    def from_pre(
+        self, layer: int, resid: Float[Tensor, "patch batch tail d_model"], start: int = 0
+    ) -> Float[Tensor, "patch batch kept out"]:
+        """Output when the residual stream before `layer` is `resid` from position `start` on."""
+        last = self.model.config.n_layers - 1
+        for at in range(layer, last):
+            resid = self._layer(at, resid, start)
+        if layer <= last:
+            resid = self._last_layer(last, resid, start)
+        else:
+            resid = self.kept(resid, start)
+        return self._read(resid, start)
+
+    def from_mid(
+        self, layer: int, resid: Float[Tensor, "patch batch tail d_model"], start: int = 0
+    ) -> Float[Tensor, "patch batch kept out"]:
+        """Output when the stream after `layer`'s attention is `resid` from position `start` on."""
+        if layer < self.model.config.n_layers - 1:
+            return self.from_pre(layer + 1, self._mlp(layer, resid), start)
+        return self.from_mid_kept(self.kept(resid, start), start)
+
+    def from_mid_kept(
+        self, resid: Float[Tensor, "patch batch kept d_model"], start: int = 0
+    ) -> Float[Tensor, "patch batch kept out"]:
+        """Output when the stream after the last layer's attention is `resid` at the scored positions."""
+        return self._read(self._mlp(self.model.config.n_layers - 1, resid), start)
+
+    def from_final_kept(self, resid: Float[Tensor, "patch batch kept d_model"]) -> Float[Tensor, "patch batch kept out"]:
+        """Output when the stream before the final norm is `resid` at the scored positions."""
+        return self._read(resid, 0)
+
+    def kept(self, values: Float[Tensor, "*patch batch tail width"], start: int = 0) -> Tensor:
+        """Values at the scored positions; those before `start` are filled with what stands at `start`."""
+        return take(values, (self.positions - start).clamp(min=0))
+
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, start: int = 0, kept: bool = False
+    ) -> Float[Tensor, "... query head d_head"]:
+        """Attention output of a layer.
+
+        Args:
+            layer: Whose attention.
+            q: Queries before rotary positions, at positions from `start` on, or at the scored ones if `kept`.
+            k: Keys before rotary positions, at all positions, `[... seq head d_head]`.
+            v: Values at all positions.
+            start: The first query's position.
+            kept: Whether queries are the scored positions, `[... batch kept head d_head]`.
+        """
+        attn = self.model.blocks[layer].attn
+        if self.model.config.positions == "rotary":
+            at = self.positions if kept else torch.arange(start, start + q.shape[-3], device=q.device)
+            q, k = rotate(attn, q, at), rotate(attn, k, torch.arange(k.shape[-3], device=k.device))
+        at = self.positions[:, None, :, None] if kept else torch.arange(start, start + q.shape[-3], device=q.device)[:, None]
+        seen = torch.arange(k.shape[-3], device=k.device) <= at if self.model.config.causal else None
+        return attention(attn, q, k, v, seen)
+
+    def _layer(self, layer: int, resid: Tensor, start: int) -> Tensor:
+        block = self.model.blocks[layer]
+        q, k, v = block.attn.project(block.ln1(resid), {}, self._shift(start))  # type: ignore[union-attr,operator]
+        k, v = self._whole(self.base.k[layer], k, start), self._whole(self.base.v[layer], v, start)
+        return self._mlp(layer, resid + attention_out(block, self.attend(layer, q, k, v, start)))
+
+    def _last_layer(self, layer: int, resid: Tensor, start: int) -> Tensor:
+        block, heads = self.model.blocks[layer], (self.model.config.n_heads, self.model.config.d_head)
+        x, few = block.ln1(resid), self.kept(resid, start)  # type: ignore[operator]
+        q = project_one(block.attn, "q", self.kept(x, start), self._shift_kept())
+        k = project_one(block.attn, "k", x, self._shift(start))
+        v = project_one(block.attn, "v", x, None)
+        assert q.shape[-2:] == heads
+        k, v = self._whole(self.base.k[layer], k, start), self._whole(self.base.v[layer], v, start)
+        return self._mlp(layer, few + attention_out(block, self.attend(layer, q, k, v, start, kept=True)))
+
+    def _mlp(self, layer: int, resid: Tensor) -> Tensor:
+        block = self.model.blocks[layer]
+        return resid + mlp_out(block, neurons(block, resid)) if block.has_mlp else resid
+
+    def _read(self, resid: Tensor, start: int) -> Tensor:
+        output = self.model.read(resid)
+        if start == 0:
+            return output
+        early = (self.positions < start)[..., None]
+        return torch.where(early, self.output, output)
+
+    def _whole(self, base: Tensor, tail: Tensor, start: int) -> Tensor:
+        if start == 0:
+            return tail
+        head = base[:, :start].expand(*tail.shape[:-4], *base[:, :start].shape)
+        return torch.cat([head, tail], dim=-3)
+
+    def _shift(self, start: int) -> Tensor | None:
+        return None if self.base.shift is None else self.base.shift[start:]
+
+    def _shift_kept(self) -> Tensor | None:
+        return None if self.base.shift is None else self.base.shift[self.positions]
+
+
+def take(values: Float[Tensor, "*lead batch seq width"], positions: Int[Tensor, "batch kept"]) -> Tensor:
+    """`values` at some positions of each example, `[*lead, batch, kept, width]`."""
+    index = positions[..., None].expand(*values.shape[:-2], positions.shape[-1], values.shape[-1])
+    return values.gather(-2, index)
+
+
+def project_one(attn, kind: str, x: Float[Tensor, "... d_model"], shift: Tensor | None) -> Tensor:  # noqa: ANN001
+    """q, k or v of all heads, `[... head d_head]`."""
+    weight = getattr(attn, f"W_{kind.upper()}")
+    if shift is not None:
+        x = x + shift
+    out = x @ weight.transpose(0, 1).flatten(1)
+    if attn.config.attn_bias:
+        out = out + getattr(attn, f"b_{kind.upper()}").flatten()
+    return out.unflatten(-1, weight.shape[::2])
+
+
+def rotate(attn, x: Float[Tensor, "... seq head d_head"], at: Tensor) -> Tensor:  # noqa: ANN001
+    """Rotary positions, for queries or keys that stand at positions `at` (`[seq]` or `[batch, seq]`)."""
+    cos, sin = attn.cos[at].unsqueeze(-2).to(x.dtype), attn.sin[at].unsqueeze(-2).to(x.dtype)
+    turned = torch.stack((-x[..., 1::2], x[..., 0::2]), -1).flatten(-2)
+    return x * cos + turned * sin
+
+
+def attention(attn, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Float[Tensor, "... query head d_head"]:  # noqa: ANN001
+    """Attention-weighted values.
+
+    Args:
+        attn: Whose scale and kind.
+        q: `[... query head d_head]`; leading axes of q, k and v broadcast.
+        k: `[... seq head d_head]`.
+        v: `[... seq head d_head]`.
+        seen: Which keys a query may see, bool `[query, seq]` or `[batch, 1, query, seq]`; None for all.
+    """
+    q, k, v = (part.transpose(-2, -3) for part in (q, k, v))
+    lead = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
+    if attn.config.attention == "softmax" and (seen is None or seen.ndim == 2) and q.shape[-2] > 4:
+        q, k, v = (part.expand(*lead, *part.shape[-2:]).flatten(0, -4) for part in (q, k, v))
+        z = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=attn.scale)
+        return z.unflatten(0, lead[:-1]).transpose(-2, -3)
+    scores = (q * attn.scale) @ k.transpose(-1, -2)
+    if attn.config.attention == "linear":
+        return ((scores if seen is None else scores * seen) @ v).transpose(-2, -3)
+    if seen is not None:
+        scores = scores.masked_fill(~seen, float("-inf"))
+    return (scores.softmax(-1) @ v).transpose(-2, -3)

@@ -1,0 +1,97 @@
+"""A pair and a metric, made ready to score many runs at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechinterp.core import Batch, Metric, Pair, ShapeError, resolve_metric
+from mechinterp.interventions.hooks import quiet
+from mechinterp.interventions.resume import take
+
+
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """Scores outputs that were computed at a pair's scored positions only.
+
+    Args:
+        name: The metric's name.
+        metric: The metric.
+        batch: The clean batch, packed to its scored positions.
+        positions: Those positions, `[batch, kept]`.
+        reference: The clean run's output there, `[batch, kept, out]`.
+    """
+
+    name: str
+    metric: Metric
+    batch: Batch
+    positions: Int[Tensor, "batch kept"]
+    reference: Float[Tensor, "batch kept out"]
+    _repeated: dict[int, tuple[Batch, Tensor]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, pair: Pair, metric: str | Metric, clean_output: Float[Tensor, "batch kept out"]) -> Scorer:
+        """A scorer for one pair; `clean_output` is the clean run's output at the scored positions."""
+        name, function = resolve_metric(metric)
+        batch, positions, _ = pair.clean.at_scored()
+        return cls(name, function, batch, positions, clean_output)
+
+    def __call__(self, output: Float[Tensor, "*patch batch kept out"]) -> Float[Tensor, "*patch batch"]:
+        """The metric of each run and example.
+
+        Raises:
+            ShapeError: If the metric does not give one number per example.
+        """
+        lead, examples = output.shape[:-3], len(self.batch)
+        times = output.shape[:-3].numel()
+        batch, reference = self._repeat(times)
+        values = self.metric(output.reshape(times * examples, *output.shape[-2:]), batch, reference)
+        if values.shape != (times * examples,):
+            raise ShapeError(f"metric '{self.name}' gave {list(values.shape)}, expected one number per example [batch]")
+        return values.reshape(*lead, examples)
+
+    def _repeat(self, times: int) -> tuple[Batch, Tensor]:
+        """The batch and the reference, once per run; kept for the next chunk of the same size."""
+        if times == 1:
+            return self.batch, self.reference
+        if times not in self._repeated:
+            if len(self._repeated) > 3:
+                self._repeated.clear()
+
+            def many(value: Tensor) -> Tensor:
+                return value.expand(times, *value.shape).reshape(times * value.shape[0], *value.shape[1:])
+
+            wrong = None if self.batch.wrong is None else many(self.batch.wrong)
+            batch = Batch(many(self.batch.inputs), many(self.batch.targets), many(self.batch.scored), wrong)
+            self._repeated[times] = (batch, many(self.reference))
+        return self._repeated[times]
+
+
+def score_runs(model: Any, pair: Pair, metric: str | Metric = "logit_diff") -> tuple[Tensor, Tensor]:
+    """The metric of the plain clean and the plain corrupted run, held to the clean answers.
+
+    Args:
+        model: Any model that maps inputs to outputs.
+        pair: Clean and corrupted inputs.
+        metric: A name or a function.
+
+    Returns:
+        Clean and corrupted values, `[batch]` each.
+    """
+    pair = on_model(pair, model)
+    _, positions, _ = pair.clean.at_scored()
+    with quiet(model):
+        clean, corrupted = (take(model(batch.inputs), positions) for batch in (pair.clean, pair.corrupted))
+    scorer = Scorer.of(pair, metric, clean)
+    with torch.no_grad():
+        return scorer(clean), scorer(corrupted)
+
+
+def on_model(pair: Pair, model: Any) -> Pair:
+    """The pair on the model's device, real inputs in the model's type."""
+    weight = next(model.parameters())
+    return pair.to(weight.device, weight.dtype)
