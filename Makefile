@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# A notice of the documentation theme about its successor; nothing to do with a build.
+export NO_MKDOCS_2_WARNING := 1
 step = @printf '\n== %s\n' "$(1)"
 
 .PHONY: setup demo test bench docs clean
@@ -13,7 +15,7 @@ setup: $(STAMP)
 # Runs again only when what is installed changes.
 $(STAMP): pyproject.toml constraints.txt
 	$(call step,setup: $(VENV))
-	$(PYTHON) -m venv $(VENV)
+	$(if $(PYTHON),,$(error no python3 found: mechinterp needs Python 3.11 or newer))$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,notebooks]'
 	@touch $@
 
@@ -38,7 +40,7 @@ test: setup
 	$(BIN)/mkdocs build --strict --quiet
 
 bench: setup
-	$(BIN)/mechinterp bench all
+	$(BIN)/mechinterp bench training
 
 docs: setup
 	$(BIN)/mkdocs build --strict
