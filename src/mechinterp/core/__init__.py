@@ -14,6 +14,7 @@ from mechinterp.core.errors import (
 from mechinterp.core.metrics import METRICS, Metric, resolve_metric
 from mechinterp.core.results import labelled, patching_result, recovery, t_interval
 from mechinterp.core.seeds import derive_seed, generator
+from mechinterp.core.settings import Settings, explain
 from mechinterp.core.sites import Edge, Graph, Inputs, Site
 
 __all__ = [
@@ -28,12 +29,14 @@ __all__ = [
     "Metric",
     "Pair",
     "RunError",
+    "Settings",
     "ShapeError",
     "Site",
     "SiteError",
     "UnsupportedError",
     "component",
     "derive_seed",
+    "explain",
     "generator",
     "labelled",
     "patching_result",

@@ -1,0 +1,50 @@
+"""Settings from outside: frozen, validated, unknown names refused, and every error one clear line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mechinterp.core.errors import ConfigError, suggest
+
+
+class Settings(BaseModel):
+    """Base of every configuration: keyword arguments in, a frozen and hashable value out.
+
+    Raises:
+        ConfigError: If a setting is unknown or has no meaning; names the setting, what came and what is allowed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **settings: Any) -> None:
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            kind = type(self)
+            raise ConfigError(f"{kind.__name__}: {explain(error, kind.model_fields)}") from None
+
+
+def explain(error: ValidationError, allowed: Iterable[str] = ()) -> str:
+    """A validation error as one line.
+
+    Args:
+        error: What pydantic raised.
+        allowed: Names of the settings that exist, to suggest from.
+    """
+    lines = []
+    for item in error.errors(include_url=False):
+        name = ".".join(str(part) for part in item["loc"])
+        text = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            lines.append(f"no setting '{name}'.{suggest(name, allowed)}")
+        elif item["type"] == "missing":
+            lines.append(f"setting '{name}' is missing")
+        elif name:
+            came = repr(item["input"])
+            lines.append(f"{name}={came if len(came) < 60 else came[:57] + '...'}: {text}")
+        else:
+            lines.append(text)
+    return "; ".join(lines)

@@ -1,0 +1,187 @@
+"""`Task`, what every task gives, and the registry that finds a task by its name."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from inspect import isabstract
+from typing import Any, ClassVar
+
+from torch import Tensor
+from torch.nn import functional
+
+from mechinterp.core import Batch, ConfigError, Pair, Settings, ShapeError, UnsupportedError, derive_seed, suggest
+
+Predictor = Callable[[Batch], Tensor]
+_REGISTRY: dict[str, type[Task]] = {}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The model and the training that are known to work on a task, as plain settings.
+
+    Args:
+        model: Settings of `ModelConfig`.
+        training: Settings of `TrainConfig`.
+    """
+
+    model: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Task(Settings):
+    """A seeded rule that draws sequences and their right answers.
+
+    A subclass is a frozen set of typed settings with a `name`, and is found by that name from then on. It must write
+    `batch`; each further method it writes opens one more analysis. Everything is drawn from the seed it is handed.
+
+    >>> import torch
+    >>> from mechinterp.core import generator
+    >>> class Echo(Task):
+    ...     '''Repeat the token just read.'''
+    ...     name = "echo-example"
+    ...     vocab: int = 8
+    ...     def batch(self, batch: int = 64, seed: int = 0) -> Batch:
+    ...         tokens = torch.randint(self.vocab, (batch, 5), generator=generator(seed, self.name))
+    ...         return Batch(tokens, tokens, tokens >= 0)
+    >>> get("echo-example", vocab=4).to_dict()
+    {'name': 'echo-example', 'vocab': 4}
+    """
+
+    name: ClassVar[str]
+    corruptions: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if isabstract(cls):
+            return
+        if not isinstance(cls.__dict__.get("name"), str):
+            raise ConfigError(f"task class {cls.__name__} has no name of its own: add a line such as name = 'my-task'")
+        known = _REGISTRY.get(cls.name)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ConfigError(f"a task named '{cls.name}' exists already ({known.__module__}.{known.__qualname__})")
+        _REGISTRY[cls.name] = cls
+
+    @abstractmethod
+    def batch(self, batch: int = 64, seed: int = 0) -> Batch:
+        """Draw examples.
+
+        Args:
+            batch: How many.
+            seed: The same seed draws the same examples.
+        """
+
+    @property
+    def latents(self) -> Mapping[str, int | None]:
+        """Hidden variables that a probe may look for: name -> number of classes, or None for a real value."""
+        return {}
+
+    def pair(self, batch: int = 64, seed: int = 0, corruption: str | None = None) -> Pair:
+        """Draw examples with corrupted twins.
+
+        Args:
+            batch: How many.
+            seed: Pairs and batches of one seed share no randomness.
+            corruption: One of `corruptions`; None is the first.
+
+        Raises:
+            UnsupportedError: If the task has no pairs.
+            ConfigError: If there is no such corruption.
+        """
+        raise UnsupportedError(f"task '{self.name}' has no pairs: write its method pair(batch, seed, corruption)")
+
+    def groups(self, batch: Batch) -> dict[str, Tensor]:
+        """Positions whose loss is worth a line of its own: name -> mask, bool `[batch, seq]`."""
+        return {"scored": batch.scored}
+
+    def predictors(self) -> dict[str, Predictor]:
+        """Reference predictors: name -> function from a batch to its output.
+
+        For tokens that output is log probabilities `[batch, seq, vocab]`, for real values `[batch, seq, d_out]`.
+        """
+        return {}
+
+    def preset(self) -> Preset:
+        """The configuration that is known to work.
+
+        Raises:
+            UnsupportedError: If none is known.
+        """
+        raise UnsupportedError(f"task '{self.name}' has no preset: name a model and a training configuration")
+
+    def training_batch(self, batch: int, seed: int, step: int) -> Batch:
+        """What training sees at one step: fresh examples, a function of seed and step alone (so resuming is exact).
+
+        A task with a fixed training set overrides this; its test examples can ride along as a group that is not
+        scored.
+        """
+        return self.batch(batch, derive_seed(seed, "data", step))
+
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """Loss at every position, `[batch, seq]`: cross-entropy in nats for tokens, squared distance for real values.
+
+        Args:
+            output: Logits `[batch, seq, vocab]` or values `[batch, seq, d_out]`.
+            batch: Where it has no target (-1), the loss is 0.
+
+        Raises:
+            ShapeError: If output and targets do not fit each other.
+        """
+        targets = batch.targets
+        if targets.is_floating_point():
+            wanted = targets[..., None] if targets.ndim == 2 else targets
+            if wanted.shape != output.shape:
+                raise ShapeError(f"outputs are {list(output.shape)}, targets {list(wanted.shape)}")
+            return (output - wanted).square().sum(-1)
+        if output.shape[:2] != targets.shape:
+            raise ShapeError(f"logits {list(output.shape)} do not fit target tokens {list(targets.shape)}")
+        flat = functional.cross_entropy(output.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none")
+        return flat.view_as(targets)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and settings as plain data for JSON or TOML."""
+        return {"name": self.name, **self.model_dump(mode="json")}
+
+    def corruption(self, asked: str | None) -> str:
+        """The corruption that was asked for, or the first.
+
+        Raises:
+            ConfigError: If there is no such corruption.
+        """
+        name = self.corruptions[0] if asked is None else asked
+        if name not in self.corruptions:
+            raise ConfigError(f"task '{self.name}' has no corruption '{name}'.{suggest(name, self.corruptions)}")
+        return name
+
+
+def names() -> list[str]:
+    """Names of all tasks known in this process, users' own among them."""
+    return sorted(_REGISTRY)
+
+
+def get(name: str, **settings: Any) -> Task:
+    """The task of that name.
+
+    Raises:
+        ConfigError: If there is none, or a setting is wrong.
+
+    >>> get("induction", seq_len=32, segment=8).name
+    'induction'
+    """
+    if name not in _REGISTRY:
+        raise ConfigError(f"no task '{name}'.{suggest(name, _REGISTRY)}")
+    return _REGISTRY[name](**settings)
+
+
+def from_dict(data: Mapping[str, Any]) -> Task:
+    """The reverse of `Task.to_dict`.
+
+    Raises:
+        ConfigError: If the name is missing or unknown, or a setting is wrong.
+    """
+    if not isinstance(data.get("name"), str):
+        raise ConfigError("a task is written as {'name': 'induction', ...}; the name is missing")
+    settings = dict(data)
+    return get(settings.pop("name"), **settings)
