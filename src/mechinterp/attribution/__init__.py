@@ -1,6 +1,8 @@
 """What patterns and weights suggest: attention scores, QK and OV circuits, composition, logit attribution."""
 
 from mechinterp.attribution.composition import composition
+from mechinterp.attribution.heads import head_score_chance, head_scores, value_weighted_attention
+from mechinterp.attribution.logits import logit_attribution, logit_lens
 from mechinterp.attribution.patterns import duplicate_token_score, induction_score, previous_token_score
 from mechinterp.attribution.weights import copying_scores, ov_circuit, qk_circuit
 
@@ -8,8 +10,13 @@ __all__ = [
     "composition",
     "copying_scores",
     "duplicate_token_score",
+    "head_score_chance",
+    "head_scores",
     "induction_score",
+    "logit_attribution",
+    "logit_lens",
     "ov_circuit",
     "previous_token_score",
     "qk_circuit",
+    "value_weighted_attention",
 ]

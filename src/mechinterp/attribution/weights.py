@@ -138,15 +138,15 @@ def token_weights(model: Transformer) -> HeadWeights:
 
 @torch.no_grad()
 def folded_weights(model: Transformer) -> HeadWeights:
-    """Weights with each norm folded into what reads through it; copies, in double precision."""
+    """Weights with each norm folded into what reads through it, in double precision."""
     norms = [block.ln1 for block in model.blocks]
 
     def read(stacked: Tensor) -> Tensor:
-        return torch.stack([fold_norm(norm, weight) for norm, weight in zip(norms, stacked.double(), strict=True)])
+        return torch.stack([fold_norm(norm, weight) for norm, weight in zip(norms, stacked.double(), strict=True)])  # type: ignore[arg-type]
 
     unembed = fold_norm(model.ln_final, model.W_U.double())
     return HeadWeights(
-        read(model.W_Q), read(model.W_K), read(model.W_V), model.W_O.double(), unembed, model.W_E.double()
+        read(model.W_Q), read(model.W_K), read(model.W_V), model.W_O.double(), unembed, model.W_E.detach().double()
     )
 
 
