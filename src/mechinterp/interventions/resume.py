@@ -71,7 +71,9 @@ class Resumer:
         """Output when the stream after the last layer's attention is `resid` at the scored positions."""
         return self._read(self._mlp(self.model.config.n_layers - 1, resid), start)
 
-    def from_final_kept(self, resid: Float[Tensor, "patch batch kept d_model"]) -> Float[Tensor, "patch batch kept out"]:
+    def from_final_kept(
+        self, resid: Float[Tensor, "patch batch kept d_model"]
+    ) -> Float[Tensor, "patch batch kept out"]:
         """Output when the stream before the final norm is `resid` at the scored positions."""
         return self._read(resid, 0)
 
@@ -96,7 +98,11 @@ class Resumer:
         if self.model.config.positions == "rotary":
             at = self.positions if kept else torch.arange(start, start + q.shape[-3], device=q.device)
             q, k = rotate(attn, q, at), rotate(attn, k, torch.arange(k.shape[-3], device=k.device))
-        at = self.positions[:, None, :, None] if kept else torch.arange(start, start + q.shape[-3], device=q.device)[:, None]
+        at = (
+            self.positions[:, None, :, None]
+            if kept
+            else torch.arange(start, start + q.shape[-3], device=q.device)[:, None]
+        )
         seen = torch.arange(k.shape[-3], device=k.device) <= at if self.model.config.causal else None
         return attention(attn, q, k, v, seen)
 

@@ -47,7 +47,9 @@ class ModelConfig(BaseModel):
     unembed_bias: bool = Field(default=False, description="bias of the unembedding")
     act_fn: Literal["relu", "gelu", "gelu_new", "silu"] = Field(default="relu", description="the MLPs' activation")
     attn_scale: Annotated[float, Field(gt=0)] = Field(default=1.0, description="factor on q.k / sqrt(d_head)")
-    init_scale: Annotated[float, Field(gt=0)] = Field(default=1.0, description="factor on initial weights N(0, 1/fan_in)")
+    init_scale: Annotated[float, Field(gt=0)] = Field(
+        default=1.0, description="factor on initial weights N(0, 1/fan_in)"
+    )
 
     def __init__(self, **settings: Any) -> None:
         try:

@@ -94,7 +94,9 @@ def induction_model(
         for layer in model.blocks:
             attn = layer.attn  # type: ignore[union-attr]
             attn.W_O[:, :, : starts["junk"]] = 0
-        for layer, (asks, holds, writes) in enumerate([("position", "position", "previous"), ("token", "previous", "output")]):
+        for layer, (asks, holds, writes) in enumerate(
+            [("position", "position", "previous"), ("token", "previous", "output")]
+        ):
             attn, head = model.blocks[layer].attn, true[layer]  # type: ignore[union-attr]
             for weight in (attn.W_Q, attn.W_K, attn.W_V, attn.W_O):
                 weight[head] = 0
@@ -182,7 +184,13 @@ def _induction_pair(vocab: int, seq_len: int, batch: int, seed: int, corruption:
         changed[:, -1] = tokens[rows, c]
     scored = torch.zeros_like(tokens, dtype=torch.bool)
     scored[:, -1] = True
-    roles = {"first_A": a, "first_B": a + 1, "other_A": c, "other_B": c + 1, "answer": torch.full((batch,), seq_len - 1)}
+    roles = {
+        "first_A": a,
+        "first_B": a + 1,
+        "other_A": c,
+        "other_B": c + 1,
+        "answer": torch.full((batch,), seq_len - 1),
+    }
 
     def made(inputs: Tensor, answer: Tensor, wrong: Tensor) -> Batch:
         blank = torch.full_like(tokens, -1)

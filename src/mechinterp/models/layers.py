@@ -208,7 +208,9 @@ class Block(nn.Module):
                 copies = resid.unsqueeze(-2).expand(*resid.shape[:-1], self.heads, resid.shape[-1])
                 forks[kind] = self.ln1(point(copies))
         # The shared stream is normalised last, so that a cache of ln1's hooks keeps its usual shape.
-        shared = len(forks) < 3 or (isinstance(self.ln1, Norm) and hooked(self.ln1.hook_scale, self.ln1.hook_normalized))
+        shared = len(forks) < 3 or (
+            isinstance(self.ln1, Norm) and hooked(self.ln1.hook_scale, self.ln1.hook_normalized)
+        )
         normalized = self.ln1(resid) if shared else None
         resid = resid + self.hook_attn_out(self.attn(normalized, forks, shift))
         if self.has_mlp:

@@ -1,0 +1,70 @@
+"""The two runs between which patches are made, and how a patched run is scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mechinterp.core import Metric, Pair
+from mechinterp.interventions import Ablation, Activations, Direction, Resumer, Scorer, ablated, activations
+from mechinterp.models import Transformer
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """The run that is patched, and the run that values come from.
+
+    Args:
+        model: A `Transformer` without hooks.
+        resumer: Starts again from the middle of the patched run.
+        this: The patched run before it is patched: corrupted for denoising, clean for noising.
+        other: The other one.
+        scorer: The metric on the clean answers.
+        clean: The metric of the clean run.
+        corrupted: The metric of the corrupted run.
+        direction: Which of the two is patched.
+        ablation: What the other run's values become.
+    """
+
+    model: Transformer
+    resumer: Resumer
+    this: Activations
+    other: Activations
+    scorer: Scorer
+    clean: Float[Tensor, " batch"]
+    corrupted: Float[Tensor, " batch"]
+    direction: Direction
+    ablation: Ablation
+
+    @classmethod
+    def of(cls, model: Transformer, pair: Pair, metric: str | Metric, direction: Direction, ablation: Ablation) -> Runs:
+        """Run both inputs once."""
+        both = [activations(model, batch.inputs) for batch in (pair.clean, pair.corrupted)]
+        _, positions, _ = pair.clean.at_scored()
+        resumers = [Resumer.at(model, run, positions) for run in both]
+        scorer = Scorer.of(pair, metric, resumers[0].output)
+        clean, corrupted = (scorer(resumer.output) for resumer in resumers)
+        mine = 0 if direction == "noise" else 1
+        this, other = both[mine], both[1 - mine]
+        return cls(model, resumers[mine], this, other, scorer, clean, corrupted, direction, ablation)
+
+    def effect(self, output: Float[Tensor, "*patch batch kept out"]) -> Float[Tensor, "*patch batch"]:
+        """What a patch changed, positive where the clean value helps."""
+        value = self.scorer(output)
+        return self.clean - value if self.direction == "noise" else value - self.corrupted
+
+    def step(self, other: Tensor, this: Tensor, batch_dim: int = 0) -> Tensor:
+        """From this run's value to what replaces it."""
+        return ablated(other, self.ablation, batch_dim) - this
+
+    def affordable(self, tail: int, budget_mb: float) -> int:
+        """How many patched runs of `tail` positions fit into a memory budget; at least one."""
+        config = self.model.config
+        # Live at once: stream, its norm, q, k, v, z and the MLP; scores where attention is explicit; outputs.
+        width = 4 * config.d_model + 5 * config.n_heads * config.d_head + 2 * config.d_mlp
+        kept = self.resumer.positions.shape[1]
+        numbers = tail * (width + config.n_heads * min(tail, kept)) + 4 * kept * config.features_out
+        size = numbers * self.clean.element_size() * len(self.clean)
+        return max(1, int(budget_mb * 2**20 / size))
