@@ -37,7 +37,8 @@ test: setup
 	$(call step,notebooks)
 	MECHINTERP_NOTEBOOK_SCALE=small $(BIN)/pytest --nbmake --nbmake-timeout=600 notebooks
 	$(call step,docs)
-	$(BIN)/mkdocs build --strict --quiet
+	@# Not --quiet: it hides warnings from --strict too, and then nothing can fail.
+	$(BIN)/mkdocs build --strict
 
 bench: setup
 	$(BIN)/mechinterp bench training
