@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import xarray as xr
+
+from mechinterp.core import ConfigError, recovery
+from mechinterp.plots import faithfulness_curve, findings_table, node_heatmap
+
+ROLES = ["first_A", "first_B", "second_A"]
+
+
+def patched(gap: float) -> xr.Dataset:
+    effect = np.zeros((2, 2, 3, 4))
+    effect[0, 1, 1] = 2.0
+    effect[1, 0, 2] = -0.5
+    coords = {"layer": [0, 1], "head": [0, 1], "role": ROLES}
+    noise = np.array([0.1, -0.1, 0.1, -0.1])
+    return xr.Dataset(
+        {
+            "effect": xr.DataArray(effect, dims=["layer", "head", "role", "example"], coords=coords),
+            "clean": ("example", gap + noise),
+            "corrupted": ("example", -noise),
+        },
+        attrs={"metric": "logit_diff"},
+    )
+
+
+def cell(figure, node: str, column: str) -> float:
+    heat = figure.data[0]
+    return heat.z[list(heat.y).index(node)][list(heat.x).index(column)]
+
+
+def test_heatmap_shows_recovery_by_node_and_role():
+    figure = node_heatmap(patched(4.0))
+    assert cell(figure, "L0.H1", "first B") == pytest.approx(0.5) and cell(figure, "L1.H0", "second A") == -0.125
+    expected = recovery(patched(4.0))["recovery"].values.reshape(4, 3)
+    assert np.allclose(np.array(figure.data[0].z), expected)
+    assert figure.data[0].y[0] == "L0.H0" and "share of the gap" in figure.data[0].hovertemplate
+
+
+def test_scale_is_centred_at_zero_and_white_there():
+    heat = node_heatmap(patched(4.0)).data[0]
+    assert heat.zmin == -heat.zmax == -0.5
+    assert dict(heat.colorscale)[0.5] == "#fbfbfb"
+
+
+def test_without_a_gap_the_plain_effect_is_drawn():
+    figure = node_heatmap(patched(0.0))
+    assert cell(figure, "L0.H1", "first B") == 2.0 and "logit_diff" in figure.data[0].hovertemplate
+
+
+def test_residual_stream_by_position_has_no_words_in_a_large_grid():
+    data = xr.DataArray(np.ones((4, 64)), dims=["layer", "pos"], coords={"layer": range(4), "pos": range(64)})
+    heat = node_heatmap(data, unit="nats").data[0]
+    assert heat.texttemplate is None and list(heat.y) == ["L0", "L1", "L2", "L3"]
+
+
+def test_foreign_dimensions_are_refused():
+    with pytest.raises(ConfigError, match="seed"):
+        node_heatmap(xr.DataArray(np.ones((2, 2)), dims=["layer", "seed"]))
+
+
+def curve() -> tuple[xr.DataArray, xr.DataArray]:
+    edges = np.arange(11)
+    found = xr.DataArray(np.minimum(edges / 4, 1.0), dims=["edges"], coords={"edges": edges})
+    draws = np.linspace(0, 1, 101)[None] * (edges[:, None] / 10)
+    return found, xr.DataArray(draws, dims=["edges", "draw"], coords={"edges": edges})
+
+
+def test_random_circuits_are_a_band_of_their_middle_nine_tenths():
+    found, random = curve()
+    figure = faithfulness_curve(found, random, fewest=4)
+    band, median, line, mark = figure.data
+    assert band.y[10] == pytest.approx(0.95) and band.y[11] == pytest.approx(0.05)
+    assert median.y[10] == pytest.approx(0.5) and median.line.dash == "dash"
+    assert list(line.y) == list(found.values) and (mark.x[0], mark.y[0]) == (4, 1.0)
+
+
+def test_random_circuits_of_one_size_are_one_mark():
+    found, random = curve()
+    figure = faithfulness_curve(found, random.sel(edges=[10]))
+    mark = figure.data[0]
+    assert list(mark.x) == [10] and mark.error_y.array[0] == pytest.approx(0.45)
+
+
+def test_findings_are_written_with_interval_and_null():
+    rows = [
+        {"name": "induction score", "value": 0.8712, "low": 0.85, "high": 0.89, "null": 0.07},
+        {"name": "onset", "value": 1234.0, "unit": "steps", "null": (None, 3)},
+    ]
+    cells = findings_table(rows).data[0].cells.values
+    assert [list(column) for column in cells] == [
+        ["induction score", "onset"],
+        ["0.871", "1,234 steps"],
+        ["0.85 to 0.89", ""],
+        ["0.07", "not available to 3 steps"],
+    ]
