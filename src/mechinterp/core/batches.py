@@ -89,7 +89,7 @@ class Batch:
             raise ConfigError("index a batch with a slice, a boolean mask or a tensor of example numbers")
         return self._map(lambda value: value[index])
 
-    def _map(self, change) -> Batch:  # noqa: ANN001
+    def _map(self, change) -> Batch:
         made = {}
         for item in fields(self):
             value = getattr(self, item.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mechinterp.core.errors import ConfigError, suggest
 from mechinterp.core.sites import Edge, Inputs, Site
@@ -137,7 +137,7 @@ class Circuit:
         return f"Circuit({len(self)} edges, inputs='{self.inputs}': {shown}{', ...' if len(self) > 6 else ''})"
 
 
-def rank_edges(scores: Mapping[Any, float], by: Literal["signed", "absolute"] = "signed") -> tuple[Edge, ...]:
+def rank_edges(scores: Mapping[Any, float], by: str = "signed") -> tuple[Edge, ...]:
     """Edges by falling score; equal scores stand in topological order, so that a ranking is the same everywhere.
 
     Args:

@@ -52,10 +52,10 @@ def activations(model: Transformer, inputs: Tensor) -> Activations:
         inputs: Tokens `[batch, seq]` or vectors `[batch, seq, d_in]`.
     """
     resid, shift = model.embedded(inputs)
-    embed = model.embed.W_E[inputs] if model.config.inputs == "tokens" else inputs @ model.embed.W_E  # type: ignore[operator,index]
+    embed = model.embed.W_E[inputs] if model.config.inputs == "tokens" else inputs @ model.embed.W_E
     pos = resid - embed if model.config.positions == "learned" else None
     if pos is not None:
-        pos = model.pos_embed.W_pos[: resid.shape[-2]].expand_as(resid)  # type: ignore[index]
+        pos = model.pos_embed.W_pos[: resid.shape[-2]].expand_as(resid)
     kept: dict[str, list[Tensor]] = {name: [] for name in ("resid_pre", "resid_mid", "q", "k", "v", "z", "post")}
     for block in model.blocks:
         kept["resid_pre"].append(resid)
@@ -73,19 +73,19 @@ def activations(model: Transformer, inputs: Tensor) -> Activations:
     return Activations(**{name: tuple(values) for name, values in kept.items()}, embed=embed, pos=pos, shift=shift)
 
 
-def attention_out(block, z: Float[Tensor, "... head d_head"]) -> Float[Tensor, "... d_model"]:  # noqa: ANN001
+def attention_out(block, z: Float[Tensor, "... head d_head"]) -> Float[Tensor, "... d_model"]:
     """What a layer's attention writes, bias included."""
     out = z.flatten(-2) @ block.attn.W_O.flatten(0, 1)
     return out + block.attn.b_O if block.attn.config.attn_bias else out
 
 
-def neurons(block, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_mlp"]:  # noqa: ANN001
+def neurons(block, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_mlp"]:
     """A layer's MLP neurons after the activation."""
     mlp = block.mlp
     return mlp.act(block.ln2(resid) @ mlp.W_in + mlp.b_in)
 
 
-def mlp_out(block, post: Float[Tensor, "... d_mlp"]) -> Float[Tensor, "... d_model"]:  # noqa: ANN001
+def mlp_out(block, post: Float[Tensor, "... d_mlp"]) -> Float[Tensor, "... d_model"]:
     """What a layer's MLP writes, bias included."""
     return post @ block.mlp.W_out + block.mlp.b_out
 
@@ -96,7 +96,7 @@ def source_values(model: Transformer, acts: Activations, graph: Graph) -> Float[
     if graph.inputs == "split":
         parts = [acts.embed] if acts.pos is None else [acts.embed, acts.pos]
     for layer, block in enumerate(model.blocks):
-        parts += torch.einsum("bshd,hdm->hbsm", acts.z[layer], block.attn.W_O).unbind(0)  # type: ignore[union-attr]
+        parts += torch.einsum("bshd,hdm->hbsm", acts.z[layer], block.attn.W_O).unbind(0)
         if block.has_mlp:
-            parts.append(acts.post[layer] @ block.mlp.W_out)  # type: ignore[union-attr]
+            parts.append(acts.post[layer] @ block.mlp.W_out)
     return torch.stack(parts)

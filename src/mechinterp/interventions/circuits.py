@@ -117,7 +117,7 @@ def _run(
     for block in model.blocks:
         attn: Any = block.attn
         heads = config.n_heads
-        x: Any = block.ln1(mixed(reader, 3 * heads))  # type: ignore[operator]
+        x: Any = block.ln1(mixed(reader, 3 * heads))
         # Readers lie in the order head 0's q, k, v, head 1's q, k, v, ...
         x = x.unflatten(1, (heads, 3)).movedim(2, 0)
         made = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -69,10 +69,8 @@ def hook_name(model: Any, hook: str | Site) -> str:
     if known is None:
         raise UnsupportedError(f"{type(model).__name__} has no hook points: use a Transformer or a TransformerBridge")
     if name not in known:
-        try:
+        with suppress(SiteError):
             name = Site.parse(name).hook
-        except SiteError:
-            pass
     if name not in known:
         raise SiteError(f"no hook '{name}' in this model.{suggest(name, known)}")
     return name

@@ -51,10 +51,7 @@ class Resumer:
         last = self.model.config.n_layers - 1
         for at in range(layer, last):
             resid = self._layer(at, resid, start)
-        if layer <= last:
-            resid = self._last_layer(last, resid, start)
-        else:
-            resid = self.kept(resid, start)
+        resid = self._last_layer(last, resid, start) if layer <= last else self.kept(resid, start)
         return self._read(resid, start)
 
     def from_mid(
@@ -108,13 +105,13 @@ class Resumer:
 
     def _layer(self, layer: int, resid: Tensor, start: int) -> Tensor:
         block = self.model.blocks[layer]
-        q, k, v = block.attn.project(block.ln1(resid), {}, self._shift(start))  # type: ignore[union-attr,operator]
+        q, k, v = block.attn.project(block.ln1(resid), {}, self._shift(start))
         k, v = self._whole(self.base.k[layer], k, start), self._whole(self.base.v[layer], v, start)
         return self._mlp(layer, resid + attention_out(block, self.attend(layer, q, k, v, start)))
 
     def _last_layer(self, layer: int, resid: Tensor, start: int) -> Tensor:
         block, heads = self.model.blocks[layer], (self.model.config.n_heads, self.model.config.d_head)
-        x, few = block.ln1(resid), self.kept(resid, start)  # type: ignore[operator]
+        x, few = block.ln1(resid), self.kept(resid, start)
         q = project_one(block.attn, "q", self.kept(x, start), self._shift_kept())
         k = project_one(block.attn, "k", x, self._shift(start))
         v = project_one(block.attn, "v", x, None)
@@ -152,7 +149,7 @@ def take(values: Float[Tensor, "*lead batch seq width"], positions: Int[Tensor, 
     return values.gather(-2, index)
 
 
-def project_one(attn, kind: str, x: Float[Tensor, "... d_model"], shift: Tensor | None) -> Tensor:  # noqa: ANN001
+def project_one(attn, kind: str, x: Float[Tensor, "... d_model"], shift: Tensor | None) -> Tensor:
     """q, k or v of all heads, `[... head d_head]`."""
     weight = getattr(attn, f"W_{kind.upper()}")
     if shift is not None:
@@ -163,14 +160,14 @@ def project_one(attn, kind: str, x: Float[Tensor, "... d_model"], shift: Tensor 
     return out.unflatten(-1, weight.shape[::2])
 
 
-def rotate(attn, x: Float[Tensor, "... seq head d_head"], at: Tensor) -> Tensor:  # noqa: ANN001
+def rotate(attn, x: Float[Tensor, "... seq head d_head"], at: Tensor) -> Tensor:
     """Rotary positions, for queries or keys that stand at positions `at` (`[seq]` or `[batch, seq]`)."""
     cos, sin = attn.cos[at].unsqueeze(-2).to(x.dtype), attn.sin[at].unsqueeze(-2).to(x.dtype)
     turned = torch.stack((-x[..., 1::2], x[..., 0::2]), -1).flatten(-2)
     return x * cos + turned * sin
 
 
-def attention(attn, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Float[Tensor, "... query head d_head"]:  # noqa: ANN001
+def attention(attn, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Float[Tensor, "... query head d_head"]:
     """Attention-weighted values.
 
     Args:

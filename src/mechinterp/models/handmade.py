@@ -92,12 +92,12 @@ def induction_model(
     with torch.no_grad():
         # Inert heads keep their random q, k, v and write to junk alone.
         for layer in model.blocks:
-            attn = layer.attn  # type: ignore[union-attr]
+            attn = layer.attn
             attn.W_O[:, :, : starts["junk"]] = 0
         for layer, (asks, holds, writes) in enumerate(
             [("position", "position", "previous"), ("token", "previous", "output")]
         ):
-            attn, head = model.blocks[layer].attn, true[layer]  # type: ignore[union-attr]
+            attn, head = model.blocks[layer].attn, true[layer]
             for weight in (attn.W_Q, attn.W_K, attn.W_V, attn.W_O):
                 weight[head] = 0
             eye = torch.eye(sizes[asks], dtype=dtype)
@@ -108,9 +108,9 @@ def induction_model(
             attn.W_K[head][block(holds), : sizes[holds]] = torch.eye(sizes[holds], dtype=dtype)
             attn.W_V[head][block("token"), :vocab] = torch.eye(vocab, dtype=dtype)
             attn.W_O[head][:vocab, block(writes)] = torch.eye(vocab, dtype=dtype)
-        model.embed.W_E.zero_()[:, block("token")] = torch.eye(vocab, dtype=dtype)  # type: ignore[operator]
-        model.pos_embed.W_pos.zero_()[:, block("position")] = torch.eye(seq_len, dtype=dtype)  # type: ignore[operator]
-        model.unembed.W_U.zero_()[block("output")] = GAIN * torch.eye(vocab, dtype=dtype)  # type: ignore[operator]
+        model.embed.W_E.zero_()[:, block("token")] = torch.eye(vocab, dtype=dtype)
+        model.pos_embed.W_pos.zero_()[:, block("position")] = torch.eye(seq_len, dtype=dtype)
+        model.unembed.W_U.zero_()[block("output")] = GAIN * torch.eye(vocab, dtype=dtype)
         if rotate:
             draw = torch.randn(width, width, dtype=torch.float64, generator=generator(seed, "handmade", "rotation"))
             rotate_stream(model, torch.linalg.qr(draw).Q.to(dtype))

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch._C._functorch import is_batchedtensor  # type: ignore[reportMissingImports]
 from transformer_lens.hook_points import HookPoint
 
 from mechinterp.models.config import ModelConfig
@@ -63,8 +64,37 @@ def make_norm(config: ModelConfig) -> nn.Module:
     return nn.Identity() if config.normalization == "none" else Norm(config)
 
 
+class Embed(nn.Module):
+    """Embedding `W_E` of tokens or vectors, `[d_vocab or d_in, d_model]`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.W_E = nn.Parameter(torch.empty(config.features_in, config.d_model))
+
+
+class PosEmbed(nn.Module):
+    """Learned positions `W_pos`, `[n_ctx, d_model]`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.W_pos = nn.Parameter(torch.empty(config.n_ctx, config.d_model))
+
+
+class Unembed(nn.Module):
+    """Unembedding `W_U`, `[d_model, d_vocab_out or d_out]`, and its bias where the model has one."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.W_U = nn.Parameter(torch.empty(config.d_model, config.features_out))
+        if config.unembed_bias:
+            self.b_U = nn.Parameter(torch.zeros(config.features_out))
+
+
 class Attention(nn.Module):
     """Multi-head attention; softmax or linear, causal or not."""
+
+    cos: Tensor
+    sin: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -134,7 +164,7 @@ class Attention(nn.Module):
         q, k, v = (part.transpose(-2, -3) for part in (q, k, v))
         explicit = self.config.attention == "linear" or hooked(self.hook_attn_scores, self.hook_pattern)
         # SDPA has no batching rule on CPU: under vmap it would fall back to a loop, with a warning.
-        if explicit or torch._C._functorch.is_batchedtensor(q) or torch._C._functorch.is_batchedtensor(k):
+        if explicit or is_batchedtensor(q) or is_batchedtensor(k):
             return (self.hook_pattern(self.pattern(q, k)) @ v).transpose(-2, -3)
         z = F.scaled_dot_product_attention(q, k, v, is_causal=self.config.causal, scale=self.scale)
         return z.transpose(-2, -3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from transformer_lens.hook_points import HookPoint
 
 from mechinterp.core import ShapeError, SiteError, UnsupportedError, generator, suggest
 from mechinterp.models.config import ModelConfig
-from mechinterp.models.layers import Block, make_norm
+from mechinterp.models.layers import Block, Embed, PosEmbed, Unembed, make_norm
 
 
 class Transformer(HookedRootModule):
@@ -24,7 +25,7 @@ class Transformer(HookedRootModule):
 
     Args:
         config: The architecture.
-        seed: Of the initial weights; each parameter has a generator of its own, so that adding a layer changes no other.
+        seed: Of the initial weights; each parameter has a generator of its own, so adding a layer changes no other.
 
     >>> model = Transformer(ModelConfig(n_layers=1, n_heads=2, d_model=8, d_vocab=5, n_ctx=6))
     >>> model(torch.zeros(3, 6, dtype=torch.long)).shape
@@ -34,19 +35,14 @@ class Transformer(HookedRootModule):
     def __init__(self, config: ModelConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        self.embed = nn.Module()
-        self.embed.W_E = nn.Parameter(torch.empty(config.features_in, config.d_model))
+        self.embed = Embed(config)
         self.hook_embed = HookPoint()
         if config.positions in ("learned", "shortformer"):
-            self.pos_embed = nn.Module()
-            self.pos_embed.W_pos = nn.Parameter(torch.empty(config.n_ctx, config.d_model))
+            self.pos_embed = PosEmbed(config)
             self.hook_pos_embed = HookPoint()
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks: Sequence[Block] = nn.ModuleList(Block(config) for _ in range(config.n_layers))  # type: ignore[assignment]
         self.ln_final = make_norm(config)
-        self.unembed = nn.Module()
-        self.unembed.W_U = nn.Parameter(torch.empty(config.d_model, config.features_out))
-        if config.unembed_bias:
-            self.unembed.b_U = nn.Parameter(torch.zeros(config.features_out))
+        self.unembed = Unembed(config)
         self.setup()
         self.initialise(seed)
 
@@ -104,13 +100,13 @@ class Transformer(HookedRootModule):
         out = self.ln_final(resid) @ self.unembed.W_U
         return out + self.unembed.b_U if self.config.unembed_bias else out
 
-    def add_hook(self, name, hook, *args, **kwargs) -> None:  # noqa: ANN001
+    def add_hook(self, name, hook, *args, **kwargs) -> None:
         """As in TransformerLens, but a name that does not exist is an error that names the nearest ones."""
         if isinstance(name, str):
             self.check_hook(name)
         super().add_hook(name, hook, *args, **kwargs)
 
-    def run_with_hooks(self, *args, fwd_hooks=(), bwd_hooks=(), **kwargs):  # noqa: ANN001, ANN002, ANN003, ANN201
+    def run_with_hooks(self, *args, fwd_hooks=(), bwd_hooks=(), **kwargs):
         """As in TransformerLens, with names checked first."""
         for name, _ in (*fwd_hooks, *bwd_hooks):
             if isinstance(name, str):

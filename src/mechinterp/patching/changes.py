@@ -114,7 +114,7 @@ def _rows(
 
 
 def _head_change(runs: Runs, kind: str, layer: int, heads: range) -> Change:
-    weight = runs.model.blocks[layer].attn.W_O[heads.start : heads.stop]  # type: ignore[union-attr,index]
+    weight = runs.model.blocks[layer].attn.W_O[heads.start : heads.stop]
     this, other = (run.z[layer][:, :, heads.start : heads.stop] for run in (runs.this, runs.other))
     if kind == "result":
         written = [torch.einsum("bshd,hdm->bshm", z, weight) for z in (other, this)]
@@ -124,7 +124,7 @@ def _head_change(runs: Runs, kind: str, layer: int, heads: range) -> Change:
 
 
 def _repatterned(runs: Runs, layer: int) -> Float[Tensor, "batch seq head d_head"]:
-    """z with the other run's pattern and this run's values: a query's row of the pattern moves only its own z."""
+    """Z with the other run's pattern and this run's values: a query's row of the pattern moves only its own z."""
     attn: Any = runs.model.blocks[layer].attn
     q, k = runs.other.q[layer], runs.other.k[layer]
     if runs.model.config.positions == "rotary":
@@ -138,7 +138,7 @@ def _fork_change(runs: Runs, kind: str, layer: int, heads: range) -> Change:
     """Queries, keys or values: attention is computed anew, for all heads of a layer at once."""
     this = {name: getattr(runs.this, name)[layer] for name in "qkv"}
     moved = runs.step(getattr(runs.other, kind)[layer], this[kind])
-    weight = runs.model.blocks[layer].attn.W_O  # type: ignore[union-attr]
+    weight = runs.model.blocks[layer].attn.W_O
     resumer = runs.resumer
 
     def step(masks: Tensor, unit: range, start: int) -> Tensor:
@@ -159,7 +159,7 @@ def _fork_change(runs: Runs, kind: str, layer: int, heads: range) -> Change:
 
 def _neuron_change(runs: Runs, layer: int) -> Change:
     """MLP neurons one by one."""
-    weight = runs.model.blocks[layer].mlp.W_out  # type: ignore[union-attr]
+    weight = runs.model.blocks[layer].mlp.W_out
     difference = runs.step(runs.other.post[layer], runs.this.post[layer])
 
     def step(masks: Tensor, unit: range, start: int) -> Tensor:

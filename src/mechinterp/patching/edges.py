@@ -135,10 +135,10 @@ def _read_mlp(runs: Runs, steps: Tensor, layer: int) -> Run:
     read, after = runs.this.resid_mid[layer], runs.this.resid_pre[layer + 1]
     if last:
         read, after, steps = (take(value, resumer.positions) for value in (read, after, steps))
-    written = block.mlp(block.ln2(read))  # type: ignore[union-attr,operator]
+    written = block.mlp(block.ln2(read))
 
     def run(sources: list[int], heads: list[int]) -> Tensor:
-        resid = after + block.mlp(block.ln2(read + steps[sources])) - written  # type: ignore[union-attr,operator]
+        resid = after + block.mlp(block.ln2(read + steps[sources])) - written
         return resumer.from_final_kept(resid) if last else resumer.from_pre(layer + 1, resid)
 
     return run
@@ -164,7 +164,7 @@ def _read_head(runs: Runs, steps: Tensor, layer: int, kind: str) -> Run:
     def run(sources: list[int], heads: list[int]) -> Tensor:
         unique = sorted(set(sources))
         resid = runs.this.resid_pre[layer] + steps[unique]
-        x = block.ln1(resid)  # type: ignore[operator]
+        x = block.ln1(resid)
         moved = shift
         if few:
             x = take(x, resumer.positions)

@@ -1,6 +1,6 @@
 """One hooked forward pass per patch: slow, obvious, and right for every model with TransformerLens's hook points.
 
-It serves models that the engine does not know (a `TransformerBridge`), and the tests, as the second road to each number.
+It serves models that the engine does not know (a `TransformerBridge`), and the tests as the second road to a number.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _hook(model: Any, kind: str, layer: int) -> str:
     return hook_name(model, Site(kind, None if kind in WITHOUT_LAYER else layer))
 
 
-def _edit(value: Tensor, mask: Tensor, unit: int | None, axis: int):  # noqa: ANN202
+def _edit(value: Tensor, mask: Tensor, unit: int | None, axis: int):
     """Replace the masked positions of one head or neuron (or of the whole activation)."""
 
     def edit(old: Tensor) -> Tensor:
