@@ -170,9 +170,18 @@ def get(name: str, **settings: Any) -> Task:
     >>> get("induction", seq_len=32, segment=8).name
     'induction'
     """
+    return task_class(name)(**settings)
+
+
+def task_class(name: str) -> type[Task]:
+    """The class of that name.
+
+    Raises:
+        ConfigError: If there is none.
+    """
     if name not in _REGISTRY:
         raise ConfigError(f"no task '{name}'.{suggest(name, _REGISTRY)}")
-    return _REGISTRY[name](**settings)
+    return _REGISTRY[name]
 
 
 def from_dict(data: Mapping[str, Any]) -> Task:

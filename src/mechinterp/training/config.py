@@ -1,0 +1,118 @@
+"""How to train: the settings, and what they say about each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+
+from mechinterp.core import ConfigError, Settings, UnsupportedError, suggest
+from mechinterp.models import ModelConfig
+from mechinterp.tasks import Task
+
+
+class TrainConfig(Settings):
+    """Settings of training, frozen; AdamW decays all weights alike.
+
+    Checkpoints lie at step 0, the last step, `log_checkpoints` logarithmic and `linear_checkpoints` even distances.
+
+    Raises:
+        ConfigError: If a setting is unknown or has no meaning.
+
+    >>> TrainConfig(steps=100, log_checkpoints=5, linear_checkpoints=4).checkpoint_steps
+    (0, 1, 3, 10, 25, 32, 50, 75, 100)
+    """
+
+    steps: int = Field(1000, ge=1, description="updates")
+    batch_size: int = Field(32, ge=1, description="examples per update")
+    lr: float = Field(1e-3, gt=0, description="largest learning rate")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decay, of all weights")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's average of gradients")
+    beta2: float = Field(0.98, ge=0, lt=1, description="AdamW's average of squared gradients")
+    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+    lr_schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="learning rate after warm-up")
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient; none for no limit")
+    loss_on: Literal["scored", "all"] = Field("scored", description="positions that the loss averages over")
+    log_checkpoints: int = Field(20, ge=0, description="checkpoints at logarithmic distances")
+    linear_checkpoints: int = Field(60, ge=0, description="checkpoints at even distances")
+    log_every: int = Field(5, ge=1, description="steps from one line of metrics to the next")
+    threads: int = Field(1, ge=1, description="torch's threads; results are bit-identical for one number only")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU if there is one")
+
+    @model_validator(mode="after")
+    def _fits(self) -> TrainConfig:
+        if self.warmup > self.steps:
+            raise ValueError(f"warmup={self.warmup} is longer than steps={self.steps}")
+        return self
+
+    @property
+    def checkpoint_steps(self) -> tuple[int, ...]:
+        """Steps whose weights are kept, ascending."""
+        log = np.geomspace(1, self.steps, self.log_checkpoints) if self.log_checkpoints else []
+        even = np.linspace(0, self.steps, self.linear_checkpoints + 1)
+        return tuple(sorted({0, self.steps, *(round(float(step)) for step in (*log, *even))}))
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of the update that follows step `step` (from 0)."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        share = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        if self.lr_schedule == "linear":
+            return self.lr * (1 - share)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * share)) if self.lr_schedule == "cosine" else self.lr
+
+    def resolve_device(self) -> torch.device:
+        """The device that `device` means on this machine.
+
+        Raises:
+            ConfigError: If it is not there.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device='cuda': this machine has no usable GPU; use 'cpu' or 'auto'")
+        return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def resolve(
+    task: Task,
+    model: ModelConfig | Mapping[str, Any] | None = None,
+    training: TrainConfig | Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[ModelConfig, TrainConfig]:
+    """Complete settings of a training run.
+
+    Args:
+        task: Whose preset fills what is not given.
+        model: A whole configuration, settings that change the preset's, or None for the preset.
+        training: Likewise.
+        overrides: Single settings of either (no name is in both); they win.
+
+    Raises:
+        ConfigError: If a setting is unknown or has no meaning.
+    """
+    extra = dict(overrides or {})
+    unknown = [name for name in extra if name not in ModelConfig.model_fields and name not in TrainConfig.model_fields]
+    if unknown:
+        near = suggest(unknown[0], [*ModelConfig.model_fields, *TrainConfig.model_fields])
+        raise ConfigError(f"no model or training setting '{unknown[0]}'.{near}")
+    for_model = {name: value for name, value in extra.items() if name in ModelConfig.model_fields}
+    for_training = {name: value for name, value in extra.items() if name in TrainConfig.model_fields}
+    try:
+        preset = task.preset()
+    except UnsupportedError:
+        if not isinstance(model, ModelConfig):
+            raise
+        preset = None
+    if not isinstance(model, ModelConfig):
+        assert preset is not None
+        model = ModelConfig(**{**preset.model, **(model or {}), **for_model})
+    elif for_model:
+        model = model.change(**for_model)
+    if isinstance(training, TrainConfig):
+        training = TrainConfig(**{**training.model_dump(), **for_training})
+    else:
+        training = TrainConfig(**{**(preset.training if preset else {}), **(training or {}), **for_training})
+    return model, training

@@ -1,0 +1,137 @@
+"""Where things lie in a Run folder, and whether they are sound."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mechinterp.core import RunError
+from mechinterp.training.files import is_temporary
+from mechinterp.training.record import NAME, read_record
+from mechinterp.training.tensors import read_tensors
+
+_CHECKPOINT = re.compile(r"(\d{8,})\.safetensors")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The paths of a Run.
+
+    Args:
+        path: Its folder.
+    """
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def state(self) -> Path:
+        """All that is needed to go on."""
+        return self.path / "state.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        """One line of JSON per logged step."""
+        return self.path / "metrics.jsonl"
+
+    def checkpoint(self, step: int) -> Path:
+        """File of one checkpoint."""
+        return self.checkpoints / f"{step:08d}.safetensors"
+
+    def steps(self) -> tuple[int, ...]:
+        """Steps with a checkpoint, ascending."""
+        if not self.checkpoints.is_dir():
+            return ()
+        found = (_CHECKPOINT.fullmatch(item.name) for item in self.checkpoints.iterdir())
+        return tuple(sorted(int(match[1]) for match in found if match))
+
+    def check(self, resume: bool) -> bool:
+        """Whether the folder holds a Run to continue.
+
+        Raises:
+            RunError: If it holds a Run and `resume` is False, or files of somebody else.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path} is a file, a Run is a folder: choose another path")
+        there = [item for item in self.path.iterdir() if not is_temporary(item)] if self.path.exists() else []
+        if not there:
+            return False
+        if not (self.path / NAME).exists():
+            raise RunError(f"{self.path} holds other files ({there[0].name}) and no Run: choose an empty folder")
+        if not resume:
+            status, steps = read_record(self.path).status, self.steps()
+            reached = f" at step {steps[-1]}" if steps else ""
+            raise RunError(
+                f"{self.path} holds a Run ({status}{reached}): continue it with resume, or choose another folder"
+            )
+        return True
+
+    def has_state(self) -> bool:
+        """Whether there is a state to go on from.
+
+        Raises:
+            RunError: If there is none, though there should be: it is written right after the first checkpoint.
+        """
+        if self.state.exists():
+            return True
+        if len(self.steps()) > 1:
+            raise RunError(f"{self.state} is missing, and the Run cannot go on without it; train into another folder")
+        return False
+
+    def read_checkpoint(self, step: int) -> dict[str, Tensor]:
+        """Weights at a step.
+
+        Raises:
+            RunError: If there is no such checkpoint, or it is damaged or of another step.
+        """
+        path = self.checkpoint(step)
+        if not path.exists():
+            steps = self.steps()
+            known = f"there are {len(steps)}, from {steps[0]} to {steps[-1]}" if steps else "there is none yet"
+            near = f"; the nearest is {min(steps, key=lambda one: abs(one - step))}" if steps else ""
+            raise RunError(f"{self.path} has no checkpoint at step {step}: {known}{near}")
+        tensors, about = read_tensors(path)
+        if about.get("step") != step:
+            raise RunError(f"{path} is the checkpoint of step {about.get('step')}, not of step {step}")
+        return tensors
+
+    def check_metrics(self, size: int) -> None:
+        """See that the first `size` bytes of the metrics are whole lines.
+
+        Raises:
+            RunError: If they are not.
+        """
+        data = self.metrics.read_bytes() if self.metrics.exists() else b""
+        if len(data) < size or (size and data[size - 1 : size] != b"\n"):
+            raise RunError(f"{self.metrics} is damaged: {size} bytes of whole lines should be there")
+        self._parse(data[:size])
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Logged lines; a torn last line (of a process that died, or is just writing) is left out.
+
+        Raises:
+            RunError: If another line is damaged.
+        """
+        data = self.metrics.read_bytes() if self.metrics.exists() else b""
+        return self._parse(data[: data.rfind(b"\n") + 1])
+
+    def _parse(self, data: bytes) -> list[dict[str, Any]]:
+        lines = []
+        for number, text in enumerate(data.splitlines(), 1):
+            try:
+                line = json.loads(text)
+            except ValueError as error:
+                raise RunError(f"{self.metrics} is damaged in line {number}: {error}") from error
+            if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+                raise RunError(f"{self.metrics} is damaged in line {number}: no step")
+            lines.append(line)
+        return lines

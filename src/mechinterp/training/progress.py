@@ -1,0 +1,43 @@
+"""Progress bars, or somebody's own function in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Bars:
+    """Inside `with`, a function of (step, steps) that shows how far it is; None if nothing shall be shown.
+
+    Args:
+        progress: False for nothing, True for bars on the error stream, or a function to call instead.
+        label: What the bar is called.
+    """
+
+    def __init__(self, progress: bool | Callable[..., None], label: str = "") -> None:
+        self._progress, self._label, self._tasks = progress, label, {}
+        self._bars: Any = None
+
+    def __enter__(self) -> Callable[..., None] | None:
+        if not isinstance(self._progress, bool):
+            return self._progress
+        if not self._progress:
+            return None
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bars = Progress(*columns, console=Console(stderr=True))
+        self._bars.start()
+        return self._show
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def _show(self, *where: Any) -> None:
+        """`(step, steps)`, or `(label, step, steps)` with several bars."""
+        label, step, steps = where if len(where) == 3 else (self._label, *where)
+        if label not in self._tasks:
+            self._tasks[label] = self._bars.add_task(str(label), total=steps)
+        self._bars.update(self._tasks[label], completed=step)

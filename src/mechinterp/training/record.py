@@ -1,0 +1,114 @@
+"""`run.json`: what a Run is, checked when it is read."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, ValidationError
+
+from mechinterp._version import __version__
+from mechinterp.core import RunError, Settings, explain
+from mechinterp.models import ModelConfig
+from mechinterp.training.config import TrainConfig
+from mechinterp.training.files import write_atomic
+
+FORMAT = 1
+NAME = "run.json"
+
+
+class RunRecord(Settings):
+    """What a Run was made of.
+
+    Args:
+        task: Name and settings; plain data, since the task may be somebody's own.
+        model: Architecture; None for a model that is not our Transformer.
+        training: Settings of our loop; None for another loop.
+        settings: Whatever another loop wants to remember.
+        seed: Seed of weights and data.
+        threads: Torch's threads.
+        device: Where it was trained.
+        versions: Of what decides bit-identity, and of Python.
+        status: `running` (also: killed), `interrupted` (by an exception) or `finished`.
+    """
+
+    format: int = FORMAT
+    task: dict[str, Any] | None = None
+    model: ModelConfig | None = None
+    training: TrainConfig | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    seed: int | None = None
+    threads: int = 1
+    device: str = "cpu"
+    versions: dict[str, str] = Field(default_factory=dict)
+    status: Literal["running", "interrupted", "finished"] = "running"
+
+
+def current_versions() -> dict[str, str]:
+    """Versions of this process; `platform` has the instruction set that torch uses."""
+    kind = f"{platform.system()}-{platform.machine()}-{torch.backends.cpu.get_cpu_capability()}"
+    return {
+        "mechinterp": __version__,
+        "torch": torch.__version__,
+        "platform": kind,
+        "python": platform.python_version(),
+    }
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Write `run.json`."""
+    write_atomic(folder / NAME, (json.dumps(record.model_dump(mode="json"), indent=2) + "\n").encode())
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Read and check `run.json`.
+
+    Raises:
+        RunError: If there is none, or it is damaged, foreign or of another format.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        what = "is no Run: it has no run.json" if folder.is_dir() else "does not exist"
+        raise RunError(f"{folder} {what}")
+    try:
+        data = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}") from error
+    if not isinstance(data, dict) or not isinstance(data.get("format"), int):
+        raise RunError(f"{path} was not written by mechinterp: it states no format")
+    if data["format"] != FORMAT:
+        raise RunError(f"{path} has format {data['format']}, this version reads format {FORMAT}")
+    try:
+        return RunRecord.model_validate(data)
+    except (ValidationError, ValueError) as error:
+        text = explain(error, RunRecord.model_fields) if isinstance(error, ValidationError) else str(error)
+        raise RunError(f"{path} (written by mechinterp {_version(data)}) does not fit this version: {text}") from error
+
+
+def differences(old: RunRecord, new: RunRecord) -> list[str]:
+    """Where a Run that shall be continued differs from what is asked for now; the status and Python may."""
+    before, now = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return [
+        f"{name} is {before.get(name)!r} in the folder and {now.get(name)!r} now"
+        for name in names
+        if not re.fullmatch(r"status|versions\.python", name)
+    ]
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(data, dict) or not data:
+        return {prefix: data}
+    flat = {}
+    for name, value in data.items():
+        flat |= _flat(value, f"{prefix}.{name}" if prefix else str(name))
+    return flat
+
+
+def _version(data: dict[str, Any]) -> str:
+    versions = data.get("versions")
+    return str(versions.get("mechinterp", "?")) if isinstance(versions, dict) else "?"

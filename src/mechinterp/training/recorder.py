@@ -1,0 +1,234 @@
+"""`Recorder` writes a Run folder, for our training loop and for any other."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from mechinterp.core import ConfigError, RunError
+from mechinterp.models import ModelConfig
+from mechinterp.tasks import Task
+from mechinterp.training import files
+from mechinterp.training.config import TrainConfig
+from mechinterp.training.folder import Folder
+from mechinterp.training.record import RunRecord, current_versions, differences, read_record, write_record
+from mechinterp.training.tensors import optimizer_tensors, read_tensors, restore_optimizer, write_tensors
+
+
+class Recorder:
+    """Keeps metrics, checkpoints and all that is needed to go on after a crash, bit for bit.
+
+    Call it with the number of updates done so far; what it writes at that step are the weights as they are then::
+
+        with mi.Recorder("runs/mine", model=model, task=task, optimizer=optimizer, resume=True) as rec:
+            for step in range(rec.step, steps + 1):
+                loss = ...                          # of the weights after `step` updates
+                rec(step, loss=loss)
+                if step < steps:
+                    update(model, optimizer, loss)
+
+    At a checkpoint it writes, in this order and each whole or not at all: metrics, weights, and last the state that
+    names them. A process that dies anywhere leaves the last state valid; what lies beyond it is written again.
+
+    Args:
+        path: Folder of the Run.
+        model: Any module; ours is opened again by `Run.model()` without help.
+        task: What it is trained on.
+        optimizer: Saved and restored with the weights.
+        generators: Random generators that the loop draws from, saved and restored (`torch.default_generator` too).
+        training: Settings of our loop; they decide `checkpoints` and `log_every`.
+        seed: To remember.
+        settings: Plain data of another loop, to remember; a Run is continued only with equal ones.
+        checkpoints: Steps to keep; None for 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, ... (four for each doubling).
+        log_every: Steps from one line of metrics to the next.
+        resume: Continue what the folder holds. In a missing or empty folder this begins anew.
+
+    Raises:
+        RunError: If the folder holds a Run and `resume` is False, another Run, damaged files, or somebody else's files.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        model: nn.Module,
+        task: Task | None = None,
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        generators: Mapping[str, torch.Generator] | None = None,
+        training: TrainConfig | None = None,
+        seed: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        checkpoints: Iterable[int] | None = None,
+        log_every: int = 1,
+        resume: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.step = 0
+        self.finished = False
+        self._model, self._optimizer, self._generators = model, optimizer, dict(generators or {})
+        self._resume = resume
+        self._log_every = training.log_every if training else log_every
+        steps = training.checkpoint_steps if training else checkpoints
+        self._checkpoints = None if steps is None else frozenset(steps)
+        config = getattr(model, "config", None)
+        device = next((weight.device.type for weight in model.parameters()), "cpu")
+        self._record = RunRecord(
+            task=None if task is None else task.to_dict(),
+            model=config if isinstance(config, ModelConfig) else None,
+            training=training,
+            settings=dict(settings or {}),
+            seed=seed,
+            threads=torch.get_num_threads(),
+            device=device,
+            versions=current_versions(),
+        )
+        self._folder = Folder(self.path)
+        self._last = -1
+        self._kept: list[int] = []
+        self._exit = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._folder.check(self._resume)
+        files.make_folder(self.path)
+        with ExitStack() as stack:
+            stack.enter_context(files.locked(self.path))
+            # Asked again under the lock: another process may have come and gone since.
+            if self._folder.check(self._resume):
+                self._continue()
+            if not self.finished:
+                write_record(self.path, self._record)
+                files.make_folder(self._folder.checkpoints)
+            self._exit = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._exit:
+            if self.finished:
+                return
+            status = "finished" if kind is None else "interrupted"
+            if kind is None:
+                self._finish()
+            try:
+                write_record(self.path, self._record.model_copy(update={"status": status}))
+            except RunError:
+                # After an error that one is the news; the folder then still says `running`, which resumes alike.
+                if kind is None:
+                    raise
+
+    def logs(self, step: int) -> bool:
+        """Whether a call at this step writes metrics: ask before computing any that cost time."""
+        return step > self._last and (step % self._log_every == 0 or self.saves(step))
+
+    def saves(self, step: int) -> bool:
+        """Whether a call at this step keeps the weights."""
+        return _spaced(step) if self._checkpoints is None else step in self._checkpoints
+
+    def __call__(self, step: int, **values: float | Tensor) -> None:
+        """Record a step, if it is one to record.
+
+        Args:
+            step: Updates done so far; rising from call to call.
+            **values: Metrics by name: numbers, or tensors of one element (read only if they are written).
+
+        Raises:
+            ConfigError: If the step does not rise, or a metric is called `step`.
+            RunError: If the system cannot write.
+        """
+        if step == self._last == self.step:
+            return  # The step that a continued Run begins with was recorded before.
+        if step <= self._last:
+            first = f"this Run goes on at step {self.step}: begin the loop there" if self.step else "steps rise"
+            raise ConfigError(f"step {step} after step {self._last}; {first}")
+        logs = self.logs(step)
+        self._last = step
+        if logs and values:
+            line = {"step": step, **{name: _number(value) for name, value in values.items()}}
+            files.append(self._folder.metrics, (json.dumps(line) + "\n").encode())
+        if self.saves(step):
+            self._save(step)
+
+    def _finish(self) -> None:
+        """The state must say that all was recorded, though the last steps were no checkpoints."""
+        if self._last >= 0 and self._last not in self._kept:
+            self._save(self._last)
+
+    def _save(self, step: int) -> None:
+        files.settle(self._folder.metrics)
+        weights = self._model.state_dict()
+        write_tensors(self._folder.checkpoint(step), weights, {"kind": "checkpoint", "step": step})
+        self._kept.append(step)
+        state = {f"weights.{name}": value for name, value in weights.items()}
+        about: dict[str, Any] = {"kind": "state", "step": step, "checkpoints": self._kept}
+        about["metrics_bytes"] = self._folder.metrics.stat().st_size
+        if self._optimizer is not None:
+            tensors, about["optimizer"] = optimizer_tensors(self._optimizer)
+            state |= {f"optimizer.{name}": value for name, value in tensors.items()}
+        state |= {f"generator.{name}": gen.get_state() for name, gen in self._generators.items()}
+        write_tensors(self._folder.state, state, about)
+
+    def _continue(self) -> None:
+        """Put model, optimiser, generators and files back to the last state."""
+        old = read_record(self.path)
+        found = differences(old, self._record)
+        if found:
+            raise RunError(f"{self.path} cannot be continued: {'; '.join(found)}")
+        if not self._folder.has_state():
+            files.cut(self._folder.metrics, 0)
+            return
+        tensors, about = read_tensors(self._folder.state)
+        try:
+            self._kept, step, size = list(about["checkpoints"]), int(about["step"]), int(about["metrics_bytes"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self._folder.state} is no state of a Run ({error!r})") from error
+        for kept in self._kept:
+            self._folder.read_checkpoint(kept)
+        self._folder.check_metrics(size)
+        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}, "generator": {}}
+        for name, value in tensors.items():
+            kind, rest = name.split(".", 1)
+            parts[kind][rest] = value
+        self._restore(parts, about)
+        self._last = self.step = step
+        self.finished = old.status == "finished"
+        if not self.finished:
+            files.cut(self._folder.metrics, size)
+
+    def _restore(self, parts: dict[str, dict[str, Tensor]], about: dict[str, Any]) -> None:
+        """Check first that all fits, then change the caller's objects: an error leaves them as they were."""
+        where = self._folder.state
+        own = self._model.state_dict()
+        if _shapes(own) != _shapes(parts["weights"]):
+            raise RunError(f"{where}: the saved weights do not fit this model (names, shapes or types differ)")
+        if (self._optimizer is not None) != ("optimizer" in about):
+            raise RunError(
+                f"{where} was saved with{'' if 'optimizer' in about else 'out'} an optimiser; do the same now"
+            )
+        if set(parts["generator"]) != set(self._generators):
+            raise RunError(f"{where} has generators {sorted(parts['generator'])}, not {sorted(self._generators)}")
+        if self._optimizer is not None:
+            restore_optimizer(self._optimizer, parts["optimizer"], about["optimizer"])
+        self._model.load_state_dict(parts["weights"])
+        for name, gen in self._generators.items():
+            gen.set_state(parts["generator"][name])
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (value.shape, value.dtype) for name, value in tensors.items()}
+
+
+def _spaced(step: int) -> bool:
+    """Four steps for each doubling: 8, 10, 11, 13, 16, 19, 23, 27, 32, ..., and all below 8."""
+    return step < 8 or step == round(2 ** (round(4 * math.log2(step)) / 4))
+
+
+def _number(value: float | Tensor) -> float | None:
+    """JSON has no NaN or infinity: both are written as null."""
+    number = float(value)
+    return number if math.isfinite(number) else None
