@@ -47,14 +47,15 @@ def base(height: int, margin: Mapping[str, int] | None = None) -> go.Figure:
         "ticklen": 4,
         "zeroline": False,
     }
+    title = {"standoff": 8, "font": {"size": 13, "color": MUTED}}
     template = go.layout.Template(
         layout={
             "font": {"family": FONT, "size": 13, "color": INK},
             "paper_bgcolor": PAPER,
             "plot_bgcolor": PAPER,
             "colorway": list(COLOURS),
-            "xaxis": {**axis, "showgrid": False, "title": {"standoff": 8}},
-            "yaxis": {**axis, "gridcolor": GRID, "title": {"standoff": 8}},
+            "xaxis": {**axis, "showgrid": False, "title": title},
+            "yaxis": {**axis, "gridcolor": GRID, "title": title},
             "hoverlabel": {"bgcolor": PAPER, "bordercolor": FAINT, "font": {"family": FONT, "color": INK}},
             "showlegend": False,
             "hovermode": "closest",

@@ -1,0 +1,19 @@
+"""Figures: labelled arrays in, a plotly figure out. Nothing global is changed; each figure carries its own style."""
+
+from mechinterp.plots.effects import faithfulness_curve as faithfulness_curve
+from mechinterp.plots.effects import node_heatmap as node_heatmap
+from mechinterp.plots.graph import circuit_graph as circuit_graph
+from mechinterp.plots.probes import probe_bars as probe_bars
+from mechinterp.plots.tables import findings_table as findings_table
+from mechinterp.plots.training import head_scores as head_scores
+from mechinterp.plots.training import loss_curve as loss_curve
+
+__all__ = [
+    "circuit_graph",
+    "faithfulness_curve",
+    "findings_table",
+    "head_scores",
+    "loss_curve",
+    "node_heatmap",
+    "probe_bars",
+]
