@@ -1,0 +1,117 @@
+"""ACDC: try every edge once, from the logits backwards, and leave out those that are not missed.
+
+1. Begin with all edges. Readers come in reverse topological order, each reader's edges in a recorded order.
+2. Corrupt one edge for good if the metric (by default minus KL(whole model || circuit)) falls by less than a threshold.
+3. A component left without outgoing edges is dropped with all edges into it.
+
+Source: Conmy et al. 2023, https://arxiv.org/abs/2304.14997, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from mechinterp.core import Circuit, ConfigError, Edge, Graph, Site, component, derive_seed, suggest
+
+Score = Callable[[Sequence[Circuit]], Tensor]
+ORDERS = ("backward", "forward", "shuffle")
+_LONGEST = 32
+
+
+def acdc(
+    graph: Graph,
+    score: Score,
+    threshold: float,
+    order: str | Iterable[str | Edge] = "backward",
+    seed: int = 0,
+) -> Circuit:
+    """The edges that ACDC keeps.
+
+    Args:
+        graph: The model's edges.
+        score: Circuits -> metric `[circuit, batch]`, higher is better.
+        threshold: tau, in the metric's unit: the fall of its mean that costs an edge its removal.
+        order: See `edge_order`.
+        seed: Of `order="shuffle"`.
+
+    Returns:
+        The circuit. Under zero or mean ablation it may hold edges out of components that nothing feeds.
+
+    Raises:
+        ConfigError: If the threshold is not positive or the order is unknown or incomplete.
+    """
+    if not threshold > 0:
+        raise ConfigError(f"threshold={threshold}: ACDC needs a positive one, in the metric's unit (0.02 nats, say)")
+    queue = edge_order(graph, order, seed)
+    kept = set(graph.edges)
+    now = float(score([Circuit(kept, graph.inputs)]).mean())
+    done, block = 0, 4
+    while done < len(queue):
+        steps = _speculate(queue[done:], kept, block)
+        trials = [Circuit(after, graph.inputs) for _, after in steps if after is not None]
+        values = iter(score(trials).mean(1).tolist() if trials else [])
+        for edge, after in steps:
+            done += 1
+            value = now if after is None else next(values)
+            if not now - value < threshold:
+                # All later trials lacked this edge: they are void, and the loop goes on behind it.
+                block = max(block // 2, 1)
+                break
+            kept.discard(edge)
+            now = value
+        else:
+            block = min(2 * block, _LONGEST)
+    return Circuit(kept, graph.inputs)
+
+
+def edge_order(graph: Graph, order: str | Iterable[str | Edge] = "backward", seed: int = 0) -> tuple[Edge, ...]:
+    """The order in which ACDC tries the edges; its result depends on it.
+
+    Args:
+        graph: The model's edges.
+        order: Within each reader `backward` (latest source first), `forward` or `shuffle`; readers always come from
+            the logits backwards. Or all edges in an order of your own.
+        seed: Of `shuffle`.
+
+    Raises:
+        ConfigError: If the order is unknown, or a list that is not every edge once.
+    """
+    if not isinstance(order, str):
+        given = tuple(graph.check(edge) for edge in order)
+        if sorted(given) != sorted(graph.edges):
+            raise ConfigError(f"an order lists each of the {len(graph.edges)} edges once; {len(given)} were given")
+        return given
+    if order not in ORDERS:
+        raise ConfigError(f"order='{order}' is unknown.{suggest(order, ORDERS)}")
+    rng = np.random.default_rng(derive_seed(seed, "acdc order"))
+    found: list[Edge] = []
+    for reader in reversed(graph.readers):
+        sources = list(graph.incoming(reader))
+        if order == "backward":
+            sources.reverse()
+        elif order == "shuffle":
+            sources = [sources[i] for i in rng.permutation(len(sources))]
+        found += [Edge(source, reader) for source in sources]
+    return tuple(found)
+
+
+def _speculate(queue: Sequence[Edge], kept: set[Edge], block: int) -> list[tuple[Edge, frozenset[Edge] | None]]:
+    """The next edges, each with the circuit to score if it and all before it go; None where it needs no trial.
+
+    Most edges go, so scoring a run of removals in one batch and stopping at the first that is missed takes the same
+    decisions as one trial at a time.
+    """
+    left = set(kept)
+    steps: list[tuple[Edge, frozenset[Edge] | None]] = []
+    trials = 0
+    for edge in queue:
+        if trials == block:
+            break
+        heard = edge.reader == Site("logits") or component(edge.reader) in {component(other.source) for other in left}
+        left.discard(edge)
+        steps.append((edge, frozenset(left) if heard else None))
+        trials += heard
+    return steps

@@ -1,0 +1,34 @@
+"""How good a circuit is: faithfulness, completeness, minimality, curves, tests, agreement, and their nulls."""
+
+from mechinterp.evaluation.agreement import agreement, match_heads, rename_heads
+from mechinterp.evaluation.curves import circuit_at, cpr_cmd, curve, fewest_edges
+from mechinterp.evaluation.evaluate import evaluate
+from mechinterp.evaluation.hypotheses import hypothesis_tests
+from mechinterp.evaluation.live import live_edges
+from mechinterp.evaluation.minimality import minimality
+from mechinterp.evaluation.nulls import inflate, random_circuits
+from mechinterp.evaluation.statistics import Ratio, ratio_of_means
+from mechinterp.evaluation.truth import edge_auroc, edge_average_precision, mib_auroc, pessimistic_auc, rates
+
+__all__ = [
+    "Ratio",
+    "agreement",
+    "circuit_at",
+    "cpr_cmd",
+    "curve",
+    "edge_auroc",
+    "edge_average_precision",
+    "evaluate",
+    "fewest_edges",
+    "hypothesis_tests",
+    "inflate",
+    "live_edges",
+    "match_heads",
+    "mib_auroc",
+    "minimality",
+    "pessimistic_auc",
+    "random_circuits",
+    "rates",
+    "ratio_of_means",
+    "rename_heads",
+]

@@ -1,0 +1,211 @@
+"""Five tests of the circuit hypothesis, each with its null and the direction that speaks for the circuit.
+
+========================  ==================================================================  =====================
+test                      null hypothesis                                                     speaks for the circuit
+========================  ==================================================================  =====================
+equivalence               C and N outperform each other equally often, within epsilon         null kept
+independence              the complement's scores are independent of the model's              null kept
+minimality (each edge)    removing e changes C more than removing a random added edge         null kept
+                          changes an inflated C, at least in a share q of draws
+sufficiency               C is nearer to N than a random circuit in at most a share q         null rejected
+partial necessity         knocking out C moves N further than knocking out a random circuit   null rejected
+                          does, in at most a share q
+========================  ==================================================================  =====================
+
+Keeping a null is not proof: with few examples every null is kept.
+
+Source: Shi et al. 2024, "Hypothesis testing the circuit hypothesis in LLMs", https://arxiv.org/abs/2410.13032.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from mechinterp._version import __version__
+from mechinterp.core import Circuit, ConfigError, Edge, Metric, Pair, derive_seed, resolve_metric
+from mechinterp.evaluation.live import live_edges
+from mechinterp.evaluation.nulls import inflate, random_circuits
+from mechinterp.evaluation.scoring import graph_of, scorer
+from mechinterp.interventions import Ablation
+
+TESTS = ("equivalence", "independence", "minimality", "sufficiency", "partial_necessity")
+SPEAKS_FOR = ("null kept", "null kept", "null kept", "null rejected", "null rejected")
+
+
+def hypothesis_tests(
+    circuit: Circuit,
+    model: Any,
+    pair: Pair,
+    metric: str | Metric = "logit_diff",
+    ablation: Ablation = "resample",
+    nulls: int = 100,
+    quantile: float = 0.9,
+    epsilon: float = 0.1,
+    alpha: float = 0.05,
+    seed: int = 0,
+    live: tuple[Edge, ...] | None = None,
+) -> xr.Dataset:
+    """The five tests on one circuit.
+
+    Args:
+        circuit: The circuit C.
+        model: The whole model N.
+        pair: Examples that discovery did not see.
+        metric: A name or a function; distance between a circuit and N is |mean m(C) - mean m(N)|.
+        ablation: What absent edges carry.
+        nulls: Random and inflated circuits, and a tenth of the permutations of the independence test.
+        quantile: q, the share of random circuits to beat.
+        epsilon: Tolerance of the equivalence test around one half.
+        alpha: Level at which `outcome` is read off.
+        seed: Of all draws.
+        live: Edges that may take part in random circuits; by default `live_edges` finds them.
+
+    Returns:
+        `statistic`, `p_value`, `speaks_for`, `outcome` (test): `outcome` is "for" or "against" where a null is
+        rejected, else "not against" or "not for": a kept null decides nothing. `edge_p_value` (edge): minimality's,
+        before Bonferroni; the test's own is the smallest times the number of edges. NaN where there is nothing to
+        draw (an empty circuit, or one that has every live edge).
+
+    Raises:
+        ConfigError: If `quantile`, `epsilon` or `alpha` is out of range.
+    """
+    if not (0 < quantile < 1 and 0 <= epsilon < 0.5 and 0 < alpha < 1):
+        raise ConfigError(f"0 < quantile < 1, 0 <= epsilon < 0.5, 0 < alpha < 1; got {quantile}, {epsilon}, {alpha}")
+    graph = graph_of(model, circuit.inputs)
+    pool = live_edges(model, pair, metric, ablation, circuit.inputs) if live is None else live
+    whole = Circuit(graph.edges, circuit.inputs)
+    drawn = random_circuits(graph, len((circuit & Circuit(pool, circuit.inputs)).pruned()), pool, nulls, seed)
+    grown = [inflate(circuit, graph, pool, derive_seed(seed, "inflate", i)) for i in range(nulls)]
+    inflated = [item for item in grown if item is not None]
+    rng = np.random.default_rng(derive_seed(seed, "added edge"))
+    cut = [Circuit(item.edges - {_any(item - circuit, rng)}, item.inputs) for item in inflated]
+    groups = [
+        [whole],
+        [circuit],
+        [whole - circuit],
+        drawn,
+        [whole - item for item in drawn],
+        inflated,
+        cut,
+        [Circuit(circuit.edges - {edge}, circuit.inputs) for edge in circuit],
+    ]
+    values = scorer(model, pair, metric, ablation)([item for group in groups for item in group])
+    parts = np.split(values, np.cumsum([len(group) for group in groups])[:-1])
+    (full,), (kept,), (out,), random, random_out, bigger, smaller, less = parts
+
+    def far(m: np.ndarray) -> np.ndarray:
+        return np.abs(m.mean(-1) - full.mean())
+
+    added = np.abs(bigger.mean(1) - smaller.mean(1))
+    effects = np.abs(kept.mean() - less.mean(1))
+    edge_p = np.array([quantile_test(int((e > added).sum()), len(added), quantile, "less") for e in effects])
+    results = [
+        equivalence_test(kept, full, epsilon),
+        independence_test(out, full, 10 * nulls, derive_seed(seed, "permutations")),
+        (effects.min() if len(effects) else np.nan, min(edge_p.min() * len(edge_p), 1.0) if len(edge_p) else np.nan),
+        _share(int((far(kept) < far(random)).sum()), len(drawn) if len(circuit) else 0, quantile),
+        _share(int((far(out) > far(random_out)).sum()), len(drawn) if len(circuit) else 0, quantile),
+    ]
+    p_values = np.array([p for _, p in results])
+    made = xr.Dataset(
+        {
+            "statistic": ("test", np.array([value for value, _ in results])),
+            "p_value": ("test", p_values),
+            "speaks_for": ("test", np.array(SPEAKS_FOR)),
+            "outcome": ("test", np.array([_outcome(p, s, alpha) for p, s in zip(p_values, SPEAKS_FOR, strict=True)])),
+            "edge_p_value": ("edge", edge_p),
+        },
+        coords={"test": list(TESTS), "edge": [str(edge) for edge in circuit]},
+    )
+    return made.assign_attrs(
+        metric=resolve_metric(metric)[0],
+        ablation=ablation,
+        quantile=quantile,
+        epsilon=epsilon,
+        alpha=alpha,
+        seed=seed,
+        version=__version__,
+    )
+
+
+def equivalence_test(
+    circuit: Float[np.ndarray, " example"], full: Float[np.ndarray, " example"], epsilon: float = 0.1
+) -> tuple[float, float]:
+    """Null: |P(circuit scores higher than the model) - 1/2| <= epsilon. Keeping it speaks for the circuit.
+
+    The p-value is the chance, with P at the edge of the null, 1/2 + epsilon, of a share at least as far from one half
+    as the observed one. Examples with equal scores are left out, as the paper assumes there are none.
+
+    Returns:
+        The share of examples on which the circuit scores higher, and the p-value (1 if no example differs).
+    """
+    from scipy import stats
+
+    differs = circuit[circuit != full] > full[circuit != full]
+    n = differs.size
+    if not n:
+        return 0.5, 1.0
+    counts = np.arange(n + 1)
+    far = np.abs(counts / n - 0.5) >= abs(differs.mean() - 0.5) - 1e-12
+    return float(differs.mean()), float(min(stats.binom.pmf(counts, n, 0.5 + epsilon)[far].sum(), 1.0))
+
+
+def independence_test(
+    complement: Float[np.ndarray, " example"],
+    full: Float[np.ndarray, " example"],
+    permutations: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Null: the scores of the model without the circuit are independent of the model's. Keeping it speaks for it.
+
+    Hilbert-Schmidt independence criterion with Gaussian kernels and a permutation test. Each kernel's width is its own
+    variable's median distance (Gretton et al. 2007); the authors' code takes one width for both.
+
+    Returns:
+        The criterion, and the p-value: the share of permutations, the observed order among them, with one as large.
+    """
+    k, other = (_centred_kernel(values) for values in (complement, full))
+    rng = np.random.default_rng(seed)
+    observed = float((k * other).sum())
+    orders = (rng.permutation(len(full)) for _ in range(permutations))
+    # Equal up to rounding counts as equal: a constant score is independent of everything.
+    larger = sum(float((k * other[np.ix_(order, order)]).sum()) >= observed - 1e-9 * abs(observed) for order in orders)
+    return observed / max(len(full) - 1, 1) ** 2, (1 + larger) / (permutations + 1)
+
+
+def quantile_test(wins: int, draws: int, quantile: float, alternative: str) -> float:
+    """Binomial p-value for the null that the chance of a win is `quantile`, against it being `greater` or `less`."""
+    from scipy import stats
+
+    return float(stats.binomtest(wins, draws, quantile, alternative=alternative).pvalue) if draws else float("nan")
+
+
+def _share(wins: int, draws: int, quantile: float) -> tuple[float, float]:
+    return (wins / draws if draws else float("nan")), quantile_test(wins, draws, quantile, "greater")
+
+
+def _outcome(p_value: float, speaks_for: str, alpha: float) -> str:
+    if np.isnan(p_value):
+        return "not tested"
+    if speaks_for == "null kept":
+        return "against" if p_value <= alpha else "not against"
+    return "for" if p_value <= alpha else "not for"
+
+
+def _any(circuit: Circuit, rng: np.random.Generator) -> Edge:
+    edges = list(circuit)
+    return edges[int(rng.integers(len(edges)))]
+
+
+def _centred_kernel(values: Float[np.ndarray, " example"]) -> Float[np.ndarray, "example example"]:
+    square = (values[:, None] - values[None]) ** 2
+    apart = square[np.triu_indices(len(values), 1)]
+    width = float(np.median(apart)) if apart.size else 0.0
+    # Half of the values or more are equal: take the mean, which is zero only if all are.
+    width = width or float(apart.mean() if apart.size else 0.0)
+    kernel = np.exp(-square / (2 * width)) if width else np.ones_like(square)
+    return kernel - kernel.mean(0) - kernel.mean(1)[:, None] + kernel.mean()

@@ -1,0 +1,77 @@
+"""Is every edge needed? For each, a state of the circuit in which its removal shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import xarray as xr
+
+from mechinterp.core import Circuit, Edge, Site, component, t_interval
+from mechinterp.evaluation.scoring import Score
+
+
+def minimality(circuit: Circuit, plain: np.ndarray, first: Score, second: Score) -> xr.Dataset:
+    """For each edge e the change from removing it out of C\\K, for the subset K of C that shows it most.
+
+    Tried for K: nothing; all edges that touch another head (or the MLP) in the layer of e's reader; the same for its
+    source; both. Removing the rivals is what shows one of several copies. K is chosen on one half of the examples by
+    the largest absolute change, and the change is measured on the other, so that choosing does not inflate it.
+
+    Args:
+        circuit: The circuit C.
+        plain: m(C) - m(C\\{e}) per edge (sorted) and example of the whole pair.
+        first: Scores circuits on examples 0, 2, 4, ...
+        second: Scores circuits on examples 1, 3, 5, ...
+
+    Returns:
+        minimality, minimality_low, minimality_high (edge), in the metric's unit, positive where the edge helps;
+        minimality_removed (edge): K, its edges joined by "; ", or "none".
+
+    Source: Wang et al. 2022, section 4. Differs: their K were found by hand; ours are these four.
+    """
+    edges = list(circuit)
+    tried = {edge: _candidates(edge, circuit) for edge in edges}
+    shows = _changes(circuit, [(edge, k) for edge in edges for k in tried[edge]], first)
+    best: dict[Edge, frozenset[Edge]] = {}
+    for row, edge in enumerate(edges):
+        sizes = {frozenset(): abs(plain[row, ::2].mean())}
+        sizes |= {k: abs(shows[edge, k].mean()) for k in tried[edge]}
+        best[edge] = max(sizes, key=lambda k: sizes[k])
+    held = _changes(circuit, [(edge, k) for edge, k in best.items() if k], second)
+    values = [held[edge, best[edge]] if best[edge] else plain[row, 1::2] for row, edge in enumerate(edges)]
+    bounds = np.array([t_interval(value) for value in values]).reshape(-1, 2)
+    removed = ["; ".join(str(item) for item in sorted(best[edge])) or "none" for edge in edges]
+    return xr.Dataset(
+        {
+            "minimality": ("edge", np.array([value.mean() for value in values])),
+            "minimality_low": ("edge", bounds[:, 0]),
+            "minimality_high": ("edge", bounds[:, 1]),
+            "minimality_removed": ("edge", np.array(removed, dtype=str)),
+        },
+        coords={"edge": [str(edge) for edge in edges]},
+    )
+
+
+def _candidates(edge: Edge, circuit: Circuit) -> list[frozenset[Edge]]:
+    """Non-empty subsets K of C without e, each once."""
+    ends = [component(end) for end in (edge.source, edge.reader) if end.layer is not None]
+    rivals = [frozenset(other for other in circuit.edges if _touches_rival(other, end)) - {edge} for end in ends]
+    both = frozenset[Edge]().union(*rivals)
+    return [k for k in dict.fromkeys([*rivals, both]) if k]
+
+
+def _touches_rival(other: Edge, end: Site) -> bool:
+    touched = (component(other.source), component(other.reader))
+    return any(site.layer == end.layer and site != end for site in touched)
+
+
+def _changes(
+    circuit: Circuit, wanted: Iterable[tuple[Edge, frozenset[Edge]]], score: Score
+) -> dict[tuple[Edge, frozenset[Edge]], np.ndarray]:
+    """m(C\\K) - m(C\\(K + e)) per example, for each (e, K)."""
+    asked = list(wanted)
+    with_edge = [Circuit(circuit.edges - k, circuit.inputs) for _, k in asked]
+    without = [Circuit(circuit.edges - k - {edge}, circuit.inputs) for edge, k in asked]
+    values = score([*with_edge, *without])
+    return {key: values[row] - values[row + len(asked)] for row, key in enumerate(asked)}

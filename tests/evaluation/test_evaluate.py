@@ -1,0 +1,182 @@
+"""A circuit's quality on the hand-made model, whose circuit is known, and on scoring functions with known answers."""
+
+import numpy as np
+import pytest
+import torch
+
+from mechinterp.core import Circuit, ConfigError, Pair, SiteError, UnsupportedError
+from mechinterp.evaluation import evaluate, live_edges, minimality
+from mechinterp.evaluation.scoring import scorer
+from mechinterp.interventions import score_circuits, score_runs
+from mechinterp.models.handmade import induction_model
+
+
+@pytest.fixture(scope="module")
+def made():
+    return induction_model(inert_heads=2)
+
+
+@pytest.fixture(scope="module")
+def zero(made):
+    return evaluate(made.circuit, made.model, made.pair(32, seed=2), ablation="zero", nulls=40)
+
+
+def test_the_true_circuit_is_faithful_and_no_random_one_is(zero):
+    assert bool(zero["valid"])
+    for name in ("faithfulness", "faithfulness_low", "faithfulness_high"):
+        assert float(zero[name]) == pytest.approx(1, abs=1e-9)
+    assert int(zero["size"]) == int(zero["live_size"]) == int(zero["live_edges"]) == 7
+    # Only the seven true edges live under zero ablation, so every random circuit of seven is the true one.
+    assert set(zero["null_size"].values) == {7}
+    assert float(zero["null_p_value"]) == 1.0
+
+
+def test_removing_the_circuit_takes_the_behaviour(zero):
+    assert float(zero["removal_cost"]) == pytest.approx(1, abs=1e-9)
+    np.testing.assert_allclose(zero["m_complement"], zero["m_empty"], atol=1e-9)
+
+
+def test_every_true_edge_is_needed(made, zero):
+    assert zero["edge"].values.tolist() == [str(edge) for edge in made.circuit]
+    assert (zero["removal_effect"] > 0.1 * zero["gap"]).all()
+    assert (zero["minimality_low"] > 0.1 * zero["gap"]).all()
+
+
+def test_completeness_is_exact_where_nothing_stands_in_for_a_removed_edge(zero):
+    assert zero.sizes["subset"] == 10
+    np.testing.assert_allclose(zero["m_circuit_without"], zero["m_full_without"], atol=1e-9)
+    np.testing.assert_allclose(zero["incompleteness"], 0, atol=1e-9)
+    assert len(set(zero["subset_size"].values)) > 1
+
+
+def test_raw_values_are_the_engines(made, zero):
+    pair = made.pair(32, seed=2)
+    clean, _ = score_runs(made.model, pair)
+    np.testing.assert_allclose(zero["m_full"], clean, atol=1e-9)
+    empty = score_circuits(made.model, pair, [Circuit([], "split")], ablation="zero")[0]
+    np.testing.assert_allclose(zero["m_empty"], empty, atol=1e-12)
+    assert float(zero["gap"]) == pytest.approx(float((clean - empty).mean()))
+
+
+def test_half_a_circuit_is_unfaithful_and_the_nulls_say_so(made):
+    """Dead edges do not save it: padding with inert edges changes neither its live size nor its null."""
+    graph = made.model.config.graph("split")
+    inert = [edge for edge in graph.edges if edge not in made.circuit][:10]
+    half = Circuit([edge for edge in made.circuit if edge.reader.kind != "k"], "split")
+    result = evaluate(half, made.model, made.pair(16, seed=3), ablation="zero", nulls=20, subsets=2)
+    padded = evaluate(
+        half | Circuit(inert, "split"), made.model, made.pair(16, seed=3), ablation="zero", nulls=20, subsets=2
+    )
+    assert float(result["faithfulness"]) < 0.5
+    assert float(padded["faithfulness"]) == pytest.approx(float(result["faithfulness"]), abs=1e-9)
+    assert int(padded["live_size"]) == int(result["live_size"]) < int(padded["size"]) == len(half) + 10
+    np.testing.assert_allclose(padded["null_faithfulness"], result["null_faithfulness"], atol=1e-12)
+    np.testing.assert_allclose(padded["removal_effect"].sel(edge=[str(e) for e in inert]), 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("corruption", ["successor", "match", "query"])
+def test_live_edges_are_those_the_intervention_can_see(made, corruption):
+    pair = made.pair(16, seed=1, corruption=corruption)
+    seen = made.seen("resample", corruption)
+    live = live_edges(made.model, pair, inputs="split")
+    assert set(live) == seen.pruned().edges
+    assert len(live) == (3 if corruption == "match" else 2)
+    assert set(live_edges(made.model, pair, ablation="zero", inputs="split")) == made.circuit.edges
+
+
+def test_no_gap_no_number(made):
+    clean = made.pair(16, seed=1).clean
+    result = evaluate(made.circuit, made.model, Pair(clean, clean), nulls=5, subsets=2)
+    assert not bool(result["valid"])
+    # The gap is rounding, and rounding is no gap however regular it is.
+    assert abs(float(result["gap"])) < 1e-12 and int(result["live_edges"]) == 0
+    for name in ("faithfulness", "faithfulness_low", "removal_cost", "null_faithfulness_p95", "null_p_value"):
+        assert np.isnan(float(result[name]))
+    assert np.isnan(result["null_faithfulness"]).all()
+    assert np.isfinite(result["m_circuit"]).all()
+
+
+def test_the_discovery_pair_is_refused(made):
+    pair = made.pair(16, seed=1)
+    found = Circuit(made.circuit.edges, "split", {"pair": pair.fingerprint})
+    with pytest.raises(ConfigError, match="found on this very pair"):
+        evaluate(found, made.model, pair)
+    same = evaluate(found, made.model, pair, ablation="zero", nulls=2, subsets=1, allow_same=True)
+    assert same.attrs["pair"] == pair.fingerprint
+    other = evaluate(found, made.model, made.pair(16, seed=2), ablation="zero", nulls=2, subsets=1)
+    assert float(other["faithfulness"]) == pytest.approx(1)
+
+
+def test_what_cannot_be_judged(made):
+    with pytest.raises(SiteError, match="L7"):
+        evaluate(Circuit(["L7.H0->logits"], "split"), made.model, made.pair(8))
+    with pytest.raises(ConfigError, match="at least four"):
+        evaluate(made.circuit, made.model, made.pair(3))
+    with pytest.raises(UnsupportedError, match="Linear lists no edges"):
+        evaluate(made.circuit, torch.nn.Linear(2, 2), made.pair(8))
+
+
+def test_an_empty_circuit_recovers_nothing(made):
+    result = evaluate(Circuit([], "split"), made.model, made.pair(8), ablation="zero", nulls=3, subsets=1)
+    assert float(result["faithfulness"]) == 0 and float(result["removal_cost"]) == 0
+    assert result.sizes["edge"] == 0
+    np.testing.assert_allclose(result["null_faithfulness"], 0, atol=1e-12)
+
+
+def test_results_are_the_same_for_the_same_seed(made, zero):
+    again = evaluate(made.circuit, made.model, made.pair(32, seed=2), ablation="zero", nulls=40)
+    assert again.identical(zero)
+
+
+@pytest.mark.parametrize("ablation", ["resample", "zero"])
+def test_equal_circuits_run_once_and_pruning_changes_nothing(made, ablation):
+    pair = made.pair(8, seed=4, corruption="match")
+    graph = made.model.config.graph("split")
+    rng = np.random.default_rng(0)
+    circuits = [Circuit((e for e in graph.edges if rng.random() < share), "split") for share in (0.2, 0.4, 0.6, 0.9)]
+    ours = scorer(made.model, pair, "logit_diff", ablation)([*circuits, *circuits])
+    plain = score_circuits(made.model, pair, circuits, ablation=ablation)
+    np.testing.assert_allclose(ours, torch.cat([plain, plain]), atol=1e-9)
+
+
+COPIES = Circuit(
+    ["input->L0.H0.v", "L0.H0->logits", "input->L0.H1.v", "L0.H1->logits", "input->L0.H2.v", "L0.H2->logits"]
+)
+
+
+def halves(rule):
+    """Plain effects, and scores on the two halves of four examples that differ in size."""
+    size = np.array([1.0, 1.1, 0.9, 1.0])
+
+    def scored(circuits, rows):
+        return np.array([rule(circuit.edges) * size[rows] for circuit in circuits])
+
+    plain = np.array(
+        [scored([COPIES], slice(None))[0] - scored([Circuit(COPIES.edges - {edge})], slice(None))[0] for edge in COPIES]
+    )
+    return plain, lambda c: scored(c, slice(0, None, 2)), lambda c: scored(c, slice(1, None, 2))
+
+
+def head(number, edges):
+    return Circuit([f"input->L0.H{number}.v", f"L0.H{number}->logits"]).edges <= edges
+
+
+def test_minimality_shows_redundant_copies_that_the_plain_effect_hides():
+    plain, first, second = halves(lambda edges: 1.0 * (head(0, edges) or head(1, edges)))
+    result = minimality(COPIES, plain, first, second)
+    np.testing.assert_array_equal(plain, 0)
+    used = [name for name in result["edge"].values if "H2" not in name]
+    # Second half: sizes 1.1 and 1.0.
+    np.testing.assert_allclose(result["minimality"].sel(edge=used), 1.05)
+    idle = [name for name in result["edge"].values if "H2" in name]
+    np.testing.assert_array_equal(result["minimality"].sel(edge=idle), 0)
+    removed = str(result["minimality_removed"].sel(edge="L0.H0->logits").values)
+    assert removed == "input->L0.H1.v; input->L0.H2.v; L0.H1->logits; L0.H2->logits"
+
+
+def test_minimality_of_an_and_needs_no_subset():
+    plain, first, second = halves(lambda edges: 1.0 * (head(0, edges) and head(1, edges)))
+    result = minimality(COPIES, plain, first, second)
+    used = [name for name in result["edge"].values if "H2" not in name]
+    np.testing.assert_allclose(result["minimality"].sel(edge=used), 1.05)
+    assert set(result["minimality_removed"].values) == {"none"}
