@@ -43,7 +43,8 @@ class Batch:
         parts |= {f"latents['{name}']": value for name, value in self.latents.items()}
         for name, value in parts.items():
             if value is not None and value.shape[:2] != lead:
-                raise ShapeError(f"{name} is {list(value.shape)}, inputs are {list(self.inputs.shape)}: [batch, seq] differ")
+                shapes = f"{name} is {list(value.shape)}, inputs are {list(self.inputs.shape)}"
+                raise ShapeError(f"{shapes}: [batch, seq] differ")
         if self.scored.dtype != torch.bool:
             raise ShapeError(f"scored is a boolean mask, got {self.scored.dtype}")
         for name, value in self.roles.items():

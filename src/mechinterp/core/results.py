@@ -16,11 +16,12 @@ from torch import Tensor
 from mechinterp._version import __version__
 from mechinterp.core.errors import ConfigError, ShapeError
 
-DIMS = ("step", "seed", "layer", "head", "pos", "role", "query", "key", "component", "edge", "example", "feature", "score")
-
 
 def labelled(
-    data: Tensor | np.ndarray, dims: Sequence[str], coords: Mapping[str, Sequence[Any] | np.ndarray] | None = None, **attrs: Any
+    data: Tensor | np.ndarray,
+    dims: Sequence[str],
+    coords: Mapping[str, Sequence[Any] | np.ndarray] | None = None,
+    **attrs: Any,
 ) -> xr.DataArray:
     """A DataArray with our dimension names, and the version among its attributes.
 
