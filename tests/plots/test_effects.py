@@ -59,27 +59,46 @@ def test_foreign_dimensions_are_refused():
         node_heatmap(xr.DataArray(np.ones((2, 2)), dims=["layer", "seed"]))
 
 
-def curve() -> tuple[xr.DataArray, xr.DataArray]:
-    edges = np.arange(11)
-    found = xr.DataArray(np.minimum(edges / 4, 1.0), dims=["edges"], coords={"edges": edges})
-    draws = np.linspace(0, 1, 101)[None] * (edges[:, None] / 10)
-    return found, xr.DataArray(draws, dims=["edges", "draw"], coords={"edges": edges})
+def curve() -> xr.Dataset:
+    k = np.arange(11)
+    return xr.Dataset({"faithfulness": ("k", np.minimum(k / 4, 1.0)), "size": ("k", k // 2)}, coords={"k": k})
 
 
-def test_random_circuits_are_a_band_of_their_middle_nine_tenths():
-    found, random = curve()
-    figure = faithfulness_curve(found, random, fewest=4)
-    band, median, line, mark = figure.data
+def evaluation() -> xr.Dataset:
+    null = ("null", np.linspace(-0.1, 0.1, 21))
+    scalars = {"live_size": 3, "faithfulness": 0.8, "faithfulness_low": 0.7, "faithfulness_high": 0.85}
+    return xr.Dataset({**scalars, "null_faithfulness": null})
+
+
+def test_curve_is_drawn_over_the_edges_that_remain():
+    figure = faithfulness_curve(curve(), fewest=4)
+    line, mark = figure.data
+    assert list(line.x) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5] and list(line.y) == list(curve()["faithfulness"].values)
+    assert (mark.x[0], mark.y[0]) == (2, 1.0)
+    assert [s.y0 for s in figure.layout.shapes] == [0.9]
+
+
+def test_the_circuit_stands_with_its_interval_among_random_ones():
+    figure = faithfulness_curve(curve(), evaluation())
+    _, null, circuit = figure.data
+    assert set(null.x) == {3} and list(null.y) == list(evaluation()["null_faithfulness"].values)
+    assert (circuit.x[0], circuit.y[0]) == (3, 0.8)
+    assert (circuit.error_y.array[0], circuit.error_y.arrayminus[0]) == pytest.approx((0.05, 0.1))
+    assert "21 random circuits<br>95% below 9%" in [note.text for note in figure.layout.annotations]
+
+
+def test_random_circuits_of_every_size_are_a_band_of_their_middle_nine_tenths():
+    k = np.arange(11)
+    draws = np.linspace(0, 1, 101)[None] * (k[:, None] / 10)
+    band, median, line = faithfulness_curve(curve(), xr.DataArray(draws, dims=["k", "null"], coords={"k": k})).data
     assert band.y[10] == pytest.approx(0.95) and band.y[11] == pytest.approx(0.05)
     assert median.y[10] == pytest.approx(0.5) and median.line.dash == "dash"
-    assert list(line.y) == list(found.values) and (mark.x[0], mark.y[0]) == (4, 1.0)
+    assert list(line.y) == list(curve()["faithfulness"].values)
 
 
-def test_random_circuits_of_one_size_are_one_mark():
-    found, random = curve()
-    figure = faithfulness_curve(found, random.sel(edges=[10]))
-    mark = figure.data[0]
-    assert list(mark.x) == [10] and mark.error_y.array[0] == pytest.approx(0.45)
+def test_a_curve_without_faithfulness_is_refused():
+    with pytest.raises(ConfigError, match=r"evaluation\.curve"):
+        faithfulness_curve(curve().drop_vars("faithfulness"))
 
 
 def test_findings_are_written_with_interval_and_null():

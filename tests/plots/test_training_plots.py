@@ -44,6 +44,11 @@ def test_loss_draws_every_group_and_nothing_else():
     assert {"<b>loss</b>", "<b>fresh</b>"} <= set(words(figure))
 
 
+def test_a_group_that_is_the_loss_is_drawn_once():
+    doubled = metrics().assign(loss_repeat=metrics()["loss"])
+    assert [trace.name for trace in loss_curve(doubled).data] == ["fresh", "repeat"]
+
+
 def test_onsets_are_marked_unless_there_was_no_transition():
     figure = loss_curve(metrics(), onsets={"seen": dated(50), "plain": 20, "never": dated(70, "no transition")})
     at = {shape.x0 for shape in figure.layout.shapes if shape.type == "line" and shape.xref != "x domain"}

@@ -8,7 +8,7 @@ import xarray as xr
 
 from mechinterp.core.errors import ConfigError
 from mechinterp.core.results import recovery
-from mechinterp.plots.style import DIVERGING, FAINT, HELPS, LABEL_SIZE, MUTED, NULL, base, rgba
+from mechinterp.plots.style import DIVERGING, FAINT, HELPS, INK, LABEL_SIZE, MUTED, NULL, base, rgba
 
 _MOST_WORDS = 200
 
@@ -75,97 +75,121 @@ def _node_name(rows: list[str], key: object) -> str:
 
 
 def faithfulness_curve(
-    curve: xr.DataArray | xr.Dataset,
-    random: xr.DataArray | None = None,
+    curve: xr.Dataset,
+    random: xr.Dataset | xr.DataArray | None = None,
     target: float | None = 0.9,
     fewest: int | None = None,
 ) -> go.Figure:
-    """Share of the model's gain that circuits of each size recover, beside random circuits of the same sizes.
+    """Share of the model's gain that circuits of each size recover, beside random circuits.
 
     Args:
-        curve: `faithfulness` over `edges` (the number of edges kept); a Dataset may carry `faithfulness_se`, drawn as
-            a band of plus and minus two standard errors.
-        random: The same for random circuits, dimensions edges and draw: their middle 90% is the grey band, the
-            median the dashed line.
+        curve: `faithfulness` over k, as `evaluation.curve` gives it: the k edges of largest effect. Where it has
+            `size`, the edges that remain on whole paths, that is the horizontal axis.
+        random: What `evaluate` returned: its circuit is drawn as a point with its interval, its random circuits as
+            grey dots. Or the faithfulness of random circuits, dimensions k and null: their middle 90% is a grey
+            band, the median a dashed line.
         target: Marked by a horizontal line; None marks nothing.
-        fewest: Size of the smallest circuit that reaches the target, marked on the curve.
+        fewest: The smallest k that reaches the target, marked on the curve.
+
+    Raises:
+        ConfigError: If there is no `faithfulness` over k.
     """
-    kept = curve["faithfulness"] if isinstance(curve, xr.Dataset) else curve
-    x, y = kept["edges"].values.astype(float), kept.values.astype(float)
-    figure = base(height=360, margin={"r": 24, "t": 24})
-    if random is not None:
-        _add_random(figure, random)
+    if "faithfulness" not in curve or curve["faithfulness"].dims != ("k",):
+        raise ConfigError("no 'faithfulness' over 'k': expected what `evaluation.curve` returned")
+    x = (curve["size"] if "size" in curve else curve["k"]).values.astype(float)
+    y = curve["faithfulness"].values.astype(float)
+    figure = base(height=380, margin={"r": 20, "t": 20})
     if target is not None:
         figure.add_hline(y=target, line={"color": FAINT, "width": 1.2})
-        words = {
-            "text": f"{target:.0%} of the gap",
-            "font": {"size": LABEL_SIZE - 1, "color": MUTED},
-            "showarrow": False,
-        }
-        figure.add_annotation(**words, x=1, xref="x domain", xanchor="right", y=target, yanchor="top")
-    if isinstance(curve, xr.Dataset) and "faithfulness_se" in curve:
-        half = 2 * np.nan_to_num(curve["faithfulness_se"].values.astype(float))
-        edge = {"x": np.concatenate([x, x[::-1]]), "y": np.concatenate([y + half, (y - half)[::-1]])}
-        figure.add_scatter(
-            **edge, fill="toself", fillcolor=rgba(HELPS, 0.15), line={"width": 0}, hoverinfo="skip", mode="lines"
+        figure.add_annotation(
+            **_words(f"{target:.0%}", MUTED), x=1, xref="x domain", xanchor="right", y=target, yanchor="top"
         )
+    extent = [y]
+    if isinstance(random, xr.DataArray):
+        _add_random_band(figure, random)
+        extent.append(random.values)
     figure.add_scatter(
         x=x,
         y=y,
         mode="lines",
-        name="found circuit",
         line={"color": HELPS, "width": 2.4},
-        hovertemplate="%{x} edges recover %{y:.1%}<extra>best edges first</extra>",
+        hovertemplate="%{x} edges recover %{y:.1%}<extra>largest effects first</extra>",
     )
+    if isinstance(random, xr.Dataset):
+        _add_circuit(figure, random)
+        extent += [random["null_faithfulness"].values, np.array([float(random["faithfulness_low"])])]
     if fewest is not None:
-        at = float(np.interp(fewest, x, y))
-        figure.add_scatter(x=[fewest], y=[at], mode="markers", marker={"size": 10, "color": HELPS}, hoverinfo="skip")
-        right = fewest < 0.6 * x.max()
-        figure.add_annotation(
-            x=fewest,
-            y=at,
-            text=f"<b>{fewest} edges: {at:.0%}</b>",
-            showarrow=False,
-            xanchor="left" if right else "right",
-            xshift=10 if right else -10,
-            yanchor="top",
-            yshift=-4,
-            font={"color": HELPS},
-        )
-    figure.update_xaxes(title={"text": "edges kept, largest effect first"}, range=[-0.01 * x.max(), x.max() * 1.01])
-    low = min(0.0, float(np.nanmin(y)))
-    high = max(1.0, float(np.nanmax(y)))
-    return figure.update_yaxes(
-        title={"text": "faithfulness"}, tickformat=".0%", range=[low - 0.04 * (high - low), high + 0.06 * (high - low)]
+        at, height = (float(values[list(curve["k"].values).index(fewest)]) for values in (x, y))
+        figure.add_scatter(x=[at], y=[height], mode="markers", marker={"size": 10, "color": HELPS}, hoverinfo="skip")
+        words = _words(f"<b>{at:.0f} edges: {height:.0%}</b>", HELPS)
+        figure.add_annotation(**words, x=at, y=height, **_beside(at, x.max()), yanchor="bottom", yshift=5)
+    values = np.concatenate([part.ravel().astype(float) for part in extent])
+    low, high = min(0.0, float(np.nanmin(values, initial=0.0))), max(1.0, float(np.nanmax(values, initial=1.0)))
+    figure.update_xaxes(title={"text": "edges in the circuit"}, range=[-0.01 * x.max(), x.max() * 1.01])
+    pad = [low - 0.05 * (high - low), high + 0.1 * (high - low)]
+    return figure.update_yaxes(title={"text": "faithfulness"}, tickformat=".0%", range=pad)
+
+
+def _add_circuit(figure: go.Figure, evaluation: xr.Dataset) -> None:
+    """The circuit that was judged, with its interval, and as grey dots the random circuits of its size."""
+    size, value = int(evaluation["live_size"]), float(evaluation["faithfulness"])
+    drawn = evaluation["null_faithfulness"].values.astype(float)
+    figure.add_scatter(
+        x=np.full(len(drawn), size),
+        y=drawn,
+        mode="markers",
+        marker={"color": NULL, "size": 7, "opacity": 0.45},
+        hovertemplate="random circuit of %{x} edges: %{y:.1%}<extra></extra>",
     )
+    limit = float(np.nanquantile(drawn, 0.95)) if np.isfinite(drawn).any() else 0.0
+    end = float(figure.data[0].x[-1])
+    words = _words(f"{len(drawn)} random circuits<br>95% below {limit:.0%}", MUTED)
+    figure.add_annotation(**words, x=size, y=limit, **_beside(size, end), yanchor="middle")
+    whisker = {
+        "symmetric": False,
+        "array": [float(evaluation["faithfulness_high"]) - value],
+        "arrayminus": [value - float(evaluation["faithfulness_low"])],
+        "color": INK,
+        "thickness": 1.6,
+        "width": 4,
+    }
+    figure.add_scatter(
+        x=[size],
+        y=[value],
+        mode="markers",
+        marker={"symbol": "diamond", "size": 10, "color": INK},
+        error_y=whisker,
+        hovertemplate="the circuit, %{x} edges: %{y:.1%}<extra></extra>",
+    )
+    words = _words(f"<b>the circuit: {value:.0%}</b>", INK)
+    figure.add_annotation(**words, x=size, y=value, **_beside(size, end), yanchor="top", yshift=-6)
 
 
-def _add_random(figure: go.Figure, random: xr.DataArray) -> None:
-    """Random circuits: a grey band of their middle 90%, dashed at the median, or one mark where there is one size."""
-    low, middle, high = (random.quantile(q, "draw").values.reshape(-1).astype(float) for q in (0.05, 0.5, 0.95))
-    x = np.atleast_1d(random["edges"].values.astype(float))
-    grey = {"color": NULL, "dash": "dash", "width": 1.6}
-    hover = "%{x} edges drawn at random: %{y:.1%}<extra>median</extra>"
-    if x.size == 1:
-        bar = {
-            "symmetric": False,
-            "array": high - middle,
-            "arrayminus": middle - low,
-            "color": NULL,
-            "thickness": 6,
-            "width": 0,
-        }
-        figure.add_scatter(
-            x=x, y=middle, mode="markers", marker={"color": NULL, "size": 8}, error_y=bar, hovertemplate=hover
-        )
-    else:
-        edge = {"x": np.concatenate([x, x[::-1]]), "y": np.concatenate([high, low[::-1]])}
-        figure.add_scatter(
-            **edge, fill="toself", fillcolor=rgba(NULL, 0.2), line={"width": 0}, hoverinfo="skip", mode="lines"
-        )
-        figure.add_scatter(x=x, y=middle, mode="lines", line=grey, hovertemplate=hover, name="random circuits")
+def _add_random_band(figure: go.Figure, random: xr.DataArray) -> None:
+    low, middle, high = (random.quantile(q, "null").values.astype(float) for q in (0.05, 0.5, 0.95))
+    x = random["k"].values.astype(float)
+    edge = {"x": np.concatenate([x, x[::-1]]), "y": np.concatenate([high, low[::-1]])}
+    figure.add_scatter(
+        **edge, fill="toself", fillcolor=rgba(NULL, 0.2), line={"width": 0}, hoverinfo="skip", mode="lines"
+    )
+    figure.add_scatter(
+        x=x,
+        y=middle,
+        mode="lines",
+        line={"color": NULL, "dash": "dash", "width": 1.6},
+        hovertemplate="%{x} edges drawn at random: %{y:.1%}<extra>median</extra>",
+    )
     at = int(np.argmin(np.abs(x - 0.62 * x.max())))
-    words = {"text": "random circuits", "font": {"size": LABEL_SIZE, "color": MUTED}, "showarrow": False}
     figure.add_annotation(
-        **words, x=x[at], y=middle[at], xanchor="left", xshift=8, yanchor="top" if x.size > 1 else "middle"
+        **_words("random circuits", MUTED), x=x[at], y=middle[at], xanchor="left", xshift=8, yanchor="top"
     )
+
+
+def _beside(x: float, end: float) -> dict:
+    """Words to the right of a point, or to the left where it stands far right."""
+    right = x < 0.6 * end
+    return {"xanchor": "left" if right else "right", "xshift": 10 if right else -10}
+
+
+def _words(text: str, colour: str) -> dict:
+    return {"text": text, "font": {"size": LABEL_SIZE, "color": colour}, "showarrow": False, "align": "left"}

@@ -40,6 +40,10 @@ def loss_curve(
     if not names:
         found = ", ".join(map(str, metrics.data_vars)) or "none"
         raise ConfigError(f"no loss to draw: expected variables 'loss...' over 'step', got {found}")
+    # A loss that is trained on one group alone equals that group's.
+    groups = [name for name in names if name != "loss"]
+    if any(metrics[name].equals(metrics["loss"]) for name in groups if "loss" in names):
+        names = groups
     metrics = _thin(metrics)
     steps = metrics["step"].values
     axis = StepAxis(steps)
