@@ -1,0 +1,153 @@
+"""Which positions of which sequences a probe sees, their activations, and the labels of its nulls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mechinterp.core import Batch, ConfigError, Site, generator
+from mechinterp.interventions import record
+from mechinterp.models import Transformer
+from mechinterp.probes.linear import Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Positions drawn from one half of the sequences.
+
+    Args:
+        sequences: All sequences of this half `[m]`, whether a position was drawn from them or not.
+        sequence: Sequence of each place `[n]`, ascending.
+        pos: Position of each place `[n]`.
+        labels: The variable there: classes `[n]` or values `[n, k]`.
+        tokens: Token there `[n]`, None for vectors.
+    """
+
+    sequences: Tensor
+    sequence: Tensor
+    pos: Tensor
+    labels: np.ndarray
+    tokens: np.ndarray | None
+
+
+def defined(labels: Tensor) -> Bool[Tensor, "batch seq"]:
+    """Where a variable has a value: classes other than -1, values other than NaN."""
+    if not labels.is_floating_point():
+        return labels >= 0
+    good = labels.isfinite()
+    return good if good.ndim == 2 else good.all(-1)
+
+
+def probed(batch: Batch, labels: Tensor, where: str) -> Bool[Tensor, "batch seq"]:
+    """The positions that a probe looks at.
+
+    Raises:
+        ConfigError: If `where` is unknown.
+    """
+    if where not in ("defined", "scored"):
+        raise ConfigError(f"where='{where}' is unknown: use 'defined' or 'scored'")
+    return defined(labels) & batch.scored if where == "scored" else defined(labels)
+
+
+def choose_places(batch: Batch, labels: Tensor, where: str, limit: int, seed: int) -> tuple[Places, Places]:
+    """Places to fit on and places to score, from sequences that have no copy on the other side.
+
+    Raises:
+        ConfigError: If fewer than two different sequences came, a half has no position, or the
+            variable takes one value only.
+    """
+    mask = probed(batch, labels, where)
+    # Equal sequences stay together; tasks with few different ones would else score what was fitted.
+    _, group = batch.inputs.flatten(1).unique(dim=0, return_inverse=True)
+    groups = int(group.max()) + 1 if len(group) else 0
+    if groups < 2:
+        raise ConfigError(f"{groups} different sequences cannot be split in two: raise examples")
+    order = torch.randperm(groups, generator=generator(seed, "probe", "split")).to(group.device)
+    first = order[group] < groups // 2
+    halves = []
+    for name, half in (("fit", first), ("score", ~first)):
+        sequence, pos = (mask & half[:, None]).nonzero(as_tuple=True)
+        if not len(sequence):
+            raise ConfigError(f"no {where} position to {name}: the variable is undefined there; raise examples")
+        if len(sequence) > limit:
+            draw = torch.randperm(len(sequence), generator=generator(seed, "probe", "positions", name))[:limit]
+            keep = draw.sort().values.to(sequence.device)
+            sequence, pos = sequence[keep], pos[keep]
+        found = labels[sequence, pos].cpu().numpy()
+        found = found.reshape(len(found), -1).astype(float) if labels.is_floating_point() else found
+        tokens = batch.inputs[sequence, pos].cpu().numpy() if batch.inputs.ndim == 2 else None
+        halves.append(Places(half.nonzero().flatten(), sequence, pos, found, tokens))
+    if (halves[0].labels == halves[0].labels[:1]).all():
+        raise ConfigError(f"the variable has one value only ({halves[0].labels[0]}): there is nothing to probe")
+    return halves[0], halves[1]
+
+
+def features(
+    model: Transformer, inputs: Tensor, sites: Sequence[Site], halves: Sequence[Places], chunk: int
+) -> list[list[Float[Tensor, "n d"]]]:
+    """Activations of each site (outer list) at the places of each half (inner list)."""
+    parts: list[list[list[Tensor]]] = [[[] for _ in halves] for _ in sites]
+    for start in range(0, len(inputs), chunk):
+        _, kept = record(model, inputs[start : start + chunk], sites)
+        for site, found in zip(sites, parts, strict=True):
+            x = view(kept[site.hook], site)
+            for places, piece in zip(halves, found, strict=True):
+                here = (places.sequence >= start) & (places.sequence < start + chunk)
+                piece.append(x[places.sequence[here] - start, places.pos[here]])
+    return [[torch.cat(piece) for piece in found] for found in parts]
+
+
+def view(value: Tensor, site: Site) -> Float[Tensor, "batch seq d"]:
+    """An activation as one vector per position: a single head's, or all heads' side by side."""
+    if not site.has_heads:
+        return value
+    return value[:, :, site.head] if site.head is not None else value.flatten(2)
+
+
+def written(value: Tensor, site: Site, x: Float[Tensor, "batch seq d"]) -> Tensor:
+    """The activation with `x` in place of what `view` shows; a new tensor."""
+    if not site.has_heads:
+        return x
+    if site.head is None:
+        return x.unflatten(2, value.shape[2:])
+    made = value.clone()
+    made[:, :, site.head] = x
+    return made
+
+
+def shuffled_labels(places: Places, seed: int) -> np.ndarray:
+    """Labels exchanged at random between the places at one position of different sequences."""
+    rng = np.random.default_rng(generator(seed, "probe", "shuffle").initial_seed())
+    made, pos = places.labels.copy(), places.pos.cpu().numpy()
+    for here in np.unique(pos):
+        rows = np.flatnonzero(pos == here)
+        made[rows] = places.labels[rng.permutation(rows)]
+    return made
+
+
+def no_control(rows: Rows) -> str:
+    """Why a control task would say nothing; empty where it says something.
+
+    Where types do not outnumber dimensions a linear probe can learn any labelling of them.
+    """
+    if rows.token is None:
+        return "the model reads vectors: there are no token types to label"
+    types, dims = len(np.unique(rows.token)), rows.x.shape[1]
+    return "" if types > dims else f"{types} token types do not outnumber {dims} dimensions: any labelling is decodable"
+
+
+def control_labels(fit: Rows, ask: Rows, seed: int) -> tuple[Rows, Rows]:
+    """The control task's rows: each token type gets one label, drawn from the true ones.
+
+    Source: Hewitt & Liang 2019.
+    """
+    assert fit.token is not None and ask.token is not None
+    rng = np.random.default_rng(generator(seed, "probe", "control").initial_seed())
+    largest = int(max(fit.token.max(), ask.token.max()))
+    label = fit.y[rng.integers(len(fit.y), size=largest + 1)]
+    return replace(fit, y=label[fit.token]), replace(ask, y=label[ask.token])

@@ -1,0 +1,231 @@
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from mechinterp.core import Batch, ConfigError, SiteError
+from mechinterp.models import ModelConfig, Transformer
+from mechinterp.probes import probe
+from mechinterp.probes.linear import Rows, probe_score
+from mechinterp.probes.rows import choose_places, control_labels, features, no_control, shuffled_labels
+from mechinterp.tasks import Task
+
+
+class Halves(Task):
+    """A token is a pair (a, b); the answer is a."""
+
+    name: ClassVar[str] = "probe-test-halves"
+    length: int = 10
+
+    def batch(self, batch: int = 64, seed: int = 0) -> Batch:
+        draw = torch.Generator().manual_seed(seed)
+        a = torch.randint(4, (batch, self.length), generator=draw)
+        b = torch.randint(2, (batch, self.length), generator=draw)
+        absent = torch.randint(2, (batch, self.length), generator=draw)
+        previous = torch.cat([torch.full((batch, 1), -1), a[:, :-1]], 1)
+        latents = {"a": a, "b": b, "absent": absent, "previous": previous, "amount": a + 10.0 * b}
+        return Batch(4 * b + a, a, torch.ones_like(a, dtype=torch.bool), latents=latents)
+
+
+class Vectors(Task):
+    """Real vectors; the answer is the first entry."""
+
+    name: ClassVar[str] = "probe-test-vectors"
+
+    def batch(self, batch: int = 64, seed: int = 0) -> Batch:
+        x = torch.randn(batch, 6, 3, generator=torch.Generator().manual_seed(seed))
+        first = x[..., 0].clone()
+        first[:, 0] = float("nan")
+        return Batch(
+            x, x[..., :1], torch.ones(batch, 6, dtype=torch.bool), latents={"first": first, "both": x[..., :2]}
+        )
+
+
+def halves_model(**changes) -> Transformer:
+    """Keeps a one-hot and a flag for b; the logits read the one-hot alone, and attention writes nothing."""
+    settings = {
+        "n_layers": 2, "n_heads": 2, "d_model": 6, "d_vocab": 8, "d_vocab_out": 4, "n_ctx": 10,
+        "positions": "none", "normalization": "none", "attn_bias": False,
+    }  # fmt: skip
+    model = Transformer(ModelConfig(**{**settings, **changes})).double()
+    with torch.no_grad():
+        model.embed.W_E.zero_()
+        for token in range(8):
+            model.embed.W_E[token, token % 4] = 1.0
+            model.embed.W_E[token, 4] = token // 4
+        model.unembed.W_U.zero_()
+        model.unembed.W_U[:4] = 6 * torch.eye(4, dtype=torch.float64)
+        for block in model.blocks:
+            block.attn.W_O.zero_()
+    return model
+
+
+@pytest.fixture(scope="module")
+def found():
+    model = halves_model()
+    return {name: probe(model, Halves(), name, examples=200) for name in ("a", "b", "absent", "previous", "amount")}
+
+
+def test_a_planted_variable_is_found(found):
+    for name in ("a", "b"):
+        assert (found[name]["score"] == 1.0).all() and (found[name]["score_low"] > 0.94).all()
+        assert found[name].attrs["probe"] == "logistic, accuracy"
+    assert (found["amount"]["score"] > 0.999).all() and found["amount"].attrs["probe"] == "ridge, R2"
+    assert abs(float(found["amount"]["majority"])) < 0.02
+
+
+def test_a_variable_that_is_not_there_is_at_chance(found):
+    for name, chance in (("absent", 1 / 2), ("previous", 1 / 4)):
+        result = found[name]
+        # The constant guess lies in the probe's interval, or the probe does worse by overfitting.
+        assert (result["score_low"] < chance + 0.03).all() and (abs(result["score"] - chance) < 0.06).all()
+    assert found["previous"].attrs["positions_scored"] == 100 * 9  # undefined at the first position
+
+
+def test_shuffled_labels_are_at_chance(found):
+    # Eight different inputs, three shuffles: a shuffled probe gets 24 guesses, far fewer than there are positions.
+    assert (abs(found["a"]["shuffled"] - 1 / 4) < 3 * (3 / 16 / 24) ** 0.5).all()
+    assert (abs(found["b"]["shuffled"] - 1 / 2) < 3 * (1 / 4 / 24) ** 0.5).all()
+    assert (found["amount"]["shuffled"] < 0.05).all()
+
+
+def test_erasure_kills_the_variable_and_a_random_one_does_not(found):
+    for name, rank in (("a", 3), ("b", 1)):
+        assert (found[name]["rank"] == rank).all()
+        assert (found[name]["erased"] <= found[name]["erased_high"]).all()
+        assert (abs(found[name]["erased"] - found[name]["majority"]) < 0.03).all()
+    assert (found["b"]["random_erased"] > 0.7).all()
+    assert (abs(found["amount"]["erased"]) < 0.02).all()
+
+
+def test_decodable_is_not_used(found):
+    # Both are decoded perfectly; only a is read by the logits.
+    assert abs(found["b"]["effect"].mean("example")).max() < 0.02
+    assert (found["a"]["effect"].mean("example") > 1.0).all()
+    assert (found["a"]["effect"].mean("example") > found["a"]["effect_random"].mean("example")).all()
+    assert (found["b"]["effect_random"].mean("example") > 0.05).all()
+    # Without a there is nothing left but the constant guess, one in four.
+    left = (found["a"]["clean"] - found["a"]["effect"]).mean("example")
+    assert left.values == pytest.approx(-np.log(4), abs=0.02)
+
+
+def test_selectivity_only_where_types_outnumber_dimensions(found):
+    assert found["b"]["selectivity"].values == pytest.approx(found["b"]["score"] - found["b"]["control"])
+    assert not found["b"]["selectivity"].isnull().any() and found["b"].attrs["selectivity_reason"] == ""
+    wide = probe(halves_model(d_model=8), Halves(), "b", examples=60, erase=False)
+    assert wide["selectivity"].isnull().all() and "8 token types do not outnumber 8" in wide.attrs["selectivity_reason"]
+
+
+def test_a_probe_cannot_learn_a_labelling_of_many_types():
+    rng = np.random.default_rng(0)
+    embedding, token = rng.normal(size=(60, 6)), rng.integers(60, size=2000)
+    x = embedding[token]
+    rows = Rows(x, (x[:, 0] > 0).astype(int), np.arange(2000), token)
+    assert no_control(rows) == "" and "do not outnumber" in no_control(replace(rows, x=np.zeros((2000, 60))))
+    fit, ask = control_labels(rows, rows, 0)
+    assert len({(t, y) for t, y in zip(token, fit.y, strict=True)}) == len(set(token))  # one label per type
+    assert probe_score(rows, rows).value > 0.97 and probe_score(fit, ask).value < 0.8
+
+
+def test_shape_does_not_depend_on_what_is_computed(found):
+    bare = probe(halves_model(), Halves(), "a", examples=200, nulls=False, erase=False, layer=1)
+    assert {name: part.dims for name, part in bare.items()} == {name: part.dims for name, part in found["a"].items()}
+    assert bare["effect"].isnull().all() and bare["untrained"].isnull().all()
+    assert float(bare["score"][0]) == float(found["a"]["score"].sel(layer=1))
+
+
+def test_the_untrained_null_finds_what_any_embedding_shows(found):
+    # Five of six embedding directions are random: a shows by far less than in the model that holds it.
+    assert (found["a"]["untrained"] < found["a"]["score"]).all()
+    assert (found["previous"]["untrained"] < 0.4).all()
+
+
+def test_real_vectors_with_undefined_entries():
+    config = ModelConfig(n_layers=1, n_heads=1, d_model=8, n_ctx=6, inputs="vectors", d_in=3, outputs="values", d_out=1)
+    result = probe(Transformer(config), Vectors(), "first", site="resid_pre", examples=200)
+    assert float(result["score"][0]) > 0.98 and result.attrs["metric"] == "mse"
+    assert result.attrs["positions_fitted"] == 100 * 5 and "vectors" in result.attrs["selectivity_reason"]
+    both = probe(Transformer(config), Vectors(), "both", site="resid_pre", examples=200)
+    assert float(both["score"][0]) > 0.98 and int(both["rank"][0]) == 2 and abs(float(both["erased"][0])) < 0.05
+
+
+@pytest.mark.parametrize("site", ["resid_mid", "mlp_post", "mlp_out", "attn", "q", "k", "v", "z", "result", "L1.H1.z"])
+@pytest.mark.parametrize("positions", ["learned", "rotary", "shortformer"])
+def test_every_site_can_be_read_and_erased(site, positions):
+    config = ModelConfig(n_layers=2, n_heads=2, d_model=8, d_mlp=12, d_vocab=8, n_ctx=10, positions=positions)
+    model = Transformer(config).double()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    result = probe(model, Halves(), "b", site=site, examples=60)
+    assert result.sizes["layer"] == (1 if site.startswith("L1") else 2)
+    # The erasure really reaches the run: something changes, and a probe after it is at chance.
+    assert float(abs(result["effect"]).max()) > 1e-6
+    assert (abs(result["erased"] - result["majority"]) < 0.06).all()
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not any(point._forward_hooks for point in model.hook_dict.values())
+
+
+def test_erasing_one_head_leaves_the_others_alone():
+    model = Transformer(ModelConfig(n_layers=1, n_heads=2, d_model=8, d_vocab=8, n_ctx=10))
+    with torch.no_grad():
+        model.blocks[0].attn.W_O[0] = 0
+    assert float(abs(probe(model, Halves(), "b", site="L0.H0.z", examples=40)["effect"]).max()) == 0
+    assert float(abs(probe(model, Halves(), "b", site="L0.H1.z", examples=40)["effect"]).max()) > 1e-4
+
+
+def test_no_sequence_lies_in_both_halves_and_equal_ones_stay_together():
+    inputs = torch.randint(2, (300, 5), generator=torch.Generator().manual_seed(0))  # 32 different ones
+    batch = Batch(inputs, inputs, torch.ones_like(inputs, dtype=torch.bool))
+    fit, ask = choose_places(batch, inputs, "defined", 10_000, 0)
+    first = {tuple(row) for row in inputs[fit.sequences].tolist()}
+    second = {tuple(row) for row in inputs[ask.sequences].tolist()}
+    assert not first & second and len(first) == len(second) == 16
+    assert len(fit.labels) + len(ask.labels) == 1500
+    capped, _ = choose_places(batch, inputs, "defined", 100, 0)
+    assert len(capped.labels) == 100 and set(capped.sequence.tolist()) <= set(fit.sequences.tolist())
+
+
+def test_features_are_the_activations_at_the_places():
+    model, batch = halves_model(), Halves().batch(50, 1)
+    halves = choose_places(batch, batch.latents["a"], "defined", 40, 0)
+    [[x, _]] = features(model, batch.inputs, [model.config.graph().check_site("L0.resid_pre")], halves, chunk=7)
+    assert torch.equal(x, model.W_E[batch.inputs[halves[0].sequence, halves[0].pos]])
+    assert np.array_equal(halves[0].labels, x[:, :4].argmax(1).numpy())
+
+
+def test_shuffling_keeps_what_position_tells():
+    inputs = torch.randint(9, (200, 5), generator=torch.Generator().manual_seed(0))
+    batch = Batch(inputs, inputs, torch.ones_like(inputs, dtype=torch.bool))
+    mixed = torch.where(torch.arange(5) == 2, torch.full_like(inputs, 3), inputs)
+    fit, _ = choose_places(batch, mixed, "defined", 10_000, 0)
+    made, pos = shuffled_labels(fit, 0), fit.pos.numpy()
+    assert (made[pos == 2] == 3).all()
+    assert np.array_equal(np.sort(made[pos == 1]), np.sort(fit.labels[pos == 1]))
+    assert (made[pos == 1] == fit.labels[pos == 1]).mean() < 0.3
+
+
+def test_same_seed_same_numbers():
+    one, two, other = (probe(halves_model(), Halves(), "previous", examples=60, seed=seed) for seed in (0, 0, 1))
+    assert one.identical(two) and not one.equals(other)
+
+
+def test_errors_name_what_is_wrong():
+    model = halves_model()
+    with pytest.raises(ConfigError, match=r"no latent 'amoun'.*'amount'"):
+        probe(model, Halves(), "amoun")
+    with pytest.raises(SiteError, match="position by position"):
+        probe(model, Halves(), "a", site="L0.H0.pattern")
+    with pytest.raises(SiteError, match=r"'L2.resid_post': the model has layers 0-1"):
+        probe(model, Halves(), "a", layer=2)
+    with pytest.raises(SiteError, match="attention only"):
+        probe(model, Halves(), "a", site="mlp_out")
+    with pytest.raises(ConfigError, match="leave layer out"):
+        probe(model, Halves(), "a", site="L0.resid_post", layer=0)
+    with pytest.raises(ConfigError, match="'defined' or 'scored'"):
+        probe(model, Halves(), "a", where="everywhere")
+    with pytest.raises(ConfigError, match="1 different sequences"):
+        probe(model, Halves(), "a", examples=1)
+    constant = Batch(torch.randint(8, (9, 4)), torch.zeros(9, 4).long(), torch.ones(9, 4).bool())
+    with pytest.raises(ConfigError, match="one value only"):
+        choose_places(constant, constant.targets, "defined", 10, 0)
