@@ -2,6 +2,7 @@
 
 from mechinterp.interventions.activations import Activations, activations, source_values
 from mechinterp.interventions.circuits import score_circuits
+from mechinterp.interventions.gradients import gradients
 from mechinterp.interventions.hooks import check_unhooked, hook_name, quiet, record, run_edited
 from mechinterp.interventions.reference import Ablation, Direction, ablated, check_ablation
 from mechinterp.interventions.resume import Resumer, take
@@ -17,6 +18,7 @@ __all__ = [
     "activations",
     "check_ablation",
     "check_unhooked",
+    "gradients",
     "hook_name",
     "on_model",
     "quiet",

@@ -13,10 +13,6 @@ from torch import Tensor
 from mechinterp.interventions import take
 from mechinterp.patching.runs import Runs
 
-HEAD_KINDS = ("q", "k", "v", "z", "result", "pattern")
-LAYER_KINDS = ("resid_pre", "resid_mid", "resid_post", "attn", "mlp", "mlp_post")
-WHOLE_KINDS = ("input", "embed", "pos")
-
 Step = Callable[[Bool[Tensor, "place batch seq"], range, int], Float[Tensor, "place unit batch tail d_model"]]
 
 
@@ -70,7 +66,7 @@ def node_change(runs: Runs, kind: str, layer: int, heads: range) -> Change:
 
     Args:
         runs: The runs to patch between.
-        kind: One of the kinds above.
+        kind: A kind of `select`.
         layer: The layer; 0 for a site of the whole model.
         heads: Which heads, for kinds that have them.
     """

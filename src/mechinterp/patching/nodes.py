@@ -10,13 +10,14 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from mechinterp.core import Metric, Pair, Site, SiteError, labelled, patching_result, suggest
+from mechinterp.core import Metric, Pair, Site, patching_result
 from mechinterp.interventions import Ablation, Direction, check_ablation, check_unhooked, on_model, quiet, take
 from mechinterp.models import Transformer
-from mechinterp.patching.changes import HEAD_KINDS, LAYER_KINDS, WHOLE_KINDS, Change, node_change
+from mechinterp.patching.changes import Change, node_change
 from mechinterp.patching.places import At, Places, places
 from mechinterp.patching.plain import plain_nodes
 from mechinterp.patching.runs import Runs
+from mechinterp.patching.select import node_result, select_nodes
 
 BUDGET_MB = 64.0
 GROUPS = 6
@@ -59,51 +60,17 @@ def patch_nodes(
     """
     check_ablation(ablation, direction)
     pair = on_model(pair, model)
-    where = places(pair.clean, at)
+    where, nodes = places(pair.clean, at), select_nodes(model, site)
     attrs = {"site": str(site), "at": at, "direction": direction, "ablation": ablation}
     if not isinstance(model, Transformer):
-        return plain_nodes(model, pair, site, where, metric, direction, ablation).assign_attrs(attrs)
-    kind, layers, heads = which(model, site)
+        return plain_nodes(model, pair, nodes, where, metric, direction, ablation).assign_attrs(attrs)
     check_unhooked(model)
     with quiet(model):
         runs = Runs.of(model, pair, metric, direction, ablation)
-        rows = [layer_effects(runs, node_change(runs, kind, layer, heads), where, budget_mb) for layer in layers]
-    effect = torch.where(where.absent, torch.nan, torch.stack(rows))
-    unit = "head" if kind in HEAD_KINDS else "feature"
-    labels = list(heads) if kind in HEAD_KINDS else list(range(effect.shape[1]))
-    place = where.dims[0] if where.dims else "place"
-    coords = {"layer": list(layers), unit: labels, place: where.labels}
-    result = labelled(effect, ["layer", unit, place, "example"], coords)
-    lost = {"layer": kind in WHOLE_KINDS, unit: kind not in (*HEAD_KINDS, "mlp_post"), place: not where.dims}
-    result = result.isel({name: 0 for name, gone in lost.items() if gone}, drop=True)
+        changes = (node_change(runs, nodes.kind, layer, nodes.heads) for layer in nodes.layers)
+        effect = torch.stack([layer_effects(runs, change, where, budget_mb) for change in changes])
+    result = node_result(effect, nodes, where)
     return patching_result(result, runs.clean, runs.corrupted, metric=runs.scorer.name, method="exact", **attrs)
-
-
-def which(model: Transformer, site: str | Site) -> tuple[str, range, range]:
-    """The kind of a site, and the layers and heads that are asked for.
-
-    Raises:
-        SiteError: If the model has no such site.
-    """
-    graph, config = model.config.graph(), model.config
-    every = range(config.n_layers), range(config.n_heads)
-    kinds = (*HEAD_KINDS, *LAYER_KINDS, *WHOLE_KINDS)
-    if isinstance(site, str) and "." not in site and not site.startswith("L"):
-        site = Site(site) if site in WHOLE_KINDS else Site(site, 0)
-        found = graph.check_site(site)
-        asked = every
-    else:
-        found = graph.check_site(site)
-        assert found.layer is not None or found.kind in WHOLE_KINDS
-        layers = range(1) if found.layer is None else range(found.layer, found.layer + 1)
-        asked = layers, every[1] if found.head is None else range(found.head, found.head + 1)
-    if found.kind not in kinds:
-        raise SiteError(f"no node effects for '{found.kind}'.{suggest(found.kind, kinds)}")
-    if found.kind in ("resid_mid", "mlp", "mlp_post") and not config.d_mlp:
-        raise SiteError(f"no site '{found.kind}': the model is attention only (d_mlp=0)")
-    if found.kind == "pos" and config.positions != "learned":
-        raise SiteError(f"no site 'pos': positions='{config.positions}' are not added to the residual stream")
-    return found.kind, range(1) if found.kind in WHOLE_KINDS else asked[0], asked[1]
 
 
 def layer_effects(runs: Runs, change: Change, where: Places, budget_mb: float) -> Float[Tensor, "unit place batch"]:

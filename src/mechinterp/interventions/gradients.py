@@ -1,0 +1,60 @@
+"""Gradients of a metric at hook points, example by example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mechinterp.interventions.hooks import Edit, hook_name
+
+
+def gradients(
+    model: Any,
+    inputs: Tensor,
+    hooks: Sequence[str],
+    score: Callable[[Tensor], Tensor],
+    edits: Mapping[str, Edit] | None = None,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Activations, and the gradient of a metric with respect to them.
+
+    Examples do not see each other, so the gradient of the sum over examples is each example's own gradient.
+
+    Args:
+        model: A `Transformer`, or any model with TransformerLens's hook points.
+        inputs: As the model takes them.
+        hooks: Where to differentiate.
+        score: From the model's output to one number per example.
+        edits: Hook name -> replacement, applied before differentiating; the graph starts there.
+
+    Returns:
+        Activations and gradients by hook name; the weights' own `.grad` is not touched.
+
+    Raises:
+        SiteError: If the model has no such hook.
+    """
+    edits = {hook_name(model, name): edit for name, edit in (edits or {}).items()}
+    names = [hook_name(model, name) for name in hooks]
+    kept: dict[str, Tensor] = {}
+
+    def watch(value: Tensor, hook: Any) -> Tensor:
+        if hook.name in edits:
+            value = edits[hook.name](value).detach()
+        # Frozen weights would leave nothing to differentiate; the graph may as well start here.
+        value = value if value.requires_grad else value.detach().requires_grad_()
+        if hook.name in names:
+            kept[hook.name] = value
+        return value
+
+    training = model.training
+    model.eval()
+    try:
+        with torch.enable_grad():
+            output = model.run_with_hooks(inputs, fwd_hooks=[(name, watch) for name in dict.fromkeys([*edits, *names])])
+            found = torch.autograd.grad(score(output).sum(), [kept[name] for name in names], allow_unused=True)
+    finally:
+        model.train(training)
+    grads = {name: torch.zeros_like(kept[name]) if g is None else g for name, g in zip(names, found, strict=True)}
+    return {name: value.detach() for name, value in kept.items()}, grads

@@ -1,0 +1,214 @@
+"""Gradient estimates of node and edge effects: for models where exact effects cost too much, and to be examined.
+
+All are first-order: `(clean value - other value) . gradient`, signed as the exact effects are.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from mechinterp.core import (
+    Batch,
+    ConfigError,
+    Graph,
+    Inputs,
+    Metric,
+    Pair,
+    Site,
+    UnsupportedError,
+    labelled,
+    patching_result,
+    suggest,
+)
+from mechinterp.interventions import (
+    Ablation,
+    Direction,
+    Scorer,
+    ablated,
+    activations,
+    check_ablation,
+    check_unhooked,
+    gradients,
+    on_model,
+    quiet,
+    record,
+    source_values,
+    take,
+)
+from mechinterp.models import Transformer
+from mechinterp.patching.places import At, places
+from mechinterp.patching.select import node_result, select_nodes
+
+Method = Literal["eap", "eap-ig", "clean-corrupted"]
+
+
+def estimate_edges(
+    model: Any,
+    pair: Pair,
+    method: Method = "eap-ig",
+    steps: int = 10,
+    ablation: Ablation = "resample",
+    metric: str | Metric = "logit_diff",
+    inputs: Inputs = "merged",
+) -> xr.Dataset:
+    """Estimated effect of every edge, in the shape of `patch_edges` with `direction="noise"`.
+
+    Args:
+        model: A `Transformer`.
+        pair: Clean and corrupted inputs.
+        method: `eap` takes the gradient at the clean run; `eap-ig` averages it over `steps` points from the corrupted
+            embedding (included) to the clean one (left out); `clean-corrupted` averages the two endpoints.
+        steps: Points of `eap-ig`.
+        ablation: What the other value is.
+        metric: A differentiable metric.
+        inputs: Embedding and positions as one source or two.
+
+    Returns:
+        `effect` (`edge`, `example`), `clean` and `corrupted` (`example`).
+
+    Raises:
+        ConfigError: If the method is unknown or `steps` is below 1.
+        UnsupportedError: If the model is no `Transformer`.
+
+    Source: Syed et al. 2023 (EAP); Hanna et al. 2024 (EAP-IG inputs, clean-corrupted). Differs: per-example sums, and
+    positive means that keeping the edge helps.
+    """
+    if method not in get_args(Method):
+        raise ConfigError(f"no method '{method}'.{suggest(method, get_args(Method))}")
+    if steps < 1:
+        raise ConfigError(f"steps={steps}: needs at least 1")
+    check_ablation(ablation)
+    if not isinstance(model, Transformer):
+        raise UnsupportedError(f"edge estimates need a Transformer, not a {type(model).__name__}")
+    check_unhooked(model)
+    graph, pair = model.config.graph(inputs), on_model(pair, model)
+    with quiet(model):
+        clean, corrupted = (activations(model, batch.inputs) for batch in (pair.clean, pair.corrupted))
+        difference = source_values(model, clean, graph)
+        difference = difference - ablated(source_values(model, corrupted, graph), ablation, batch_dim=1)
+        _, positions, _ = pair.clean.at_scored()
+        outputs = [model.read(take(run.final, positions)) for run in (clean, corrupted)]
+        scorer = Scorer.of(pair, metric, outputs[0])
+        values = [scorer(output) for output in outputs]
+    start, stop = corrupted.resid_pre[0], clean.resid_pre[0]
+    points = {"eap": [1.0], "clean-corrupted": [0.0, 1.0]}.get(method) or [k / steps for k in range(steps)]
+    grads = _reader_gradients(model, graph, pair, scorer, torch.stack([start + a * (stop - start) for a in points]))
+    effect = _edge_products(graph, difference, grads)
+    made = labelled(effect, ["edge", "example"], {"edge": [str(edge) for edge in graph.edges]})
+    attrs = {"direction": "noise", "ablation": ablation, "inputs": inputs, "steps": len(points)}
+    return patching_result(made, values[0], values[1], metric=scorer.name, method=method, **attrs)
+
+
+def estimate_nodes(
+    model: Any,
+    pair: Pair,
+    site: str | Site = "z",
+    at: At = "pos",
+    metric: str | Metric = "logit_diff",
+    direction: Direction = "noise",
+    ablation: Ablation = "resample",
+) -> xr.Dataset:
+    """Attribution patching: estimated effect of every node, in the shape of `patch_nodes`.
+
+    Args:
+        model: A `Transformer`, or any model with TransformerLens's hook points.
+        pair: Clean and corrupted inputs.
+        site: A kind or an address, as for `patch_nodes`.
+        at: `pos`, `role` or `all`.
+        metric: A differentiable metric.
+        direction: Where the gradient is taken: `noise` at the clean run, `denoise` at the corrupted one.
+        ablation: With `noise`, what the other value is.
+
+    Raises:
+        SiteError: If the model has no such site.
+
+    Source: Nanda 2023, attribution patching; TransformerLens 4.3 takes the gradient at the corrupted run, which is
+    `direction="denoise"` here.
+    """
+    check_ablation(ablation, direction)
+    pair = on_model(pair, model)
+    where, nodes = places(pair.clean, at), select_nodes(model, site)
+    names = nodes.hooks(model)
+    base, other = (pair.clean, pair.corrupted) if direction == "noise" else (pair.corrupted, pair.clean)
+    _, positions, _ = pair.clean.at_scored()
+    _, theirs = record(model, other.inputs, names)
+    outputs = [take(record(model, batch.inputs, [])[0], positions) for batch in (pair.clean, pair.corrupted)]
+    with torch.no_grad():
+        scorer = Scorer.of(pair, metric, outputs[0])
+        values = [scorer(output) for output in outputs]
+    mine, grads = gradients(model, base.inputs, names, lambda output: scorer(take(output, positions)))
+    rows = []
+    for name in names:
+        value, reference, grad = (nodes.seq_second(part[name]) for part in (mine, theirs, grads))
+        step = value - ablated(reference, ablation)
+        product = (step if direction == "noise" else -step) * grad
+        if nodes.unit == "head":
+            product = product.sum(-1)[:, :, nodes.heads.start : nodes.heads.stop]
+        elif nodes.unit is None:
+            product = product.sum(-1, keepdim=True)
+        rows.append(torch.einsum("bsu,pbs->upb", product, where.masks.to(product.dtype)))
+    result = node_result(torch.stack(rows), nodes, where)
+    attrs = {"site": str(site), "at": at, "direction": direction, "ablation": ablation}
+    return patching_result(result, values[0], values[1], metric=scorer.name, method="attribution patching", **attrs)
+
+
+def pattern_gradient(model: Any, batch: Batch, metric: str | Metric = "log_prob") -> xr.DataArray:
+    """Each attention weight times the metric's gradient, (`layer`, `head`, `query`, `key`, `example`).
+
+    Args:
+        model: A `Transformer`, or any model with TransformerLens's hook points.
+        batch: One batch; no corruption is needed.
+        metric: A differentiable metric that needs no reference.
+
+    Source: Hao et al. 2021 (the one-step form of attention attribution).
+    """
+    pair = on_model(Pair(batch, batch), model)
+    nodes = select_nodes(model, "pattern")
+    names = nodes.hooks(model)
+    _, positions, _ = pair.clean.at_scored()
+    scorer = Scorer.of(pair, metric, take(record(model, pair.clean.inputs, [])[0], positions))
+    mine, grads = gradients(model, pair.clean.inputs, names, lambda output: scorer(take(output, positions)))
+    products = torch.stack([mine[name] * grads[name] for name in names]).movedim(1, -1)
+    return labelled(
+        products, ["layer", "head", "query", "key", "example"], metric=scorer.name, method="pattern x gradient"
+    )
+
+
+def _reader_gradients(
+    model: Transformer, graph: Graph, pair: Pair, scorer: Scorer, points: Float[Tensor, "point batch seq d_model"]
+) -> Float[Tensor, "reader batch seq d_model"]:
+    """Mean gradient with respect to each reader's input, over the points on the embedding's path."""
+    many = len(points)
+    forks = [f"blocks.{layer}.hook_{kind}_input" for layer in range(graph.n_layers) for kind in "qkv"]
+    mlps = [f"blocks.{layer}.hook_mlp_in" for layer in range(graph.n_layers)] if graph.mlp else []
+    last = f"blocks.{graph.n_layers - 1}.hook_resid_post"
+    repeated = pair.clean.inputs.repeat(many, *[1] * (pair.clean.inputs.ndim - 1))
+    positions = scorer.positions.repeat(many, 1)
+
+    def score(output: Tensor) -> Tensor:
+        return scorer(take(output, positions).unflatten(0, (many, -1)))
+
+    edits = {"blocks.0.hook_resid_pre": lambda value: points.flatten(0, 1)}
+    _, grads = gradients(model, repeated, [*forks, *mlps, last], score, edits)
+    mean = {name: grad.unflatten(0, (many, -1)).mean(0) for name, grad in grads.items()}
+    rows = []
+    for reader in graph.readers:
+        if reader.kind == "logits":
+            rows.append(mean[last])
+        elif reader.kind == "mlp":
+            rows.append(mean[f"blocks.{reader.layer}.hook_mlp_in"])
+        else:
+            rows.append(mean[f"blocks.{reader.layer}.hook_{reader.kind}_input"][:, :, reader.head])
+    return torch.stack(rows)
+
+
+def _edge_products(graph: Graph, difference: Tensor, grads: Tensor) -> Float[Tensor, "edge batch"]:
+    """Difference times gradient, summed over positions and features, for every edge."""
+    products = torch.einsum("ubsm,rbsm->rub", difference, grads)
+    rows = [products[i, : len(graph.incoming(reader))] for i, reader in enumerate(graph.readers)]
+    return torch.cat(rows)
