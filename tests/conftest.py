@@ -18,3 +18,48 @@ def pytest_configure(config: pytest.Config) -> None:
 def generator() -> torch.Generator:
     """A fresh generator with a fixed seed; tests never seed torch's global one."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def make_model():
+    """A small random float64 `Transformer`; every weight is random, also biases and norms."""
+
+    def make(seed: int = 0, **settings):
+        from mechinterp.models import ModelConfig, Transformer
+
+        small = {"n_layers": 3, "n_heads": 2, "d_model": 16, "d_vocab": 20, "n_ctx": 9}
+        model = Transformer(ModelConfig(**{**small, **settings}), seed).double()
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                leaf = name.rsplit(".", 1)[-1]
+                if leaf.startswith("b") or leaf == "w":
+                    weight.add_(torch.randn(weight.shape, generator=generator, dtype=weight.dtype) * 0.5)
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_pair():
+    """Random clean and corrupted tokens; scored positions, wrong answers and roles are random too."""
+
+    def make(seed: int = 0, batch: int = 4, seq: int = 9, vocab: int = 20, one_scored: bool = False):
+        from mechinterp.core import Batch, Pair
+
+        g = torch.Generator().manual_seed(seed)
+        clean, corrupted, targets, wrong = (torch.randint(vocab, (batch, seq), generator=g) for _ in range(4))
+        if one_scored:
+            scored = torch.zeros(batch, seq, dtype=torch.bool)
+            scored[torch.arange(batch), torch.randint(3, seq, (batch,), generator=g)] = True
+        else:
+            scored = torch.rand(batch, seq, generator=g) < 0.3
+            scored[:, -2] = True
+        roles = {
+            "here": torch.randint(seq, (batch,), generator=g),
+            "maybe": torch.randint(-1, seq, (batch,), generator=g),
+        }
+        made = (Batch(inputs, targets, scored, wrong, roles) for inputs in (clean, corrupted))
+        return Pair(*made)
+
+    return make

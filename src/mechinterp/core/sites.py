@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 from mechinterp.core.errors import ConfigError, SiteError, suggest
 
-Inputs = Literal["merged", "split"]
+INPUTS = ("merged", "split")
+Inputs = str
+"""One of `INPUTS`; checked where it is used, so that a wrong word gets a clear line."""
 
 _WHOLE = {"input": "blocks.0.hook_resid_pre", "embed": "hook_embed", "pos": "hook_pos_embed", "logits": "logits"}
 _LAYER = {
@@ -190,8 +191,8 @@ class Graph:
     inputs: Inputs = "merged"
 
     def __post_init__(self) -> None:
-        if self.inputs not in ("merged", "split"):
-            raise ConfigError(f"inputs='{self.inputs}' is unknown.{suggest(self.inputs, ['merged', 'split'])}")
+        if self.inputs not in INPUTS:
+            raise ConfigError(f"inputs='{self.inputs}' is unknown.{suggest(self.inputs, INPUTS)}")
 
     @cached_property
     def sources(self) -> tuple[Site, ...]:

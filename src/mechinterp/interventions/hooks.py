@@ -27,15 +27,16 @@ def record(model: Any, inputs: Tensor, hooks: Sequence[str | Site]) -> tuple[Ten
 
     Raises:
         SiteError: If the model has no such hook.
+        UnsupportedError: If it has one that nothing passes through (a bridge's per-head inputs, for one).
     """
-    names = [hook_name(model, hook) for hook in hooks]
     kept: dict[str, Tensor] = {}
 
-    def keep(value: Tensor, hook: Any) -> None:
-        kept[hook.name] = value
+    # Under the name that was asked for: a bridge's hook points answer to several.
+    def keep(name: str) -> Edit:
+        return lambda value: kept.setdefault(name, value)
 
-    with quiet(model):
-        output = model.run_with_hooks(inputs, fwd_hooks=[(name, keep) for name in names])
+    names = [hook_name(model, hook) for hook in hooks]
+    output = run_edited(model, inputs, {name: keep(name) for name in names})
     return output, kept
 
 
@@ -49,12 +50,30 @@ def run_edited(model: Any, inputs: Tensor, edits: Mapping[str, Edit]) -> Tensor:
 
     Raises:
         SiteError: If the model has no such hook.
+        UnsupportedError: If it has one that nothing passes through: the edit would be lost without a word.
     """
-    made = []
-    for name, edit in edits.items():
-        made.append((hook_name(model, name), lambda value, hook, edit=edit: edit(value)))
-    with quiet(model):
-        return model.run_with_hooks(inputs, fwd_hooks=made)
+    fired: set[str] = set()
+
+    def hook_of(name: str, edit: Edit):
+        def hooked(value: Tensor, hook: Any) -> Tensor:
+            fired.add(name)
+            return edit(value)
+
+        return hook_name(model, name), hooked
+
+    made = [hook_of(name, edit) for name, edit in edits.items()]
+    try:
+        with quiet(model):
+            output = model.run_with_hooks(inputs, fwd_hooks=made)
+    except ValueError as error:
+        # A bridge's way to say that a hook point is switched off.
+        if not str(error).startswith("Cannot add hook"):
+            raise
+        raise UnsupportedError(str(error)) from error
+    silent = sorted(set(edits) - fired)
+    if silent:
+        raise UnsupportedError(f"this {type(model).__name__} has a hook '{silent[0]}', but nothing passes through it")
+    return output
 
 
 def hook_name(model: Any, hook: str | Site) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 
 from mechinterp.core import ConfigError, suggest
 
-Ablation = Literal["resample", "mean", "mean-pos", "zero"]
-Direction = Literal["denoise", "noise"]
+ABLATIONS = ("resample", "mean", "mean-pos", "zero")
+DIRECTIONS = ("denoise", "noise")
+Ablation = str
+"""One of `ABLATIONS`; `check_ablation` says so in one line."""
+Direction = str
+"""One of `DIRECTIONS`."""
 
 
 def ablated(corrupted: Tensor, ablation: Ablation, batch_dim: int = 0) -> Tensor:
@@ -39,10 +41,10 @@ def check_ablation(ablation: str, direction: str = "noise") -> None:
     Raises:
         ConfigError: If a name is unknown, or a clean value would be put into a run that is not the corrupted one.
     """
-    if ablation not in get_args(Ablation):
-        raise ConfigError(f"no ablation '{ablation}'.{suggest(ablation, get_args(Ablation))}")
-    if direction not in get_args(Direction):
-        raise ConfigError(f"no direction '{direction}'.{suggest(direction, get_args(Direction))}")
+    if ablation not in ABLATIONS:
+        raise ConfigError(f"no ablation '{ablation}'.{suggest(ablation, ABLATIONS)}")
+    if direction not in DIRECTIONS:
+        raise ConfigError(f"no direction '{direction}'.{suggest(direction, DIRECTIONS)}")
     if direction == "denoise" and ablation != "resample":
         raise ConfigError(
             f"direction='denoise' puts clean values into the corrupted run, so it takes ablation='resample', "

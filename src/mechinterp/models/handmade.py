@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ from mechinterp.core import Batch, Circuit, ConfigError, Pair, generator, sugges
 from mechinterp.models.config import ModelConfig
 from mechinterp.models.transformer import Transformer
 
-Corruption = Literal["successor", "match", "query"]
+CORRUPTIONS = ("successor", "match", "query")
 SHARPNESS = 40.0
 """Attention logit of a match: a wrong key gets exp(-40) = 4e-18 of the attention."""
 GAIN = 8.0
@@ -71,7 +70,7 @@ def induction_model(
 
     >>> made = induction_model()
     >>> [str(edge) for edge in made.circuit][:2], len(made.circuit)
-    (['embed->L0.H0.v', 'pos->L0.H0.q'], 7)
+    (['pos->L0.H1.q', 'pos->L0.H1.k'], 7)
     """
     if seq_len < 6 or vocab < seq_len - 1:
         raise ConfigError(f"vocab={vocab}, seq_len={seq_len}: needs seq_len >= 6 and vocab >= seq_len - 1")
@@ -135,7 +134,7 @@ def induction_model(
         names = [name for name in wires if "position" not in name] if ablation == "mean" else by_corruption[corruption]
         return Circuit([wires[name] for name in names], "split")
 
-    def pair(batch: int = 64, seed: int = 0, corruption: Corruption = "successor") -> Pair:
+    def pair(batch: int = 64, seed: int = 0, corruption: str = "successor") -> Pair:
         return _induction_pair(vocab, seq_len, batch, seed, corruption)
 
     return HandMade(model, circuit, pair, seen)
@@ -164,8 +163,8 @@ def rotate_stream(model: Transformer, rotation: Tensor) -> None:
 
 def _induction_pair(vocab: int, seq_len: int, batch: int, seed: int, corruption: str) -> Pair:
     """`S . . A B . . C D . . A`: the answer is B; corrupted, it is the token that `wrong` names."""
-    if corruption not in ("successor", "match", "query"):
-        raise ConfigError(f"no corruption '{corruption}'.{suggest(corruption, ['successor', 'match', 'query'])}")
+    if corruption not in CORRUPTIONS:
+        raise ConfigError(f"no corruption '{corruption}'.{suggest(corruption, CORRUPTIONS)}")
     draw = generator(seed, "handmade", "pair", corruption)
     body = torch.rand(batch, vocab - 1, generator=draw).argsort(1)[:, : seq_len - 2] + 1
     tokens = torch.cat([torch.zeros(batch, 1, dtype=torch.long), body, body[:, :1]], 1)

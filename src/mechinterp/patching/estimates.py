@@ -5,7 +5,7 @@ All are first-order: `(clean value - other value) . gradient`, signed as the exa
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import xarray as xr
@@ -44,13 +44,13 @@ from mechinterp.models import Transformer
 from mechinterp.patching.places import At, places
 from mechinterp.patching.select import node_result, select_nodes
 
-Method = Literal["eap", "eap-ig", "clean-corrupted"]
+METHODS = ("eap", "eap-ig", "clean-corrupted")
 
 
 def estimate_edges(
     model: Any,
     pair: Pair,
-    method: Method = "eap-ig",
+    method: str = "eap-ig",
     steps: int = 10,
     ablation: Ablation = "resample",
     metric: str | Metric = "logit_diff",
@@ -78,8 +78,8 @@ def estimate_edges(
     Source: Syed et al. 2023 (EAP); Hanna et al. 2024 (EAP-IG inputs, clean-corrupted). Differs: per-example sums, and
     positive means that keeping the edge helps.
     """
-    if method not in get_args(Method):
-        raise ConfigError(f"no method '{method}'.{suggest(method, get_args(Method))}")
+    if method not in METHODS:
+        raise ConfigError(f"no method '{method}'.{suggest(method, METHODS)}")
     if steps < 1:
         raise ConfigError(f"steps={steps}: needs at least 1")
     check_ablation(ablation)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,7 +11,9 @@ from torch import Tensor
 
 from mechinterp.core import Batch, ConfigError, suggest
 
-At = Literal["pos", "role", "all"]
+AT = ("pos", "role", "all")
+At = str
+"""One of `AT`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ def places(batch: Batch, at: At) -> Places:
     if at == "all":
         return Places([], np.arange(1), torch.ones(1, count, seq, dtype=torch.bool, device=batch.device))
     if at != "role":
-        raise ConfigError(f"at='{at}' is unknown.{suggest(at, ['pos', 'role', 'all'])}")
+        raise ConfigError(f"at='{at}' is unknown.{suggest(at, AT)}")
     if not batch.roles:
         raise ConfigError("at='role' needs a batch with roles; this one has none: use at='pos' or at='all'")
     positions = torch.stack([batch.roles[name] for name in batch.roles])

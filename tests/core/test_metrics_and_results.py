@@ -1,0 +1,85 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mechinterp.core import (
+    METRICS,
+    Batch,
+    ConfigError,
+    derive_seed,
+    labelled,
+    patching_result,
+    recovery,
+    resolve_metric,
+)
+
+LOGITS = torch.tensor([[[2.0, 0.0, 1.0], [9.0, 9.0, 9.0]]])
+BATCH = Batch(
+    torch.zeros(1, 2, dtype=torch.long),
+    torch.tensor([[0, -1]]),
+    torch.tensor([[True, False]]),
+    wrong=torch.tensor([[2, -1]]),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("logit_diff", 1.0),
+        ("margin", 1.0),
+        ("accuracy", 1.0),
+        ("log_prob", 2 - math.log(math.e**2 + 1 + math.e)),
+        ("mse", -(1 + 0 + 1)),
+    ],
+)
+def test_metrics_by_hand(name, value):
+    # The second position is not scored: its logits and its missing answer may be anything.
+    assert METRICS[name](LOGITS, BATCH, None).item() == pytest.approx(value)
+
+
+def test_kl_is_zero_for_the_reference_itself_and_negative_elsewhere():
+    kl = METRICS["kl"]
+    assert kl(LOGITS, BATCH, LOGITS).item() == pytest.approx(0)
+    p, q = LOGITS[0, 0].softmax(-1), (-LOGITS)[0, 0].softmax(-1)
+    assert kl(-LOGITS, BATCH, LOGITS).item() == pytest.approx(-(p * (p / q).log()).sum().item())
+    # A certain reference is no NaN.
+    certain = torch.tensor([[[0.0, -math.inf, -math.inf], [0.0, 0.0, 0.0]]])
+    assert kl(LOGITS, BATCH, certain).item() == pytest.approx(LOGITS[0, 0].log_softmax(-1)[0].item())
+    with pytest.raises(ConfigError, match="reference"):
+        kl(LOGITS, BATCH, None)
+
+
+def test_an_example_without_scored_positions_is_nan():
+    empty = Batch(BATCH.inputs, BATCH.targets, torch.zeros(1, 2, dtype=torch.bool), wrong=BATCH.wrong)
+    assert METRICS["margin"](LOGITS, empty, None).isnan().all()
+
+
+def test_a_metric_by_name_or_function():
+    assert resolve_metric("kl")[0] == "kl"
+    assert resolve_metric(METRICS["mse"])[0] == "mse"
+    with pytest.raises(ConfigError, match="Did you mean 'logit_diff'"):
+        resolve_metric("logit_dif")
+
+
+def result(clean, corrupted, effect):
+    made = labelled(np.array([effect]), ["edge", "example"], {"edge": ["a"]})
+    return patching_result(made, torch.tensor(clean), torch.tensor(corrupted), metric="m")
+
+
+def test_recovery_divides_by_the_gap():
+    made = recovery(result([3.0, 3.2, 2.8], [1.0, 1.1, 0.9], [1.0, 1.2, 0.8]))
+    assert made["valid"].item() and made["gap"].item() == pytest.approx(2.0)
+    assert made["recovery"].sel(edge="a").item() == pytest.approx(0.5)
+
+
+def test_recovery_without_a_gap_is_nan_and_says_so():
+    made = recovery(result([1.0, -1.0, 0.5], [-1.0, 1.0, 0.4], [1.0, 1.2, 0.8]))
+    assert not made["valid"].item() and np.isnan(made["recovery"].item())
+    assert made["gap_low"] < 0 < made["gap_high"]
+
+
+def test_seeds_differ_by_name_and_repeat():
+    assert len({derive_seed(0, "a"), derive_seed(0, "b"), derive_seed(1, "a"), derive_seed(0, "a", 1)}) == 4
+    assert derive_seed(3, "data", 7) == derive_seed(3, "data", 7)
