@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def evaluate(
     nulls: int = 100,
     subsets: int = 10,
     seed: int = 0,
-    live: tuple[Edge, ...] | None = None,
+    live: Iterable[str | Edge] | None = None,
     allow_same: bool = False,
 ) -> xr.Dataset:
     """How good a circuit is, on examples that its discovery did not see.

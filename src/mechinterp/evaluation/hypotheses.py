@@ -19,6 +19,7 @@ Source: Shi et al. 2024, "Hypothesis testing the circuit hypothesis in LLMs", ht
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from mechinterp.core import Circuit, ConfigError, Edge, Metric, Pair, derive_see
 from mechinterp.evaluation.live import live_edges
 from mechinterp.evaluation.nulls import inflate, random_circuits
 from mechinterp.evaluation.scoring import graph_of, scorer
+from mechinterp.evaluation.statistics import rounding
 from mechinterp.interventions import Ablation
 
 TESTS = ("equivalence", "independence", "minimality", "sufficiency", "partial_necessity")
@@ -47,7 +49,7 @@ def hypothesis_tests(
     epsilon: float = 0.1,
     alpha: float = 0.05,
     seed: int = 0,
-    live: tuple[Edge, ...] | None = None,
+    live: Iterable[str | Edge] | None = None,
 ) -> xr.Dataset:
     """The five tests on one circuit.
 
@@ -76,7 +78,7 @@ def hypothesis_tests(
     if not (0 < quantile < 1 and 0 <= epsilon < 0.5 and 0 < alpha < 1):
         raise ConfigError(f"0 < quantile < 1, 0 <= epsilon < 0.5, 0 < alpha < 1; got {quantile}, {epsilon}, {alpha}")
     graph = graph_of(model, circuit.inputs)
-    pool = live_edges(model, pair, metric, ablation, circuit.inputs) if live is None else live
+    pool = live_edges(model, pair, metric, ablation, circuit.inputs) if live is None else tuple(live)
     whole = Circuit(graph.edges, circuit.inputs)
     drawn = random_circuits(graph, len((circuit & Circuit(pool, circuit.inputs)).pruned()), pool, nulls, seed)
     grown = [inflate(circuit, graph, pool, derive_seed(seed, "inflate", i)) for i in range(nulls)]
@@ -98,17 +100,18 @@ def hypothesis_tests(
     (full,), (kept,), (out,), random, random_out, bigger, smaller, less = parts
 
     def far(m: np.ndarray) -> np.ndarray:
-        return np.abs(m.mean(-1) - full.mean())
+        return np.asarray(np.abs(m.mean(-1) - full.mean()))
 
+    tie = rounding(values)
     added = np.abs(bigger.mean(1) - smaller.mean(1))
     effects = np.abs(kept.mean() - less.mean(1))
-    edge_p = np.array([quantile_test(int((e > added).sum()), len(added), quantile, "less") for e in effects])
+    edge_p = np.array([quantile_test(int((e > added + tie).sum()), len(added), quantile, "less") for e in effects])
     results = [
         equivalence_test(kept, full, epsilon),
         independence_test(out, full, 10 * nulls, derive_seed(seed, "permutations")),
         (effects.min() if len(effects) else np.nan, min(edge_p.min() * len(edge_p), 1.0) if len(edge_p) else np.nan),
-        _share(int((far(kept) < far(random)).sum()), len(drawn) if len(circuit) else 0, quantile),
-        _share(int((far(out) > far(random_out)).sum()), len(drawn) if len(circuit) else 0, quantile),
+        _share(int((far(kept) < far(random) - tie).sum()), len(drawn) if len(circuit) else 0, quantile),
+        _share(int((far(out) > far(random_out) + tie).sum()), len(drawn) if len(circuit) else 0, quantile),
     ]
     p_values = np.array([p for _, p in results])
     made = xr.Dataset(
@@ -138,14 +141,15 @@ def equivalence_test(
     """Null: |P(circuit scores higher than the model) - 1/2| <= epsilon. Keeping it speaks for the circuit.
 
     The p-value is the chance, with P at the edge of the null, 1/2 + epsilon, of a share at least as far from one half
-    as the observed one. Examples with equal scores are left out, as the paper assumes there are none.
+    as the observed one. Examples with scores equal up to rounding are left out: the paper assumes there are none.
 
     Returns:
         The share of examples on which the circuit scores higher, and the p-value (1 if no example differs).
     """
     from scipy import stats
 
-    differs = circuit[circuit != full] > full[circuit != full]
+    apart = np.abs(circuit - full) > rounding(circuit, full)
+    differs = circuit[apart] > full[apart]
     n = differs.size
     if not n:
         return 0.5, 1.0
@@ -172,7 +176,7 @@ def independence_test(
     rng = np.random.default_rng(seed)
     observed = float((k * other).sum())
     orders = (rng.permutation(len(full)) for _ in range(permutations))
-    # Equal up to rounding counts as equal: a constant score is independent of everything.
+    # Equal up to rounding counts as equal.
     larger = sum(float((k * other[np.ix_(order, order)]).sum()) >= observed - 1e-9 * abs(observed) for order in orders)
     return observed / max(len(full) - 1, 1) ** 2, (1 + larger) / (permutations + 1)
 
@@ -202,10 +206,11 @@ def _any(circuit: Circuit, rng: np.random.Generator) -> Edge:
 
 
 def _centred_kernel(values: Float[np.ndarray, " example"]) -> Float[np.ndarray, "example example"]:
+    if np.ptp(values) <= rounding(values):
+        return np.zeros((len(values), len(values)))  # constant up to rounding, and so independent of everything
     square = (values[:, None] - values[None]) ** 2
     apart = square[np.triu_indices(len(values), 1)]
-    width = float(np.median(apart)) if apart.size else 0.0
-    # Half of the values or more are equal: take the mean, which is zero only if all are.
-    width = width or float(apart.mean() if apart.size else 0.0)
-    kernel = np.exp(-square / (2 * width)) if width else np.ones_like(square)
+    # Where most values are equal the median is zero; the mean is not.
+    width = float(np.median(apart)) or float(apart.mean())
+    kernel = np.exp(-square / (2 * width))
     return kernel - kernel.mean(0) - kernel.mean(1)[:, None] + kernel.mean()

@@ -32,8 +32,12 @@ def gap_between(full: Float[np.ndarray, " example"], empty: Float[np.ndarray, " 
     """
     low, high = t_interval(full - empty)
     mean = float((full - empty).mean())
-    rounding = 100 * float(np.finfo(np.float32).eps) * float(max(np.abs(full).max(), np.abs(empty).max()))
-    return Gap(mean, low, high, bool((low > 0 or high < 0) and abs(mean) > rounding))
+    return Gap(mean, low, high, bool((low > 0 or high < 0) and abs(mean) > rounding(full, empty)))
+
+
+def rounding(*values: np.ndarray) -> float:
+    """Differences up to this are none: a hundred units in the last place of the largest value, in float32."""
+    return 100 * float(np.finfo(np.float32).eps) * max(float(np.abs(item).max(initial=0.0)) for item in values)
 
 
 class Ratio(NamedTuple):
