@@ -111,6 +111,18 @@ def test_decodable_is_not_used(found):
     assert left.values == pytest.approx(-np.log(4), abs=0.02)
 
 
+def test_divergence_is_measured_from_the_unedited_run():
+    result = probe(halves_model(), Halves(), "a", examples=60, nulls=False, metric="kl")
+    assert np.allclose(result["clean"], 0)
+    assert (result["effect"] > 0.5).all()
+
+
+def test_an_erasure_of_most_dimensions_is_marked(found):
+    assert found["b"].attrs["erasure_reason"] == "" and found["a"].attrs["erasure_reason"] == ""  # 3 of 6
+    narrow = probe(Transformer(halves_model().config.change(d_model=4)), Halves(), "a", examples=40)
+    assert narrow.attrs["erasure_reason"].startswith("3 of 4 dimensions go")
+
+
 def test_selectivity_only_where_types_outnumber_dimensions(found):
     assert found["b"]["selectivity"].values == pytest.approx(found["b"]["score"] - found["b"]["control"])
     assert not found["b"]["selectivity"].isnull().any() and found["b"].attrs["selectivity_reason"] == ""
@@ -151,8 +163,13 @@ def test_real_vectors_with_undefined_entries():
     assert float(both["score"][0]) > 0.98 and int(both["rank"][0]) == 2 and abs(float(both["erased"][0])) < 0.05
 
 
-@pytest.mark.parametrize("site", ["resid_mid", "mlp_post", "mlp_out", "attn", "q", "k", "v", "z", "result", "L1.H1.z"])
-@pytest.mark.parametrize("positions", ["learned", "rotary", "shortformer"])
+@pytest.mark.parametrize(
+    ("site", "positions"),
+    [
+        *((site, "learned") for site in ("resid_mid", "mlp_post", "mlp_out", "attn", "v", "result", "L1.H1.z")),
+        *((site, positions) for site in ("q", "k", "z") for positions in ("rotary", "shortformer")),
+    ],
+)
 def test_every_site_can_be_read_and_erased(site, positions):
     config = ModelConfig(n_layers=2, n_heads=2, d_model=8, d_mlp=12, d_vocab=8, n_ctx=10, positions=positions)
     model = Transformer(config).double()

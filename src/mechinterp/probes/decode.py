@@ -100,10 +100,12 @@ def probe(
         `_low` and `_high`: a 95% interval over sequences. `selectivity` = score - control (Hewitt & Liang 2019), and
         `control`, only where token types outnumber the site's dimensions; else NaN, and the attribute
         `selectivity_reason` says why. `rank`: directions erased, at most classes - 1.
+        Where that is more than half of the site, effects say little, and the attribute `erasure_reason` says so.
         No dimension: `majority`, the most frequent class's (or the mean's) held-out score.
         Dimensions layer, example: `effect`, the metric lost by erasing the variable where it is probed (positive:
-        the model does better with it), and `effect_random`, by erasing `rank` random directions there (mean of three
-        draws). Dimension example: `clean`, the metric of the unedited model. Examples are the held-out sequences.
+        the model does better with it), and `effect_random`, by erasing `rank` random directions there (each example
+        under one of three draws). Dimension example: `clean`, the metric of the unedited model. Examples are the
+        held-out sequences.
 
     Raises:
         ConfigError: If the task has no such latent, it has one value only, or there is too little to split.
@@ -148,6 +150,7 @@ def probe(
         "probe": "logistic, accuracy" if train.labels.ndim == 1 else "ridge, R2",
         "positions_fitted": len(train.labels), "positions_scored": len(test.labels),
         "selectivity_reason": next((reason for reason in reasons if reason), ""),
+        "erasure_reason": next((reason for group in erasers if (reason := _too_wide(group[0]))), ""),
     }  # fmt: skip
     return _dataset(sites, found, [group[0].rank for group in erasers], constant, effects, attrs)
 
@@ -195,6 +198,12 @@ def _erasers(x: Tensor, places: Places, seed: int) -> list[Eraser]:
     """LEACE first, then random erasers of its rank."""
     true = leace(x, torch.from_numpy(places.labels).to(x.device))
     return [true, *(random_eraser(x, true.rank, derive_seed(seed, draw)) for draw in range(DRAWS))]
+
+
+def _too_wide(eraser: Eraser) -> str:
+    """Why the effect of an erasure says little; empty where it says something."""
+    rank, width = eraser.rank, len(eraser.mean)
+    return f"{rank} of {width} dimensions go: any erasure of this rank destroys the site" if rank > width / 2 else ""
 
 
 def _dataset(

@@ -37,28 +37,32 @@ def erasure_effects(
         chunk: Examples per forward pass.
 
     Returns:
-        `clean` [example]; `effect` and `effect_random` (mean over the random erasers) [layer, example], positive
-        where the model did better before, NaN where nothing was erased.
+        `clean` [example]; `effect` and `effect_random` (each example under one of the random erasers) [layer,
+        example], positive where the model did better before, NaN where nothing was erased.
     """
+    chunks = range(0, len(batch), chunk)
+    reference = torch.cat([run_edited(model, batch.inputs[start : start + chunk], {}) for start in chunks])
+    clean = score(reference, batch, reference)
 
-    def run(site: Site | None, eraser: Eraser | None) -> Tensor:
-        parts = []
-        for start in range(0, len(batch), chunk):
-            some, at = batch[start : start + chunk], mask[start : start + chunk, :, None]
+    def erased(site: Site, eraser: Eraser, rows: slice = slice(None)) -> Tensor:
+        parts, held, where, known = [], batch[rows], mask[rows], reference[rows]
+        for start in range(0, len(held), chunk):
+            here = slice(start, start + chunk)
 
-            def edit(value: Tensor, at: Tensor = at) -> Tensor:
-                assert site is not None and eraser is not None
+            def edit(value: Tensor, at: Tensor = where[here, :, None]) -> Tensor:
                 x = view(value, site)
                 return written(value, site, torch.where(at, eraser(x), x))
 
-            output = run_edited(model, some.inputs, {} if site is None else {site.hook: edit})
-            parts.append(score(output, some, output))
+            output = run_edited(model, held.inputs[here], {site.hook: edit})
+            parts.append(score(output, held[here], known[here]))
         return torch.cat(parts)
 
-    clean = run(None, None)
-    blank = torch.full((len(sites), len(batch)), float("nan"), dtype=clean.dtype)
+    blank = torch.full((len(sites), len(batch)), float("nan"), dtype=clean.dtype, device=clean.device)
     effect, random = blank.clone(), blank.clone()
     for number, (true, *others) in enumerate(erasers):
-        effect[number] = (clean - run(sites[number], true)).cpu()
-        random[number] = (clean - torch.stack([run(sites[number], other) for other in others]).mean(0)).cpu()
+        effect[number] = clean - erased(sites[number], true)
+        # The examples are dealt out to the random erasers: their mean is over all of these at the price of one run.
+        for turn, other in enumerate(others[: len(batch)]):
+            rows = slice(turn, None, len(others))
+            random[number, rows] = clean[rows] - erased(sites[number], other, rows)
     return {"clean": clean, "effect": effect, "effect_random": random}
