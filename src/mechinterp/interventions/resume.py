@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped, Shaped
 from torch import Tensor
 
 from mechinterp.interventions.activations import Activations, attention_out, mlp_out, neurons
@@ -74,7 +74,7 @@ class Resumer:
         """Output when the stream before the final norm is `resid` at the scored positions."""
         return self._read(resid, 0)
 
-    def kept(self, values: Float[Tensor, "*patch batch tail width"], start: int = 0) -> Tensor:
+    def kept(self, values: Shaped[Tensor, "*patch batch tail width"], start: int = 0) -> Tensor:
         """Values at the scored positions; those before `start` are filled with what stands at `start`."""
         return take(values, (self.positions - start).clamp(min=0))
 
@@ -143,7 +143,7 @@ class Resumer:
         return None if self.base.shift is None else self.base.shift[self.positions]
 
 
-def take(values: Float[Tensor, "*lead batch seq width"], positions: Int[Tensor, "batch kept"]) -> Tensor:
+def take(values: Shaped[Tensor, "*lead batch seq width"], positions: Int[Tensor, "batch kept"]) -> Tensor:
     """`values` at some positions of each example, `[*lead, batch, kept, width]`."""
     index = positions[..., None].expand(*values.shape[:-2], positions.shape[-1], values.shape[-1])
     return values.gather(-2, index)

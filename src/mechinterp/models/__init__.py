@@ -1,7 +1,8 @@
 """Small transformers: configuration, model, hand-made ground truth, TransformerLens both ways."""
 
+from mechinterp.models.bridge import to_bridge
 from mechinterp.models.config import ModelConfig
 from mechinterp.models.handmade import HandMade, induction_model
 from mechinterp.models.transformer import Transformer
 
-__all__ = ["HandMade", "ModelConfig", "Transformer", "induction_model"]
+__all__ = ["HandMade", "ModelConfig", "Transformer", "induction_model", "to_bridge"]

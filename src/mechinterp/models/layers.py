@@ -236,7 +236,8 @@ class Block(nn.Module):
         for kind, point in points.items():
             if hooked(point):
                 copies = resid.unsqueeze(-2).expand(*resid.shape[:-1], self.heads, resid.shape[-1])
-                forks[kind] = self.ln1(point(copies))
+                # Copies in memory too, so that a hook can edit one head's in place.
+                forks[kind] = self.ln1(point(copies.clone()))
         # The shared stream is normalised last, so that a cache of ln1's hooks keeps its usual shape.
         shared = len(forks) < 3 or (
             isinstance(self.ln1, Norm) and hooked(self.ln1.hook_scale, self.ln1.hook_normalized)
@@ -245,5 +246,7 @@ class Block(nn.Module):
         resid = resid + self.hook_attn_out(self.attn(normalized, forks, shift))
         if self.has_mlp:
             resid = self.hook_resid_mid(resid)
-            resid = resid + self.hook_mlp_out(self.mlp(self.ln2(self.hook_mlp_in(resid))))
+            # A copy, so that a hook can edit what the MLP reads in place and leave the stream alone.
+            read = self.hook_mlp_in(resid.clone() if hooked(self.hook_mlp_in) else resid)
+            resid = resid + self.hook_mlp_out(self.mlp(self.ln2(read)))
         return self.hook_resid_post(resid)

@@ -10,15 +10,15 @@ from types import SimpleNamespace
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 from mechinterp.core import ShapeError, SiteError, UnsupportedError, generator, suggest
 from mechinterp.models.config import ModelConfig
-from mechinterp.models.layers import Block, Embed, PosEmbed, Unembed, make_norm
+from mechinterp.models.layers import Block, Embed, PosEmbed, Unembed, hooked, make_norm
+from mechinterp.models.lens import LensTools
 
 
-class Transformer(HookedRootModule):
+class Transformer(LensTools):
     """A decoder-style transformer whose every activation has its TransformerLens name.
 
     Weights start as N(0, init_scale^2 / fan_in), embeddings and positions as N(0, init_scale^2 / d_model), biases at 0.
@@ -89,11 +89,15 @@ class Transformer(HookedRootModule):
         resid = self.hook_embed(self.embed.W_E[inputs] if tokens else inputs @ self.embed.W_E)
         if config.positions not in ("learned", "shortformer"):
             return resid, None
-        # One row per example, as in TransformerLens, so that a hook can edit a single example's positions.
         positions = self.pos_embed.W_pos[:seq]
-        if config.positions == "shortformer":
-            return resid, self.hook_pos_embed(positions)
-        return resid + self.hook_pos_embed(positions.expand_as(resid)), None
+        if config.positions == "learned":
+            # One row per example, as in TransformerLens, so that a hook can edit a single example's positions.
+            positions = positions.expand_as(resid)
+        if hooked(self.hook_pos_embed):
+            # A hook that edits in place must not write to the weights.
+            positions = positions.clone()
+        positions = self.hook_pos_embed(positions)
+        return (resid, positions) if config.positions == "shortformer" else (resid + positions, None)
 
     def read(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... out"]:
         """Final norm and unembedding."""

@@ -1,0 +1,122 @@
+"""What TransformerLens's own tools ask of a model, beside weights and hook points.
+
+`ActivationCache`, `transformer_lens.patching` and `detect_head` call these; our analyses do not need them. Patching
+from TransformerLens refuses a model in training mode: call `model.eval()` first, as there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens import ActivationCache, FactoredMatrix, HookedRootModule
+
+from mechinterp.core import ShapeError, UnsupportedError
+
+if TYPE_CHECKING:
+    from mechinterp.models.config import ModelConfig
+    from mechinterp.models.layers import Block
+
+
+class LensTools(HookedRootModule):
+    """Base of `Transformer`; names and meanings are TransformerLens's."""
+
+    if TYPE_CHECKING:
+        config: ModelConfig
+        blocks: Sequence[Block]
+        device: Any
+        W_U: Any
+        W_Q: Any
+        W_K: Any
+        W_V: Any
+        W_O: Any
+
+    def run_with_cache(self, *args: Any, remove_batch_dim: bool = False, **kwargs: Any) -> tuple[Any, ActivationCache]:
+        """As in TransformerLens: the output, and all activations (or those of `names_filter`) in an `ActivationCache`.
+
+        The cache computes per-head results and forked inputs, whatever their size: give `names_filter` for less.
+        """
+        output, kept = super().run_with_cache(*args, remove_batch_dim=remove_batch_dim, **kwargs)
+        return output, ActivationCache(kept, self, has_batch_dim=not remove_batch_dim)  # type: ignore[arg-type]
+
+    @property
+    def QK(self) -> FactoredMatrix:
+        """`W_Q W_K^T` of every head, `[layer, head, d_model, d_model]`, in factors."""
+        return FactoredMatrix(self.W_Q, self.W_K.transpose(-1, -2))
+
+    @property
+    def OV(self) -> FactoredMatrix:
+        """`W_V W_O` of every head, `[layer, head, d_model, d_model]`, in factors."""
+        return FactoredMatrix(self.W_V, self.W_O)
+
+    def accumulated_bias(
+        self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
+    ) -> Float[Tensor, " d_model"]:
+        """Sum of the biases that are in the residual stream before a layer.
+
+        Args:
+            layer: Up to `n_layers`, which is the stream before the final norm.
+            mlp_input: Whether the stream is taken before the layer's MLP: its attention's bias counts too.
+            include_mlp_biases: Whether MLPs' output biases count.
+
+        Raises:
+            ShapeError: If the model has no such layer.
+        """
+        last = self.config.n_layers - mlp_input
+        if not 0 <= layer <= last:
+            raise ShapeError(f"layer={layer} with mlp_input={mlp_input}: allowed are 0 to {last}")
+        parts: list[Tensor] = [block.attn.b_O for block in self.blocks[: layer + mlp_input] if self.config.attn_bias]
+        if include_mlp_biases and self.config.d_mlp:
+            parts += [block.mlp.b_out for block in self.blocks[:layer]]
+        return torch.stack(parts).sum(0) if parts else self.W_U.new_zeros(self.config.d_model)
+
+    def tokens_to_residual_directions(self, tokens: Any) -> Float[Tensor, "*tokens d_model"]:
+        """The unembedding's columns of some tokens; one token gives `[d_model]` whatever its shape.
+
+        Raises:
+            UnsupportedError: If tokens are text.
+        """
+        if not isinstance(tokens, Tensor) or tokens.numel() == 1:
+            return self.W_U[:, self.to_single_token(tokens)]
+        return self.W_U[:, tokens].movedim(0, -1)
+
+    def to_tokens(self, tokens: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Token numbers as they are, with a batch axis; the model has no tokenizer.
+
+        Raises:
+            UnsupportedError: If tokens are text.
+        """
+        if not isinstance(tokens, Tensor):
+            raise UnsupportedError(f"this model has no tokenizer: give token numbers [batch, seq], not {tokens!r}")
+        return (tokens[None] if tokens.ndim == 1 else tokens).to(self.device)
+
+    def to_single_token(self, token: Any) -> int:
+        """A token's number.
+
+        Raises:
+            UnsupportedError: If the token is text.
+        """
+        if isinstance(token, str):
+            raise UnsupportedError(f"this model has no tokenizer: give a token's number, not {token!r}")
+        return int(token)
+
+    def set_use_attn_result(self, on: bool) -> None:
+        """Nothing to switch: `hook_result` is there whenever it is hooked."""
+
+    def set_use_split_qkv_input(self, on: bool) -> None:
+        """Nothing to switch: `hook_q_input`, `hook_k_input` and `hook_v_input` are there whenever they are hooked."""
+
+    def set_use_hook_mlp_in(self, on: bool) -> None:
+        """Nothing to switch: `hook_mlp_in` is there."""
+
+    def set_use_attn_in(self, on: bool) -> None:
+        """Only off.
+
+        Raises:
+            UnsupportedError: If it is to be switched on.
+        """
+        if on:
+            raise UnsupportedError("no hook_attn_in: use hook_q_input, hook_k_input and hook_v_input")
