@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Shaped, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from mechinterp.interventions.activations import Activations, attention_out, mlp_out, neurons
