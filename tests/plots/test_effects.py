@@ -31,7 +31,7 @@ def cell(figure, node: str, column: str) -> float:
 
 def test_heatmap_shows_recovery_by_node_and_role():
     figure = node_heatmap(patched(4.0))
-    assert cell(figure, "L0.H1", "first B") == pytest.approx(0.5) and cell(figure, "L1.H0", "second A") == -0.125
+    assert cell(figure, "L0.H1", "first<br>B") == pytest.approx(0.5) and cell(figure, "L1.H0", "second<br>A") == -0.125
     expected = recovery(patched(4.0))["recovery"].values.reshape(4, 3)
     assert np.allclose(np.array(figure.data[0].z), expected)
     assert figure.data[0].y[0] == "L0.H0" and "share of the gap" in figure.data[0].hovertemplate
@@ -45,7 +45,7 @@ def test_scale_is_centred_at_zero_and_white_there():
 
 def test_without_a_gap_the_plain_effect_is_drawn():
     figure = node_heatmap(patched(0.0))
-    assert cell(figure, "L0.H1", "first B") == 2.0 and "logit_diff" in figure.data[0].hovertemplate
+    assert cell(figure, "L0.H1", "first<br>B") == 2.0 and "logit_diff" in figure.data[0].hovertemplate
 
 
 def test_residual_stream_by_position_has_no_words_in_a_large_grid():
@@ -75,7 +75,7 @@ def test_curve_is_drawn_over_the_edges_that_remain():
     line, mark = figure.data
     assert list(line.x) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5] and list(line.y) == list(curve()["faithfulness"].values)
     assert (mark.x[0], mark.y[0]) == (2, 1.0)
-    assert [s.y0 for s in figure.layout.shapes] == [0.9]
+    assert [(s.x0, s.y0) for s in figure.layout.shapes] == [(0, 0.9), (2, 0)]
 
 
 def test_the_circuit_stands_with_its_interval_among_random_ones():

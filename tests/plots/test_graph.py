@@ -94,3 +94,19 @@ def test_a_circuit_of_another_model_is_refused():
         circuit_graph(effects(), Circuit(["L5.H0->logits"]))
     with pytest.raises(ConfigError, match="layer"):
         circuit_graph(xr.DataArray(np.ones(2), dims=["layer"]))
+
+
+def test_no_wire_runs_behind_a_component_it_does_not_touch():
+    """Every wire of a model with three layers keeps clear of all components but its own two."""
+    graph = Graph(3, 4, mlp=True)
+    names = [str(edge) for edge in graph.edges]
+    figure = circuit_graph(xr.DataArray(np.ones(len(names)), dims=["edge"], coords={"edge": names}), most_edges=1000)
+    parts = figure.data[-1]
+    wires = [trace for trace in figure.data if trace.name]
+    assert len(wires) == len(names)
+    for trace in wires:
+        ends = [end.removesuffix(".q").removesuffix(".k").removesuffix(".v") for end in trace.name.split(" → ")]
+        for name, x, y in zip(parts.text, parts.x, parts.y, strict=True):
+            if name.strip("</b>") not in ends:
+                near = np.hypot(np.array(trace.x) - x, np.array(trace.y) - y).min()
+                assert near > 0.25, (trace.name, name)

@@ -32,11 +32,14 @@ def node_heatmap(nodes: xr.Dataset | xr.DataArray, unit: str | None = None) -> g
         raise ConfigError(f"a node heatmap is over layer, head and role or pos; got {tuple(values.dims)}")
     stacked = values.stack(node=rows).transpose("node", *columns)
     names = [_node_name(rows, key) for key in stacked["node"].values]
-    across = [str(v).replace("_", " ") for v in values[columns[0]].values] if columns else ["everywhere"]
+    across = [str(v).replace("_", "<br>") for v in values[columns[0]].values] if columns else ["everywhere"]
     z = np.atleast_2d(stacked.values.astype(float)).reshape(len(names), len(across))
     limit = float(np.nanmax(np.abs(z))) if np.isfinite(z).any() else 1.0
     shown = z.size <= _MOST_WORDS
-    figure = base(height=96 + max(22, 34 - len(names) // 2) * len(names), margin={"l": 64, "r": 12, "t": 36, "b": 40})
+    top = 64 if shown else 16
+    figure = base(
+        height=top + 16 + max(22, 34 - len(names) // 2) * len(names), margin={"l": 64, "r": 4, "t": top, "b": 16}
+    )
     figure.add_heatmap(
         z=[[float(f"{v:.4g}") if np.isfinite(v) else None for v in line] for line in z],
         x=across,
@@ -49,11 +52,18 @@ def node_heatmap(nodes: xr.Dataset | xr.DataArray, unit: str | None = None) -> g
         texttemplate="%{z:.2f}" if shown else None,
         textfont={"size": LABEL_SIZE},
         hovertemplate=f"<b>%{{y}}</b> at %{{x}}<br>%{{z:.3f}} {unit}<extra></extra>",
+        # Where every cell has its value written in, a colour bar would only take room.
+        showscale=not shown,
         colorbar={"thickness": 10, "outlinewidth": 0, "len": 1.0, "title": {"text": unit, "side": "right"}},
     )
-    figure.update_xaxes(side="top", showline=False, ticks="", tickangle=0 if len(across) < 6 else -40)
+    figure.update_xaxes(side="top", showline=False, ticks="", tickangle=0 if len(across) < 7 else -40)
+    if shown:
+        words = _words(f"each cell: {unit}", MUTED)
+        figure.add_annotation(
+            **words, x=0, xref="paper", xanchor="left", y=1, yref="paper", yanchor="bottom", yshift=42
+        )
     if columns == ["pos"]:
-        figure.update_xaxes(side="bottom", title={"text": "position"}, nticks=12)
+        figure.update_xaxes(side="bottom", title={"text": "position"}, nticks=12).update_layout(margin={"b": 48})
     # The residual stream flows upwards, here as in the circuit's graph: layer 0 at the bottom.
     return figure.update_yaxes(showline=False, ticks="", type="category")
 
@@ -86,7 +96,7 @@ def faithfulness_curve(
         curve: `faithfulness` over k, as `evaluation.curve` gives it: the k edges of largest effect. Where it has
             `size`, the edges that remain on whole paths, that is the horizontal axis.
         random: What `evaluate` returned: its circuit is drawn as a point with its interval, its random circuits as
-            grey dots. Or the faithfulness of random circuits, dimensions k and null: their middle 90% is a grey
+            grey strokes. Or the faithfulness of random circuits, dimensions k and null: their middle 90% is a grey
             band, the median a dashed line.
         target: Marked by a horizontal line; None marks nothing.
         fewest: The smallest k that reaches the target, marked on the curve.
@@ -98,7 +108,7 @@ def faithfulness_curve(
         raise ConfigError("no 'faithfulness' over 'k': expected what `evaluation.curve` returned")
     x = (curve["size"] if "size" in curve else curve["k"]).values.astype(float)
     y = curve["faithfulness"].values.astype(float)
-    figure = base(height=380, margin={"r": 20, "t": 20})
+    figure = base(height=380, margin={"l": 64, "r": 20, "t": 28})
     if target is not None:
         figure.add_hline(y=target, line={"color": FAINT, "width": 1.2})
         figure.add_annotation(
@@ -116,13 +126,14 @@ def faithfulness_curve(
         hovertemplate="%{x} edges recover %{y:.1%}<extra>largest effects first</extra>",
     )
     if isinstance(random, xr.Dataset):
-        _add_circuit(figure, random)
+        _add_circuit(figure, random, x.max())
         extent += [random["null_faithfulness"].values, np.array([float(random["faithfulness_low"])])]
     if fewest is not None:
         at, height = (float(values[list(curve["k"].values).index(fewest)]) for values in (x, y))
-        figure.add_scatter(x=[at], y=[height], mode="markers", marker={"size": 10, "color": HELPS}, hoverinfo="skip")
-        words = _words(f"<b>{at:.0f} edges: {height:.0%}</b>", HELPS)
-        figure.add_annotation(**words, x=at, y=height, **_beside(at, x.max()), yanchor="bottom", yshift=5)
+        figure.add_scatter(x=[at], y=[height], mode="markers", marker={"size": 9, "color": HELPS}, hoverinfo="skip")
+        figure.add_vline(x=at, line={"color": MUTED, "width": 1.2, "dash": "dot"}, layer="below")
+        words = _words(f"{height:.0%} with {at:.0f} edges", HELPS)
+        figure.add_annotation(**words, x=at, y=1, yref="y domain", yanchor="bottom", **_beside(at, x.max(), 0))
     values = np.concatenate([part.ravel().astype(float) for part in extent])
     low, high = min(0.0, float(np.nanmin(values, initial=0.0))), max(1.0, float(np.nanmax(values, initial=1.0)))
     figure.update_xaxes(title={"text": "edges in the circuit"}, range=[-0.01 * x.max(), x.max() * 1.01])
@@ -130,19 +141,18 @@ def faithfulness_curve(
     return figure.update_yaxes(title={"text": "faithfulness"}, tickformat=".0%", range=pad)
 
 
-def _add_circuit(figure: go.Figure, evaluation: xr.Dataset) -> None:
-    """The circuit that was judged, with its interval, and as grey dots the random circuits of its size."""
+def _add_circuit(figure: go.Figure, evaluation: xr.Dataset, end: float) -> None:
+    """The circuit that was judged, with its interval, and as grey strokes the random circuits of its size."""
     size, value = int(evaluation["live_size"]), float(evaluation["faithfulness"])
     drawn = evaluation["null_faithfulness"].values.astype(float)
     figure.add_scatter(
         x=np.full(len(drawn), size),
         y=drawn,
         mode="markers",
-        marker={"color": NULL, "size": 7, "opacity": 0.45},
+        marker={"symbol": "line-ew", "size": 14, "opacity": 0.5, "line": {"color": NULL, "width": 1.5}},
         hovertemplate="random circuit of %{x} edges: %{y:.1%}<extra></extra>",
     )
     limit = float(np.nanquantile(drawn, 0.95)) if np.isfinite(drawn).any() else 0.0
-    end = float(figure.data[0].x[-1])
     words = _words(f"{len(drawn)} random circuits<br>95% below {limit:.0%}", MUTED)
     figure.add_annotation(**words, x=size, y=limit, **_beside(size, end), yanchor="middle")
     whisker = {
@@ -185,10 +195,10 @@ def _add_random_band(figure: go.Figure, random: xr.DataArray) -> None:
     )
 
 
-def _beside(x: float, end: float) -> dict:
+def _beside(x: float, end: float, gap: int = 10) -> dict:
     """Words to the right of a point, or to the left where it stands far right."""
     right = x < 0.6 * end
-    return {"xanchor": "left" if right else "right", "xshift": 10 if right else -10}
+    return {"xanchor": "left" if right else "right", "xshift": gap if right else -gap}
 
 
 def _words(text: str, colour: str) -> dict:

@@ -6,6 +6,7 @@ The frames of the slider change nothing but each wire's width, colour and opacit
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import plotly.graph_objects as go
@@ -17,9 +18,9 @@ from mechinterp.core.sites import Edge, Site
 from mechinterp.plots.style import FAINT, HELPS, HURTS, INK, LABEL_SIZE, MUTED, PAPER, base
 
 WIDEST = 9.0
-_PORTS = {"q": -0.24, "k": 0.0, "v": 0.24}
+_PORTS = {"q": -0.2, "k": 0.0, "v": 0.2}
 _PORT_DROP = 0.27
-_BEND = np.linspace(0, 1, 14)
+_BEND = np.linspace(0, 1, 11)
 
 
 def circuit_graph(
@@ -140,32 +141,44 @@ def _looks(values: np.ndarray, errors: np.ndarray | None, scale: float) -> list[
 
 
 def _wire(edge: Edge, place: dict[Site, tuple[float, float]], inside: bool, look: dict, unit: str) -> go.Scatter:
-    x0, y0 = place[component(edge.source)]
-    x1, y1 = place[component(edge.reader)]
-    y0 = y0 + 0.17
-    if edge.reader.kind in _PORTS:
-        x1, y1 = x1 + _PORTS[edge.reader.kind], y1 - _PORT_DROP - 0.06
-    else:
-        y1 = y1 - 0.17
-    rise = y1 - y0
-    # A wire that skips a row bows outwards, lest it run behind the components that it passes by.
-    bow = 0.5 * np.sign((x0 + x1) or 1.0) * (rise > 1)
-    ax, ay, bx, by = x0 + bow, y0 + 0.5 * rise, x1 + bow, y1 - 0.5 * rise
-    t = _BEND
-    weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
-    x = sum(w * c for w, c in zip(weights, (x0, ax, bx, x1), strict=True))
-    y = sum(w * c for w, c in zip(weights, (y0, ay, by, y1), strict=True))
+    x, y = _path(edge, place)
     name = str(edge).replace("->", " → ")
     return go.Scatter(
-        x=np.round(x, 3).tolist(),
-        y=np.round(y, 3).tolist(),
+        x=x,
+        y=y,
         mode="lines",
         name=name,
         opacity=look["opacity"],
         meta=look["meta"],
-        line={**look["line"], "dash": "solid" if inside else "dot"},
+        line={**look["line"], "dash": "solid" if inside else "dot", "shape": "spline"},
         hovertemplate=f"<b>{name}</b><br>%{{meta}} {unit}{'' if inside else '<br>not in the circuit'}<extra></extra>",
     )
+
+
+def _path(edge: Edge, place: dict[Site, tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """From the source's top to the reader's port, upright at both ends, through the gaps of the rows between.
+
+    A wire that ran behind a component would look as if it ended there.
+    """
+    (x0, y0), (x1, y1) = place[component(edge.source)], place[component(edge.reader)]
+    points = [(x0, y0 + 0.17)]
+    for row in range(int(y0) + 1, int(y1)):
+        wanted = x0 + (x1 - x0) * (row - y0) / (y1 - y0)
+        taken = [x for x, y in place.values() if y == row]
+        gaps = [min(taken) - 0.5, *(x + 0.5 for x in taken)]
+        gap = min(gaps, key=lambda x: (abs(x - wanted), -abs(x)))
+        # Side by side through a gap, in the order in which they leave it.
+        port = _PORTS.get(edge.reader.kind, 0.0)
+        points.append((gap + 0.14 * float(np.tanh(x1 + port - gap)), float(row)))
+    at_port = edge.reader.kind in _PORTS
+    points.append((x1 + _PORTS.get(edge.reader.kind, 0.0), y1 - (_PORT_DROP + 0.06 if at_port else 0.17)))
+    xs: list[float] = []
+    ys: list[float] = []
+    for (ax, ay), (bx, by) in pairwise(points):
+        # A cubic Bezier curve whose inner control points lie straight above and below its ends.
+        xs += np.round(ax + (bx - ax) * (3 * _BEND**2 - 2 * _BEND**3), 3).tolist()
+        ys += np.round(ay + (by - ay) * (1.5 * _BEND - 1.5 * _BEND**2 + _BEND**3), 3).tolist()
+    return xs, ys
 
 
 def _add_components(figure: go.Figure, place: dict[Site, tuple[float, float]], circuit: Circuit | None) -> None:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from mechinterp.core.errors import ConfigError
 from mechinterp.core.results import t_interval
-from mechinterp.plots.style import HELPS, INK, LABEL_SIZE, MUTED, NULL, base, rgba
+from mechinterp.plots.style import HELPS, INK, LABEL_SIZE, MUTED, NULL, PAPER, base, rgba
 
 _NULLS = {"untrained": ("line-ns", "| untrained"), "shuffled": ("diamond-open", "◇ shuffled")}
 _MAJORITY = ("circle-open", "○ constant")
@@ -57,7 +57,13 @@ def probe_bars(probes: xr.Dataset | Mapping[str, xr.Dataset]) -> go.Figure:
         )
     # The first variable on top, in reading order.
     return figure.update_yaxes(
-        autorange="reversed", automargin=True, showline=False, ticks="", showgrid=False, type="category"
+        autorange="reversed",
+        automargin=True,
+        showline=False,
+        ticklen=6,
+        tickcolor=PAPER,
+        showgrid=False,
+        type="category",
     )
 
 
@@ -73,7 +79,7 @@ def _add_scores(figure: go.Figure, parts: list[xr.Dataset], rows: list[str]) -> 
         y=rows,
         orientation="h",
         width=0.56,
-        marker={"color": rgba(HELPS, 0.55)},
+        marker={"color": rgba(HELPS, 0.6)},
         error_x=_bar(score, low, high, INK),
         hovertemplate="%{y}: %{x:.3f}<extra></extra>",
         row=1,
@@ -108,7 +114,7 @@ def _add_effects(figure: go.Figure, parts: list[xr.Dataset], rows: list[str]) ->
             orientation="h",
             width=width,
             offset=offset - width / 2,
-            marker={"color": rgba(colour, 0.7)},
+            marker={"color": rgba(colour, 0.6)},
             error_x=_bar(mean, low, high, INK),
             hovertemplate=f"%{{y}}<br>{words}: %{{x:.3f}} lost<extra></extra>",
             row=2,

@@ -52,21 +52,28 @@ def finding_cells(finding: Mapping[str, Any]) -> tuple[str, str, str, str]:
     ('faithfulness', '91.2%', '88% to 94%', '2%')
     >>> finding_cells({"name": "circuit size", "value": 17, "unit": "edges", "null": "of 68 live edges"})
     ('circuit size', '17 edges', '', 'of 68 live edges')
+    >>> finding_cells({"name": "loss", "value": 0.5, "low": 0.4, "high": 0.6, "unit": "nats"})[1:3]
+    ('0.5 nats', '0.4 to 0.6 nats')
     """
     unit = str(finding.get("unit") or "")
     low, high = finding.get("low"), finding.get("high")
     spoken = ""
     if low is not None and high is not None and np.isfinite(low) and np.isfinite(high):
-        spoken = f"{in_words(low, unit)} to {in_words(high, unit)}"
+        spoken = _span((low, high), unit)
     null = finding.get("null")
     if isinstance(null, tuple | list):
-        null = " to ".join(in_words(part, unit) for part in null)
+        null = _span(null, unit)
     return (
         str(finding["name"]),
         in_words(finding.get("value"), unit),
         spoken,
         in_words(null, unit) if null is not None else "",
     )
+
+
+def _span(ends: Sequence[Any], unit: str) -> str:
+    """Both ends of an interval, with the unit once."""
+    return f"{in_words(ends[0], unit if unit == '%' else '')} to {in_words(ends[1], unit)}"
 
 
 def in_words(value: Any, unit: str = "") -> str:

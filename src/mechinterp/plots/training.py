@@ -104,7 +104,7 @@ def head_scores(
     axis = StepAxis(steps)
     panel, between, marks = 170, 42, _dated(onsets)
     top = 26 + 18 * len(marks)
-    figure = base(height=top + len(scores) * (panel + between) + 20, margin={"r": 64, "t": top, "b": 62})
+    figure = base(height=top + len(scores) * (panel + between) + 6, margin={"r": 64, "t": top, "b": 48})
     inner = len(scores) * (panel + between) - between
     figure.set_subplots(
         rows=len(scores), cols=1, shared_xaxes=True, vertical_spacing=between / inner if scores[1:] else 0

@@ -1,13 +1,45 @@
 """A Run's results as one self-contained HTML page that works offline."""
 
+from __future__ import annotations
+
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mechinterp.report.page import render
+from mechinterp.report.sections import sections, title, verdict
+from mechinterp.training import Run
+from mechinterp.training.files import write_atomic
 
-def report(run: Any) -> Any:
-    """Write the Run's results as one HTML page."""
-    raise NotImplementedError("the report is not written yet")
+
+def report(run: Run | str | Path, out: str | Path | None = None, study: Any = None) -> Path:
+    """Write a Run's results as one HTML page that needs no network and no other file.
+
+    Args:
+        run: A Run, or its folder.
+        out: Where to write; `report.html` in the Run's folder by default.
+        study: The results; by default what `study` left in the Run's folder.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        RunError: If the folder is no Run, holds no study yet, or cannot be written.
+    """
+    run = run if isinstance(run, Run) else Run(run)
+    found = _saved(run) if study is None else study
+    page = render(title(run), verdict(found), str(run.path), sections(run, found))
+    path = Path(out) if out is not None else run.path / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, page.encode())
+    return path
+
+
+def _saved(run: Run) -> Any:
+    from mechinterp.emergence import Study
+
+    return Study.load(run)
 
 
 class _CallableRoom(ModuleType):
