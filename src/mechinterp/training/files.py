@@ -47,14 +47,13 @@ def append(path: Path, data: bytes) -> None:
 
 
 def settle(path: Path) -> None:
-    """Have everything appended so far on the disk."""
+    """Have everything appended so far on the disk; its name is there with the next `write_atomic` into its folder."""
     with _explained(path):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
-        _sync_folder(path.parent)
 
 
 def cut(path: Path, size: int) -> None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +94,7 @@ class Recorder:
         self._kept: list[int] = []
         self._exit = ExitStack()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Recorder:
         self._folder.check(self._resume)
         files.make_folder(self.path)
         with ExitStack() as stack:
@@ -230,5 +230,5 @@ def _spaced(step: int) -> bool:
 
 def _number(value: float | Tensor) -> float | None:
     """JSON has no NaN or infinity: both are written as null."""
-    number = float(value)
+    number = float(value.detach() if isinstance(value, Tensor) else value)
     return number if math.isfinite(number) else None

@@ -1,0 +1,165 @@
+"""The loop: equal to one written by hand, reproducible, and lean; its settings."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mechinterp import tasks
+from mechinterp.core import Batch, ConfigError, RunError, UnsupportedError, derive_seed
+from mechinterp.models import ModelConfig, Transformer
+from mechinterp.training import TrainConfig, resolve, train
+
+
+def test_same_seed_same_bytes_other_seed_other_weights(tiny_train, tiny_run, content, tmp_path: Path):
+    assert content(tiny_train(tmp_path / "again").path) == content(tiny_run.path)
+    other = tiny_train(tmp_path / "other", seed=1)
+    assert all(other.weights_hash(step) != tiny_run.weights_hash(step) for step in other.steps)
+
+
+@pytest.mark.parametrize("loss_on", ["scored", "all"])
+def test_equals_a_loop_by_hand(task, tmp_path: Path, loss_on: str):
+    settings = dict(lr=0.01, weight_decay=0.3, warmup=3, clip=0.05, lr_schedule="cosine", batch_size=4, steps=8)
+    sizes = dict(n_layers=1, n_heads=2, d_model=8)
+    run = train(task, model=sizes, training=settings, out=tmp_path / "run", seed=3, loss_on=loss_on)
+    model = Transformer(ModelConfig(**{**task.preset().model, **sizes}), seed=derive_seed(3, "model"))
+    adam = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.3, fused=True)
+    clipped = 0
+    for step in range(8):
+        batch = task.batch(4, seed=derive_seed(3, "data", step))
+        rate = (step + 1) / 3 if step < 3 else 0.5 * (1 + math.cos(math.pi * (step - 3) / 5))
+        logits = model(batch.inputs)
+        mask = batch.scored if loss_on == "scored" else torch.ones_like(batch.scored)
+        loss = torch.nn.functional.cross_entropy(logits[mask], batch.targets[mask])
+        model.zero_grad()
+        loss.backward()
+        clipped += bool(torch.nn.utils.clip_grad_norm_(model.parameters(), 0.05) > 0.05)
+        adam.param_groups[0]["lr"] = 0.01 * rate
+        adam.step()
+    assert clipped == 8
+    for name, value in run.weights(8).items():
+        torch.testing.assert_close(value, model.state_dict()[name], atol=2e-5, rtol=1e-4)
+
+
+def test_metrics_are_the_losses_of_the_checkpoints(task, tiny_run):
+    metrics = tiny_run.metrics()
+    assert metrics["step"].values.tolist() == [0, 1, 2, 3, 4] and tiny_run.steps == (0, 2, 4)
+    assert list(metrics) == ["loss", "loss_repeat", "loss_fresh"]
+    for step in tiny_run.steps:
+        batch = task.training_batch(2, 0, step)
+        with torch.no_grad():
+            losses = task.loss(tiny_run.model(step)(batch.inputs), batch)
+        for name, mask in {"repeat": batch.scored, "fresh": task.groups(batch)["fresh"]}.items():
+            assert float(metrics[f"loss_{name}"].sel(step=step)) == pytest.approx(float(losses[mask].mean()), abs=1e-5)
+    assert np.array_equal(metrics["loss"], metrics["loss_repeat"])
+
+
+def test_threads_are_restored_also_after_an_error(tiny_train, tiny_run, tmp_path: Path):
+    before = torch.get_num_threads()
+    seen = []
+    run = tiny_train(tmp_path / "two", threads=before + 1, progress=lambda *_: seen.append(torch.get_num_threads()))
+    assert set(seen) == {before + 1} and torch.get_num_threads() == before and run.config.threads == before + 1
+    with pytest.raises(RunError):
+        tiny_train(tiny_run.path, threads=before + 1)
+    assert torch.get_num_threads() == before
+
+
+def test_the_global_generator_is_left_alone(tiny_train, tmp_path: Path):
+    before = torch.get_rng_state()
+    tiny_train(tmp_path / "run")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_finished_run_stays_as_it_is(tiny_train, tiny_run, content):
+    wanted = content(tiny_run.path)
+    times = {path: path.stat().st_mtime_ns for path in tiny_run.path.rglob("*")}
+    calls = []
+    run = tiny_train(tiny_run.path, resume=True, progress=lambda *where: calls.append(where))
+    assert run.status == "finished" and calls == [] and content(tiny_run.path) == wanted
+    assert {path: path.stat().st_mtime_ns for path in tiny_run.path.rglob("*")} == times
+
+
+def test_a_run_is_never_overwritten(tiny_train, tiny_run, content):
+    wanted = content(tiny_run.path)
+    with pytest.raises(RunError, match=r"holds a Run \(finished at step 4\): continue it with resume"):
+        tiny_train(tiny_run.path)
+    for change, message in [
+        (dict(lr=0.1), "training.lr is 0.003 in the folder and 0.1 now"),
+        (dict(seed=1), "seed is 0 in the folder and 1 now"),
+        (dict(d_model=16), "model.d_model is 8 in the folder and 16 now; model.d_head is 4"),
+    ]:
+        with pytest.raises(RunError, match=message):
+            tiny_train(tiny_run.path, resume=True, **change)
+    assert content(tiny_run.path) == wanted
+
+
+def test_checkpoint_schedule():
+    config = TrainConfig(steps=1000, log_checkpoints=4, linear_checkpoints=5)
+    assert config.checkpoint_steps == (0, 1, 10, 100, 200, 400, 600, 800, 1000)
+    assert TrainConfig(steps=7, log_checkpoints=0, linear_checkpoints=0).checkpoint_steps == (0, 7)
+    assert len(TrainConfig(steps=1200).checkpoint_steps) == 78
+
+
+def test_learning_rates():
+    config = TrainConfig(steps=10, lr=1.0, warmup=4, lr_schedule="linear")
+    rates = [config.learning_rate(step) for step in range(10)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+    assert TrainConfig(lr=0.5).learning_rate(999) == 0.5
+
+
+def test_settings_of_model_and_training_share_no_name():
+    assert set(ModelConfig.model_fields) & set(TrainConfig.model_fields) == set()
+
+
+def test_resolve_fills_from_the_preset(task):
+    model, training = resolve(task, overrides=dict(n_layers=1, steps=50))
+    assert (model.n_layers, model.d_vocab, model.positions) == (1, 16, "rotary")
+    assert (training.steps, training.lr) == (50, 3e-3)
+    model, training = resolve(task, model, training, dict(d_model=32))
+    assert (model.n_layers, model.d_head, training.steps) == (1, 8, 50)
+    assert resolve(task, dict(n_heads=2), dict(lr=1.0))[1] == TrainConfig(**{**task.preset().training, "lr": 1.0})
+
+
+def test_unknown_settings_are_one_clear_line(task):
+    with pytest.raises(ConfigError, match=r"no model or training setting 'step'\. Did you mean 'steps'\?"):
+        train(task, step=3)
+    with pytest.raises(ConfigError, match=r"TrainConfig: lr=-1"):
+        train(task, lr=-1)
+    with pytest.raises(ConfigError, match="warmup=9 is longer than steps=5"):
+        TrainConfig(steps=5, warmup=9)
+    with pytest.raises(ConfigError, match="no task 'induktion'"):
+        train("induktion")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="this machine has no usable GPU"):
+            train(task, device="cuda")
+
+
+class Regression(tasks.Task):
+    """Real vectors, a fixed training set, test examples along with it, no preset."""
+
+    name = "regression-training-test"
+
+    def batch(self, batch: int = 64, seed: int = 0) -> Batch:
+        gen = torch.Generator().manual_seed(seed)
+        inputs = torch.randn(batch, 2, 3, generator=gen)
+        return Batch(inputs, inputs.sum(-1, keepdim=True), torch.ones(batch, 2, dtype=torch.bool))
+
+    def training_batch(self, batch: int, seed: int, step: int) -> Batch:
+        whole = self.batch(16, 0)
+        return Batch(whole.inputs, whole.targets, (torch.arange(16) < 8)[:, None].expand(16, 2))
+
+    def groups(self, batch: Batch) -> dict[str, torch.Tensor]:
+        return {"train": batch.scored, "test": ~batch.scored}
+
+
+def test_real_vectors_and_a_fixed_training_set(tmp_path: Path):
+    with pytest.raises(UnsupportedError, match="no preset"):
+        train(Regression(), out=tmp_path / "none")
+    shape = ModelConfig(n_layers=1, n_heads=1, d_model=8, n_ctx=2, inputs="vectors", d_in=3, outputs="values", d_out=1)
+    run = train(Regression(), shape, dict(steps=60, lr=0.02, log_every=1), out=tmp_path / "run")
+    line = run.metrics()
+    assert list(line) == ["loss", "loss_train", "loss_test"] and np.array_equal(line["loss"], line["loss_train"])
+    assert float(line["loss_train"][-1]) < 0.3 * float(line["loss_train"][0])
+    assert float(line["loss_test"][-1]) > float(line["loss_train"][-1])
