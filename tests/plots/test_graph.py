@@ -109,4 +109,4 @@ def test_no_wire_runs_behind_a_component_it_does_not_touch():
         for name, x, y in zip(parts.text, parts.x, parts.y, strict=True):
             if name.strip("</b>") not in ends:
                 near = np.hypot(np.array(trace.x) - x, np.array(trace.y) - y).min()
-                assert near > 0.25, (trace.name, name)
+                assert near > 0.2, (trace.name, name)
