@@ -105,8 +105,13 @@ def test_play_runs_through_training_until_paused(browser, path: Path):
     assert seen.complaints == []
 
 
-def test_it_prints_within_the_paper(browser, path: Path):
+def test_figures_fit_the_paper_while_printing_and_the_screen_after(browser, path: Path):
     seen = Seen(browser, path, 1280)
-    seen.page.pdf(path=path.with_name("report.pdf"), format="A4")
-    assert path.with_name("report.pdf").read_bytes()[:4] == b"%PDF"
+    page = seen.page
+    widths = "[...document.querySelectorAll('.js-plotly-plot .main-svg:first-child')].map(s => +s.getAttribute('width'))"
+    before = page.evaluate(widths)
+    page.evaluate(f"addEventListener('beforeprint', () => window.printed = {widths})")
+    page.pdf(path=path.with_name("report.pdf"), format="A4", margin={side: "15mm" for side in ("left", "right")})
+    assert set(page.evaluate("window.printed")) == {660} and set(before) == {860}
+    page.wait_for_function(f"{widths}.every(width => width === 860)")
     assert seen.complaints == []
