@@ -1,0 +1,6 @@
+"""Measures: named, parametrised functions (model, task, seed) -> labelled numbers, yours among them."""
+
+from mechinterp.measures import behaviour, causal, structure
+from mechinterp.measures.registry import Measure, as_measure, measure, names, register_measure
+
+__all__ = ["Measure", "as_measure", "behaviour", "causal", "measure", "names", "register_measure", "structure"]

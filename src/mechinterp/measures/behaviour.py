@@ -1,0 +1,121 @@
+"""Measures of what a model does: loss, accuracy, margin, distance to reference predictors, clean and corrupted runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from mechinterp.core import Batch, UnsupportedError, labelled
+from mechinterp.interventions import quiet, score_runs
+from mechinterp.measures.registry import register_measure
+from mechinterp.tasks import Task
+
+
+@register_measure("loss")
+def loss(model: Any, task: Task, seed: int, examples: int = 128) -> xr.DataArray:
+    """Loss by the task's groups of positions: nats for tokens, squared distance for real values.
+
+    Args:
+        model: The model.
+        task: Its `groups` name the positions, for example `repeat` and `fresh`.
+        seed: Of the examples.
+        examples: How many.
+
+    Returns:
+        Dimensions group, example: the mean over the example's positions in the group, NaN where it has none.
+    """
+    batch, output = _run(model, task, seed, examples)
+    return _by_group(task.loss(output, batch), task, batch)
+
+
+@register_measure("accuracy")
+def accuracy(model: Any, task: Task, seed: int, examples: int = 128) -> xr.DataArray:
+    """Share of positions whose largest logit is the right answer, by group: dimensions group, example."""
+    batch, output = _run(model, task, seed, examples)
+    _check_tokens(batch, "accuracy")
+    return _by_group((output.argmax(-1) == batch.targets).to(output.dtype), task, batch)
+
+
+@register_measure("margin")
+def margin(model: Any, task: Task, seed: int, examples: int = 128) -> xr.DataArray:
+    """Logit of the right answer minus the largest other logit, by group: dimensions group, example."""
+    batch, output = _run(model, task, seed, examples)
+    _check_tokens(batch, "margin")
+    index = batch.targets.clamp(min=0)[..., None]
+    others = output.scatter(-1, index, float("-inf")).amax(-1)
+    return _by_group(output.gather(-1, index)[..., 0] - others, task, batch)
+
+
+@register_measure("predictor_distance")
+def predictor_distance(model: Any, task: Task, seed: int, examples: int = 64) -> xr.DataArray:
+    """How far the model is from each of the task's reference predictors on the scored positions.
+
+    Args:
+        model: The model.
+        task: Has `predictors`.
+        seed: Of the examples.
+        examples: How many.
+
+    Returns:
+        Dimensions predictor, example: KL(model || predictor) in nats for tokens, squared distance for real values;
+        smallest at the predictor that the model is closest to.
+
+    Raises:
+        UnsupportedError: If the task has no predictors.
+    """
+    predictors = task.predictors()
+    if not predictors:
+        raise UnsupportedError(f"task '{task.name}' has no reference predictors")
+    batch, output = _run(model, task, seed, examples)
+    ours = output if batch.targets.is_floating_point() else output.log_softmax(-1)
+    rows = []
+    for predict in predictors.values():
+        theirs = predict(batch).to(ours)
+        if batch.targets.is_floating_point():
+            distance = (ours - theirs).square().sum(-1)
+        else:
+            # Where the model gives a token no chance at all, the predictor's opinion of it does not count.
+            chance = ours.exp()
+            distance = torch.where(chance > 0, chance * (ours - theirs), torch.zeros_like(ours)).sum(-1)
+        rows.append(_mean(distance, batch.scored))
+    return labelled(torch.stack(rows), ["predictor", "example"], {"predictor": list(predictors)})
+
+
+@register_measure("pair_scores")
+def pair_scores(
+    model: Any, task: Task, seed: int, metric: str = "logit_diff", examples: int = 64, corruption: str | None = None
+) -> xr.DataArray:
+    """The metric of the plain clean and the plain corrupted run, the gap that effects are shares of.
+
+    Returns:
+        Dimensions run (`clean`, `corrupted`), example.
+    """
+    runs = score_runs(model, task.pair(examples, seed, corruption), metric)
+    return labelled(torch.stack(runs), ["run", "example"], {"run": ["clean", "corrupted"]}, metric=metric)
+
+
+def _run(model: Any, task: Task, seed: int, examples: int) -> tuple[Batch, Tensor]:
+    """A batch and the model's output on it, both on the CPU."""
+    batch = task.batch(examples, seed)
+    weight = next(model.parameters())
+    with quiet(model):
+        output = model(batch.to(weight.device, weight.dtype).inputs)
+    return batch, output.detach().cpu()
+
+
+def _by_group(values: Tensor, task: Task, batch: Batch) -> xr.DataArray:
+    groups = task.groups(batch)
+    rows = torch.stack([_mean(values, mask) for mask in groups.values()])
+    return labelled(rows, ["group", "example"], {"group": list(groups)})
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask, values, torch.zeros_like(values)).sum(1) / mask.sum(1)
+
+
+def _check_tokens(batch: Batch, name: str) -> None:
+    if batch.targets.is_floating_point():
+        raise UnsupportedError(f"{name} is defined for tokens, and the targets are real values: use 'loss'")

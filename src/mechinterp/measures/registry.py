@@ -1,0 +1,192 @@
+"""`Measure`: a named, parametrised function from model, task and seed to labelled numbers; and the registry of them."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+
+from mechinterp._version import __version__
+from mechinterp.core import Circuit, ConfigError, Edge, Site, UnsupportedError, derive_seed, suggest
+
+Function = Callable[..., xr.DataArray]
+_REGISTRY: dict[str, Function] = {}
+_RESERVED = ("model", "task", "seed")
+
+
+def register_measure(name: str) -> Callable[[Function], Function]:
+    """Make a function a measure, known by this name everywhere that takes measures.
+
+    Args:
+        name: Letters, digits, `_` and `-`.
+
+    Returns:
+        A decorator for `fn(model, task, seed, **params) -> xr.DataArray`. Parameters need defaults or are required of
+        the caller, and are plain values. Whatever the function draws, it draws from `seed`, which is its own: it
+        depends on the caller's seed and on the measure's name. Where one number per example makes sense, the result
+        has a dimension `example`; timelines average over it and keep the standard error.
+
+    Raises:
+        ConfigError: If the name is taken by another function or has no place in a file name, or the function does not
+            take (model, task, seed).
+
+    >>> @register_measure("weight-norm-example")
+    ... def weight_norm(model, task, seed, power=2.0):
+    ...     return xr.DataArray(sum(float(p.abs().pow(power).sum()) for p in model.parameters()))
+    >>> measure("weight-norm-example", power=1.0).params
+    {'power': 1.0}
+    """
+    if not name or not all(letter.isalnum() or letter in "_-" for letter in name):
+        raise ConfigError(f"no measure can be named '{name}': use letters, digits, '_' and '-'")
+
+    def register(function: Function) -> Function:
+        given = list(inspect.signature(function).parameters.values())
+        if tuple(item.name for item in given[:3]) != _RESERVED:
+            came = ", ".join(item.name for item in given[:3]) or "nothing"
+            raise ConfigError(f"measure '{name}' takes ({came}): its first arguments are (model, task, seed)")
+        loose = [item.name for item in given[3:] if item.kind in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
+        if loose:
+            raise ConfigError(f"measure '{name}' takes any parameter ({loose[0]}): name them, so that typos are found")
+        known = _REGISTRY.get(name)
+        # The same function again (a notebook cell run twice, a module reloaded) is a new version of it.
+        if known is not None and (known.__module__, known.__qualname__) != (function.__module__, function.__qualname__):
+            owner = f"{known.__module__}.{known.__qualname__}"
+            raise ConfigError(f"a measure named '{name}' exists already ({owner}): choose another name")
+        _REGISTRY[name] = function
+        return function
+
+    return register
+
+
+def measure(name: str, **params: Any) -> Measure:
+    """A measure with its parameters.
+
+    Args:
+        name: One of `measures.names()`.
+        **params: Parameters of that measure: numbers, strings, booleans, None, lists of them, a Circuit, edges, sites.
+
+    Raises:
+        ConfigError: If the measure or a parameter is unknown, a required one is missing, or a value is not plain.
+
+    >>> measure("head_scores", examples=32).key
+    'head_scores-...'
+    """
+    function = _function(name)
+    allowed = _parameters(function)
+    for given in params:
+        if given not in allowed:
+            hint = suggest(given, allowed) if allowed else " It takes none."
+            raise ConfigError(f"measure '{name}' has no parameter '{given}'.{hint}")
+    missing = [item.name for item in allowed.values() if item.default is item.empty and item.name not in params]
+    if missing:
+        raise ConfigError(f"measure '{name}' needs {missing[0]}=...")
+    full = {item.name: params.get(item.name, item.default) for item in allowed.values()}
+    return Measure(name, {key: _plain(name, key, value) for key, value in full.items()})
+
+
+def as_measure(what: str | Measure) -> Measure:
+    """A measure as it is, or by its name with default parameters."""
+    return what if isinstance(what, Measure) else measure(what)
+
+
+def names() -> list[str]:
+    """Names of all measures known in this process, users' own among them."""
+    return sorted(_REGISTRY)
+
+
+@dataclass(frozen=True, eq=False)
+class Measure:
+    """A named function with all its parameters; call it with (model, task, seed). Make one with `measure(...)`.
+
+    Args:
+        name: Name in the registry.
+        params: Every parameter, defaults included, as plain data.
+    """
+
+    name: str
+    params: Mapping[str, Any]
+
+    def __call__(self, model: Any, task: Any, seed: int = 0) -> xr.DataArray:
+        """Measure a model on examples of a task.
+
+        Args:
+            model: The model; it is left as it was.
+            task: Draws the examples.
+            seed: The same seed measures on the same examples; measures of different names share none.
+
+        Raises:
+            UnsupportedError: If model or task lack what the measure needs; says which measure.
+            ConfigError: If the function does not return labelled numbers.
+        """
+        try:
+            found = _function(self.name)(model, task, derive_seed(seed, "measure", self.name), **self.params)
+        except UnsupportedError as error:
+            raise UnsupportedError(f"measure '{self.name}' cannot be taken here: {error}") from error
+        if not isinstance(found, xr.DataArray):
+            raise ConfigError(f"measure '{self.name}' returned {type(found).__name__}: return an xarray.DataArray")
+        return found.rename(self.name).assign_attrs(
+            measure=self.name, params=json.dumps(dict(self.params), sort_keys=True), seed=seed, version=__version__
+        )
+
+    @property
+    def key(self) -> str:
+        """Name, and unless all parameters are the defaults a hash of them: a folder's name."""
+        function = _function(self.name)
+        defaults = {item.name: item.default for item in _parameters(function).values()}
+        plain = {key: value for key, value in self.params.items() if value != defaults[key]}
+        return f"{self.name}-{_digest(self.params)}" if plain else self.name
+
+    @property
+    def code(self) -> str:
+        """Hash of the function's own text (not of what it calls): an edited measure is another one."""
+        function = inspect.unwrap(_function(self.name))
+        try:
+            text = inspect.getsource(function)
+        except (OSError, TypeError):  # typed into a plain interpreter
+            text = function.__code__.co_code.hex() + repr(function.__code__.co_consts)
+        return _digest(text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Measure) and (self.name, dict(self.params)) == (other.name, dict(other.params))
+
+    def __hash__(self) -> int:
+        return hash((self.name, _digest(self.params)))
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(f'{key}={value!r}' for key, value in self.params.items())})"
+
+
+def _function(name: str) -> Function:
+    if name not in _REGISTRY:
+        raise ConfigError(f"no measure '{name}'.{suggest(name, _REGISTRY)}")
+    return _REGISTRY[name]
+
+
+def _parameters(function: Function) -> dict[str, inspect.Parameter]:
+    given = inspect.signature(function).parameters
+    return {name: item for name, item in given.items() if name not in _RESERVED}
+
+
+def _plain(name: str, key: str, value: Any) -> Any:
+    """A parameter as JSON data: the same text, and so the same key, wherever it came from."""
+    if isinstance(value, Circuit):
+        value = [str(edge) for edge in value]
+    elif isinstance(value, Edge | Site):
+        value = str(value)
+    elif isinstance(value, list | tuple):
+        return [_plain(name, key, item) for item in value]
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):
+        kind = type(value).__name__
+        raise ConfigError(f"measure '{name}': {key} is a {kind}; use plain numbers, strings or lists") from None
+
+
+def _digest(what: Any) -> str:
+    text = what if isinstance(what, str) else json.dumps(dict(what), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

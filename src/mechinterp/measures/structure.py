@@ -1,0 +1,106 @@
+"""Measures of what patterns and weights suggest, and of what probes can read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import xarray as xr
+
+from mechinterp import attribution, probes
+from mechinterp.core import ConfigError, suggest
+from mechinterp.measures.registry import register_measure
+from mechinterp.tasks import Task
+
+
+@register_measure("head_scores")
+def head_scores(model: Any, task: Task, seed: int, examples: int = 64) -> xr.DataArray:
+    """Previous-token, induction and duplicate-token score of every head: dimensions score, layer, head, example.
+
+    Beside them stands chance only where asked for (`attribution.head_score_chance`); it does not depend on the model.
+    """
+    return attribution.head_scores(model, task.batch(examples, seed))
+
+
+@register_measure("copying")
+def copying(
+    model: Any, task: Task, seed: int, score: str = "eigenvalue", quantity: str = "copying", permutations: int = 50
+) -> xr.DataArray:
+    """Copying score of every head's OV circuit; no examples, the weights alone.
+
+    Args:
+        model: The model.
+        task: Not used.
+        seed: Of the permutations.
+        score: `eigenvalue` or `rank`.
+        quantity: `copying`, `chance` or `z` (standard deviations above chance).
+        permutations: Random relabellings behind `chance` and `z`.
+
+    Returns:
+        Dimensions layer, head.
+    """
+    found = attribution.copying_scores(model, permutations=permutations, seed=seed)
+    if score not in found["score"].values:
+        raise ConfigError(f"no copying score '{score}'.{suggest(score, found['score'].values.tolist())}")
+    return _pick(found, quantity).sel(score=score, drop=True)
+
+
+@register_measure("composition")
+def composition(model: Any, task: Task, seed: int, quantity: str = "z", draws: int = 100) -> xr.DataArray:
+    """Q-, K- and V-composition of all pairs of heads; no examples, the weights alone.
+
+    Args:
+        model: Two layers or more.
+        task: Not used.
+        seed: Of the random heads that make the null.
+        quantity: `z` (standard deviations above random heads) or `composition`.
+        draws: Random pairs of heads.
+
+    Returns:
+        Dimension edge.
+    """
+    return _pick(attribution.composition(model, draws=draws, seed=seed), quantity)
+
+
+@register_measure("probe")
+def probe(
+    model: Any,
+    task: Task,
+    seed: int,
+    target: str,
+    site: str = "resid_post",
+    layer: int | Sequence[int] | None = None,
+    examples: int = 256,
+    nulls: bool = True,
+    erase: bool = False,
+    positions: int = 2048,
+) -> xr.DataArray:
+    """Held-out score of a linear probe, beside its nulls.
+
+    Args:
+        model: The model.
+        task: Has the latent.
+        seed: Of everything random in it.
+        target: One of the task's latents.
+        site: A kind of site, or one address.
+        layer: Layers; None for all.
+        examples: Sequences.
+        nulls: Whether to compute untrained, shuffled and control.
+        erase: Whether to compute the scores after erasure.
+        positions: At most so many positions are fitted on.
+
+    Returns:
+        Dimensions estimate (`score`, `untrained`, `shuffled`, `erased`, `random_erased`, `control`), layer.
+    """
+    found = probes.probe(
+        model, task, target, site=site, layer=layer, examples=examples, seed=seed, nulls=nulls, erase=erase,
+        positions=positions,
+    )  # fmt: skip
+    kept = ["score", "untrained", "shuffled", "erased", "random_erased", "control"]
+    return found[kept].to_array("estimate").reset_coords(drop=True)
+
+
+def _pick(found: xr.Dataset, quantity: str) -> xr.DataArray:
+    if quantity not in found.data_vars:
+        raise ConfigError(f"no quantity '{quantity}'.{suggest(quantity, [str(name) for name in found.data_vars])}")
+    return found[quantity]
