@@ -33,7 +33,11 @@ def record(model: Any, inputs: Tensor, hooks: Sequence[str | Site]) -> tuple[Ten
 
     # Under the name that was asked for: a bridge's hook points answer to several.
     def keep(name: str) -> Edit:
-        return lambda value: kept.setdefault(name, value)
+        def see(value: Tensor) -> Tensor:
+            kept[name] = value
+            return value
+
+        return see
 
     names = [hook_name(model, hook) for hook in hooks]
     output = run_edited(model, inputs, {name: keep(name) for name in names})

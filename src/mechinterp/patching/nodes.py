@@ -79,15 +79,15 @@ def layer_effects(runs: Runs, change: Change, where: Places, budget_mb: float) -
     effect = runs.clean.new_zeros(change.units, *where.masks.shape[:2])
     seq = where.masks.shape[-1]
     first = torch.where(where.masks.any(-1), where.masks.to(torch.int8).argmax(-1), seq)
-    alive = where.masks.any(-1).any(-1)
+    reaches = where.masks.any(-1)
     if config.causal:
         # A change at p reaches positions from p on: beyond the last scored one it reaches no score.
-        alive &= (first <= scored.amax(-1)).any(-1)
+        reaches &= first <= scored.amax(-1)
     if change.kept and change.local:
         # After the last attention positions no longer mix: only patches at scored positions reach a score.
-        alive &= take(where.masks[..., None], scored).flatten(1).any(-1)
+        reaches &= take(where.masks[..., None], scored)[..., 0].any(-1)
     starts = first.amin(-1) if config.causal and not change.kept else torch.zeros_like(first[:, 0])
-    order = alive.nonzero()[:, 0]
+    order = reaches.any(-1).nonzero()[:, 0]
     order = order[starts[order].argsort(stable=True)]
     if not len(order):
         return effect
@@ -96,7 +96,8 @@ def layer_effects(runs: Runs, change: Change, where: Places, budget_mb: float) -
         for part, unit in _chunks(runs, change, group, seq - start, budget_mb):
             output = change.run(where.masks[part], unit, start)
             effect[unit.start : unit.stop, part] = runs.effect(output).transpose(0, 1)
-    return effect
+    # Rounding of batched products must not show where the effect is proven to be zero.
+    return torch.where(reaches, effect, 0.0)
 
 
 def _chunks(runs: Runs, change: Change, group: Tensor, tail: int, budget_mb: float) -> Iterator[tuple[Tensor, range]]:

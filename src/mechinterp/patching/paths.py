@@ -54,8 +54,9 @@ def path_patch(
 ) -> xr.Dataset:
     """Effect of the direct paths from some senders to some receivers.
 
-    First run: senders take the other value, all other heads keep the base run's output, and the receivers' inputs are
-    recorded. Second run: the receivers take those inputs, and everything after them is computed anew.
+    First run: senders take the other value, all other heads keep the base run's output, and how that moves the
+    receivers' inputs is recorded. Second run: the receivers' inputs move by it, and everything after them is computed
+    anew. (With one receiver, or receivers that do not see each other, this is to put the recorded inputs in.)
 
     Args:
         model: A `Transformer`.
@@ -229,7 +230,7 @@ def _replace(base: Tensor, changed: Tensor, heads: Sequence[int | None]) -> Call
 
     def edit(value: Tensor) -> Tensor:
         if heads[0] is None:
-            return changed
+            return value + changed - base
         moved = value.clone()
         for head in heads:
             moved[:, :, head] = value[:, :, head] + (changed - base)[:, :, head]
