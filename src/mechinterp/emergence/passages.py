@@ -42,8 +42,6 @@ def first_passage(
 
     Raises:
         ConfigError: If the range is empty or a threshold or `hold` is out of range.
-
-    Source: METRICS, "Emergence".
     """
     if not np.isfinite([chance, best]).all() or chance == best:
         raise ConfigError(f"the range from chance={chance} to best={best} is empty: give two different finite values")
