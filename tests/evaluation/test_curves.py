@@ -70,3 +70,12 @@ def test_no_gap_no_curve(made, effects):
 def test_every_edge_needs_a_score(made, effects):
     with pytest.raises(ConfigError, match="1 of"):
         curve(effects.isel(edge=slice(1, None)), made.model, made.pair(8))
+
+
+def test_cpr_ranks_by_sign_and_cmd_by_size(made, effects):
+    """With every sign turned, the signed ranking has the true edges last and the absolute one has them first still."""
+    pair = made.pair(16, seed=1)
+    right = cpr_cmd(effects, made.model, pair, ablation="zero")
+    turned = cpr_cmd(-effects["effect"], made.model, pair, ablation="zero")
+    assert float(turned["cmd"]) == pytest.approx(float(right["cmd"]))
+    assert float(turned["cpr"]) < 0.5 * float(right["cpr"])

@@ -180,3 +180,16 @@ def test_minimality_of_an_and_needs_no_subset():
     used = [name for name in result["edge"].values if "H2" not in name]
     np.testing.assert_allclose(result["minimality"].sel(edge=used), 1.05)
     assert set(result["minimality_removed"].values) == {"none"}
+
+
+@pytest.mark.parametrize("ablation", ["mean", "mean-pos"])
+def test_means_are_taken_over_all_examples(made, ablation):
+    """More examples than run in one block: a mean over a block would be another reference."""
+    pair = made.pair(48, seed=6)
+    rest = made.circuit - Circuit(list(made.circuit)[:1], "split")
+    ours = scorer(made.model, pair, "logit_diff", ablation)([made.circuit, rest])
+    np.testing.assert_allclose(
+        ours, score_circuits(made.model, pair, [made.circuit, rest], ablation=ablation), atol=1e-9
+    )
+    result = evaluate(made.circuit, made.model, pair, ablation=ablation, nulls=2, subsets=1)
+    assert float(result["faithfulness"]) == pytest.approx(1, abs=1e-6)
