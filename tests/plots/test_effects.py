@@ -4,6 +4,7 @@ import xarray as xr
 
 from mechinterp.core import ConfigError, recovery
 from mechinterp.plots import faithfulness_curve, findings_table, node_heatmap
+from mechinterp.plots.style import INK, PAPER
 
 ROLES = ["first_A", "first_B", "second_A"]
 
@@ -37,6 +38,13 @@ def test_heatmap_shows_recovery_by_node_and_role():
     assert figure.data[0].y[0] == "L0.H0" and "share of the gap" in figure.data[0].hovertemplate
 
 
+def test_values_are_written_legibly():
+    words = node_heatmap(patched(4.0)).data[1]
+    look = dict(zip(words.text, words.textfont.color, strict=True))
+    assert look == {"0.50": PAPER, "-0.12": INK, "0.00": INK}
+    assert dict(zip(zip(words.x, words.y, strict=True), words.text, strict=True))["first<br>B", "L0.H1"] == "0.50"
+
+
 def test_scale_is_centred_at_zero_and_white_there():
     heat = node_heatmap(patched(4.0)).data[0]
     assert heat.zmin == -heat.zmax == -0.5
@@ -51,7 +59,8 @@ def test_without_a_gap_the_plain_effect_is_drawn():
 def test_residual_stream_by_position_has_no_words_in_a_large_grid():
     data = xr.DataArray(np.ones((4, 64)), dims=["layer", "pos"], coords={"layer": range(4), "pos": range(64)})
     heat = node_heatmap(data, unit="nats").data[0]
-    assert heat.texttemplate is None and list(heat.y) == ["L0", "L1", "L2", "L3"]
+    assert list(heat.y) == ["L0", "L1", "L2", "L3"] and heat.showscale
+    assert len(node_heatmap(data, unit="nats").data) == 1
 
 
 def test_foreign_dimensions_are_refused():

@@ -8,7 +8,7 @@ import xarray as xr
 
 from mechinterp.core.errors import ConfigError
 from mechinterp.core.results import recovery
-from mechinterp.plots.style import DIVERGING, FAINT, HELPS, INK, LABEL_SIZE, MUTED, NULL, base, rgba
+from mechinterp.plots.style import DIVERGING, FAINT, HELPS, INK, LABEL_SIZE, MUTED, NULL, PAPER, base, rgba
 
 _MOST_WORDS = 200
 
@@ -49,8 +49,6 @@ def node_heatmap(nodes: xr.Dataset | xr.DataArray, unit: str | None = None) -> g
         zmax=limit or 1.0,
         xgap=2,
         ygap=2,
-        texttemplate="%{z:.2f}" if shown else None,
-        textfont={"size": LABEL_SIZE},
         hovertemplate=f"<b>%{{y}}</b> at %{{x}}<br>%{{z:.3f}} {unit}<extra></extra>",
         # Where every cell has its value written in, a colour bar would only take room.
         showscale=not shown,
@@ -58,6 +56,7 @@ def node_heatmap(nodes: xr.Dataset | xr.DataArray, unit: str | None = None) -> g
     )
     figure.update_xaxes(side="top", showline=False, ticks="", tickangle=0 if len(across) < 7 else -40)
     if shown:
+        _write_values(figure, z, across, names, limit)
         words = _words(f"each cell: {unit}", MUTED)
         figure.add_annotation(
             **words, x=0, xref="paper", xanchor="left", y=1, yref="paper", yanchor="bottom", yshift=42
@@ -66,6 +65,19 @@ def node_heatmap(nodes: xr.Dataset | xr.DataArray, unit: str | None = None) -> g
         figure.update_xaxes(side="bottom", title={"text": "position"}, nticks=12).update_layout(margin={"b": 48})
     # The residual stream flows upwards, here as in the circuit's graph: layer 0 at the bottom.
     return figure.update_yaxes(showline=False, ticks="", type="category")
+
+
+def _write_values(figure: go.Figure, z: np.ndarray, across: list[str], names: list[str], limit: float) -> None:
+    """Every cell's value, dark on light and light on dark; plotly's own choice is grey on grey in between."""
+    cells = [(x, y, z[i, j]) for i, y in enumerate(names) for j, x in enumerate(across)]
+    figure.add_scatter(
+        x=[x for x, *_ in cells],
+        y=[y for _, y, _ in cells],
+        text=[f"{value:.2f}".replace("-0.00", "0.00") if np.isfinite(value) else "" for *_, value in cells],
+        mode="text",
+        textfont={"size": LABEL_SIZE, "color": [PAPER if abs(value) > 0.72 * limit else INK for *_, value in cells]},
+        hoverinfo="skip",
+    )
 
 
 def _node_values(nodes: xr.Dataset | xr.DataArray, unit: str | None) -> tuple[xr.DataArray, str]:
@@ -125,15 +137,15 @@ def faithfulness_curve(
         line={"color": HELPS, "width": 2.4},
         hovertemplate="%{x} edges recover %{y:.1%}<extra>largest effects first</extra>",
     )
-    if isinstance(random, xr.Dataset):
-        _add_circuit(figure, random, x.max())
-        extent += [random["null_faithfulness"].values, np.array([float(random["faithfulness_low"])])]
     if fewest is not None:
         at, height = (float(values[list(curve["k"].values).index(fewest)]) for values in (x, y))
         figure.add_scatter(x=[at], y=[height], mode="markers", marker={"size": 9, "color": HELPS}, hoverinfo="skip")
         figure.add_vline(x=at, line={"color": MUTED, "width": 1.2, "dash": "dot"}, layer="below")
         words = _words(f"{height:.0%} with {at:.0f} edges", HELPS)
         figure.add_annotation(**words, x=at, y=1, yref="y domain", yanchor="bottom", **_beside(at, x.max(), 0))
+    if isinstance(random, xr.Dataset):
+        _add_circuit(figure, random, x.max())
+        extent += [random["null_faithfulness"].values, np.array([float(random["faithfulness_low"])])]
     values = np.concatenate([part.ravel().astype(float) for part in extent])
     low, high = min(0.0, float(np.nanmin(values, initial=0.0))), max(1.0, float(np.nanmax(values, initial=1.0)))
     figure.update_xaxes(title={"text": "edges in the circuit"}, range=[-0.01 * x.max(), x.max() * 1.01])

@@ -54,6 +54,9 @@ def loss(run: Any, study: Any) -> Section:
         return Section("loss", title, notes=["This Run logged no loss."])
     late = [f"{name}: {onset.reason}" for name, onset in study.onsets.items() if not onset.found]
     notes = [f"No transition is claimed for {'; '.join(late)}."] if late else []
+    training = run.config.training
+    if training is not None and training.loss_on == "scored" and "loss" in metrics and len(metrics.data_vars) > 2:
+        notes.append("Training counted scored positions only: nothing held the loss down elsewhere.")
     figure = Figure(
         "loss-plot",
         plots.loss_curve(metrics, study.onsets, study.predictors),
@@ -162,8 +165,8 @@ def probes(study: Any) -> Section:
         plots.probe_bars(study.probes),
         "Above: how well a linear probe names a hidden variable on sequences it has not seen; marks show the same "
         "probe on an untrained model, after training on shuffled labels, and a guess that never changes. Below: how "
-        "much worse the model does once that variable is erased. A long bar above with a short one below is a variable "
-        "that is there but not used.",
+        "much worse the model does once that variable is erased, in grey when as many random directions are. A long "
+        "bar above whose blue bar below is no longer than the grey one is a variable that is there but not used.",
         f"Probe scores with their nulls, and the cost of erasing, for {', '.join(map(_words, study.probes))}.",
     )
     return Section("probes", title, "Decodable is not the same as used: both are shown.", [figure])
