@@ -1,6 +1,16 @@
 """Measures: named, parametrised functions (model, task, seed) -> labelled numbers, yours among them."""
 
-from mechinterp.measures import behaviour, causal, structure
+from mechinterp.measures import behaviour, causal, circuits, structure
 from mechinterp.measures.registry import Measure, as_measure, measure, names, register_measure
 
-__all__ = ["Measure", "as_measure", "behaviour", "causal", "measure", "names", "register_measure", "structure"]
+__all__ = [
+    "Measure",
+    "as_measure",
+    "behaviour",
+    "causal",
+    "circuits",
+    "measure",
+    "names",
+    "register_measure",
+    "structure",
+]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mechinterp.core import Batch, UnsupportedError, labelled
 from mechinterp.interventions import quiet, score_runs
+from mechinterp.measures.pairs import draw_pair
 from mechinterp.measures.registry import register_measure
 from mechinterp.tasks import Task
 
@@ -93,7 +94,7 @@ def pair_scores(
     Returns:
         Dimensions run (`clean`, `corrupted`), example.
     """
-    runs = score_runs(model, task.pair(examples, seed, corruption), metric)
+    runs = score_runs(model, draw_pair(task, examples, seed, corruption), metric)
     return labelled(torch.stack(runs), ["run", "example"], {"run": ["clean", "corrupted"]}, metric=metric)
 
 

@@ -10,6 +10,7 @@ import xarray as xr
 
 from mechinterp.core import Circuit, ConfigError, UnsupportedError, labelled, t_interval
 from mechinterp.interventions import score_circuits
+from mechinterp.measures.pairs import draw_pair
 from mechinterp.measures.registry import register_measure
 from mechinterp.patching import patch_edges, patch_nodes
 from mechinterp.tasks import Task
@@ -29,7 +30,7 @@ def node_effects(
     corruption: str | None = None,
 ) -> xr.DataArray:
     """Exact effect of every node of one kind, in the metric's unit; arguments and dimensions as in `patch_nodes`."""
-    pair = task.pair(examples, seed, corruption)
+    pair = draw_pair(task, examples, seed, corruption)
     found = patch_nodes(model, pair, site, at, metric, direction, ablation)  # type: ignore[arg-type]
     return found["effect"].assign_attrs(found.attrs)
 
@@ -47,7 +48,7 @@ def edge_effects(
     corruption: str | None = None,
 ) -> xr.DataArray:
     """Exact effect of every edge, in the metric's unit: dimensions edge, example; arguments as in `patch_edges`."""
-    pair = task.pair(examples, seed, corruption)
+    pair = draw_pair(task, examples, seed, corruption)
     found = patch_edges(model, pair, direction, ablation, metric, inputs)  # type: ignore[arg-type]
     return found["effect"].assign_attrs(found.attrs)
 
@@ -75,7 +76,7 @@ def circuit_faithfulness(
         metric: The metric.
         ablation: What absent edges carry.
         examples: How many pairs.
-        corruption: Which corruption.
+        corruption: One of the task's, or `all` of them mixed.
 
     Returns:
         Dimensions quantity, example. `full`, `circuit`, `empty`: the metric of the whole model, the circuit and the
@@ -83,7 +84,7 @@ def circuit_faithfulness(
         the faithfulness (a ratio of means); NaN where the gap's interval contains zero. `complement`: the metric
         of the model without the circuit.
     """
-    pair = task.pair(examples, seed, corruption)
+    pair = draw_pair(task, examples, seed, corruption)
     if not hasattr(getattr(model, "config", None), "graph"):
         raise UnsupportedError(f"a {type(model).__name__} has no graph of edges to run circuits in")
     if inputs not in ("merged", "split"):

@@ -76,7 +76,7 @@ def measure(name: str, **params: Any) -> Measure:
     >>> measure("head_scores", examples=32).key
     'head_scores-...'
     """
-    function = _function(name)
+    function = function_of(name)
     allowed = _parameters(function)
     for given in params:
         if given not in allowed:
@@ -124,7 +124,7 @@ class Measure:
             ConfigError: If the function does not return labelled numbers.
         """
         try:
-            found = _function(self.name)(model, task, derive_seed(seed, "measure", self.name), **self.params)
+            found = function_of(self.name)(model, task, derive_seed(seed, "measure", self.name), **self.params)
         except UnsupportedError as error:
             raise UnsupportedError(f"measure '{self.name}' cannot be taken here: {error}") from error
         if not isinstance(found, xr.DataArray):
@@ -136,7 +136,7 @@ class Measure:
     @property
     def key(self) -> str:
         """Name, and unless all parameters are the defaults a hash of them: a folder's name."""
-        function = _function(self.name)
+        function = function_of(self.name)
         defaults = {item.name: item.default for item in _parameters(function).values()}
         plain = {key: value for key, value in self.params.items() if value != defaults[key]}
         return f"{self.name}-{_digest(self.params)}" if plain else self.name
@@ -144,7 +144,7 @@ class Measure:
     @property
     def code(self) -> str:
         """Hash of the function's own text (not of what it calls): an edited measure is another one."""
-        function = inspect.unwrap(_function(self.name))
+        function = inspect.unwrap(function_of(self.name))
         try:
             text = inspect.getsource(function)
         except (OSError, TypeError):  # typed into a plain interpreter
@@ -161,7 +161,12 @@ class Measure:
         return f"{self.name}({', '.join(f'{key}={value!r}' for key, value in self.params.items())})"
 
 
-def _function(name: str) -> Function:
+def function_of(name: str) -> Function:
+    """The function behind a name.
+
+    Raises:
+        ConfigError: If no measure has this name.
+    """
     if name not in _REGISTRY:
         raise ConfigError(f"no measure '{name}'.{suggest(name, _REGISTRY)}")
     return _REGISTRY[name]

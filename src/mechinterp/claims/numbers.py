@@ -1,0 +1,149 @@
+"""From a quantity and a model to a number."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mechinterp.claims.schema import ROLES, Claim, Quantity, Select
+from mechinterp.claims.subjects import Subject
+from mechinterp.claims.verdict import Number
+from mechinterp.core import ConfigError, UnsupportedError, derive_seed, suggest, t_interval
+from mechinterp.emergence import first_passage
+from mechinterp.measures import measure
+from mechinterp.models import Transformer
+
+
+def claim_number(claim: Claim, subjects: dict[str, Subject]) -> Number:
+    """What a claim compares, for one seed.
+
+    Args:
+        claim: The claim.
+        subjects: Model name -> model of that seed.
+    """
+    quantity, other = claim.quantity, claim.other
+    if quantity.passage is not None and other is not None:
+        first = passages(quantity, subjects[quantity.model])
+        second = passages(other, subjects[other.model])
+        with np.errstate(invalid="ignore"):
+            leads = second - first
+        return Number.exact(float(leads.min()))  # neither passes: inf - inf is NaN, and so is the minimum
+    found = number(quantity, subjects[quantity.model])
+    return found if other is None else found.minus(number(other, subjects[other.model]))
+
+
+def number(quantity: Quantity, subject: Subject) -> Number:
+    """A quantity of one model, with its interval over examples."""
+    model = subject.final if quantity.step == "final" else subject.untrained
+    return pick(_measured(quantity, subject, model, model), quantity.select, subject, model)
+
+
+def passages(quantity: Quantity, subject: Subject) -> np.ndarray:
+    """The checkpoint at which a quantity first passes each threshold, infinity if it never does: `[threshold]`.
+
+    The head that plays a role is the one that plays it at the end of training.
+
+    Raises:
+        UnsupportedError: If the model has no history.
+    """
+    how = quantity.passage
+    assert how is not None
+    if subject.run is None:
+        raise UnsupportedError("this claim is about when something appeared: it needs a Run with checkpoints")
+    values = []
+    for step in subject.run.steps:
+        model = subject.run.model(step)
+        assert isinstance(model, Transformer)
+        table = _measured(quantity, subject, model, subject.final)
+        values.append(pick(table, quantity.select, subject, subject.final).value)
+    series = xr.DataArray(values, dims="step", coords={"step": list(subject.run.steps)})
+    found = first_passage(series, how.chance, how.best, how.thresholds, how.hold)
+    return found["step"].fillna(np.inf).values
+
+
+def _measured(quantity: Quantity, subject: Subject, model: Transformer, cast: Transformer) -> xr.DataArray:
+    """The measure's table for a model; heads are named after the roles they play in `cast`."""
+    params = _with_roles(quantity.params, subject, cast)
+    wanted = measure(quantity.measure, **params)
+    key = (wanted, id(model), json.dumps(quantity.task, sort_keys=True))
+    if key not in subject.tables:
+        task = subject.changed_task(quantity.task)
+        # The model is kept beside its table: were it gone, another one could have its id.
+        subject.tables[key] = (model, wanted(model, task, derive_seed(subject.seed, "claims", "examples")))
+    return subject.tables[key][1]
+
+
+def pick(table: xr.DataArray, select: Select, subject: Subject, model: Transformer) -> Number:
+    """One number out of a labelled table.
+
+    Args:
+        table: What a measure returned.
+        select: Where to look.
+        subject: Whose roles count.
+        model: The model in which the heads play their roles.
+
+    Raises:
+        ConfigError: If the selection does not lead to one number.
+    """
+    where = _with_roles(select.where, subject, model)
+    if select.role is not None:
+        where["layer"], where["head"] = subject.role(model, select.role)
+    for name, label in where.items():
+        if name not in table.dims:
+            raise ConfigError(
+                f"select.where: the measure has no dimension '{name}'.{suggest(name, map(str, table.dims))}"
+            )
+        known = table[name].values.tolist()
+        missing = [part for part in (label if isinstance(label, list) else [label]) if part not in known]
+        if missing:
+            raise ConfigError(f"select.where: no {name} '{missing[0]}'.{suggest(str(missing[0]), map(str, known))}")
+        table = table.sel({name: label})
+    rest = [str(name) for name in table.dims if name != "example"]
+    if rest and select.reduce == "only":
+        raise ConfigError(f"select leaves dimensions {rest}: say more in where, or how to reduce them")
+    if "example" not in table.dims:
+        return Number.exact(_reduced(np.atleast_1d(table.values).ravel(), select)[0])
+    rows = table.transpose(*rest, "example").values.reshape(-1, table.sizes["example"]).astype(float)
+    if select.reduce == "mean":
+        rows = np.nanmean(rows, 0, keepdims=True)
+    means = np.nanmean(rows, 1)
+    value, index = _reduced(means, select)
+    if index is None:
+        return Number.exact(value)
+    low, high = t_interval(rows[index])
+    return Number(value, low, high)
+
+
+def _reduced(values: np.ndarray, select: Select) -> tuple[float, int | None]:
+    """The number, and the entry it stands for, if it is one entry's."""
+    if select.reduce == "count":
+        assert select.above is not None
+        return float((values >= select.above).sum()), None
+    if select.reduce == "mean":
+        return float(values.mean()), 0
+    if np.isnan(values).any():
+        return float("nan"), 0
+    index = int(values.argmin() if select.reduce == "min" else values.argmax())
+    return float(values[index]), index
+
+
+def _with_roles(part: Any, subject: Subject, model: Transformer) -> Any:
+    """A copy in which `{role}` has become the head that plays it."""
+    if isinstance(part, dict):
+        return {name: _with_roles(value, subject, model) for name, value in part.items()}
+    if isinstance(part, list | tuple):
+        return [_with_roles(value, subject, model) for value in part]
+    if not isinstance(part, str):
+        return part
+
+    def head(match: re.Match[str]) -> str:
+        if match[1] not in ROLES:
+            raise ConfigError(f"no role '{match[1]}'.{suggest(match[1], ROLES)}")
+        layer, number = subject.role(model, match[1])
+        return f"L{layer}.H{number}"
+
+    return re.sub(r"\{(\w+)\}", head, part)

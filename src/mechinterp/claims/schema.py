@@ -1,0 +1,224 @@
+"""What a claim is: data, checked when it is read."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from mechinterp.core import Circuit, ConfigError, Settings, explain
+
+Verdict = Literal["reproduced", "weaker", "not reproduced", "not testable at this scale"]
+VERDICTS: tuple[Verdict, ...] = ("reproduced", "weaker", "not reproduced", "not testable at this scale")
+Mode = Literal["shipped", "retrained"]
+ROLES = {"previous_token": "previous_token", "induction": "induction", "duplicate_token": "duplicate_token"}
+"""Role of a head -> the attention score that the head is best at."""
+
+
+class Select(Settings):
+    """How one number is taken from a measure's labelled result.
+
+    Args:
+        where: Dimension -> coordinate (or list of them). In an edge, `{previous_token}` and `{induction}` stand for
+            the heads that play these roles.
+        role: Take the layer and head of the head that plays a role: best by its attention score **on other
+            examples** than those measured.
+        reduce: What to do with dimensions that are left, apart from `example`, which is always averaged first.
+        above: For `count`: how many entries are at least this.
+    """
+
+    where: dict[str, Any] = Field(default_factory=dict)
+    role: Literal["previous_token", "induction", "duplicate_token"] | None = None
+    reduce: Literal["only", "mean", "min", "max", "count"] = "only"
+    above: float | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Select:
+        if (self.reduce == "count") != (self.above is not None):
+            raise ValueError("reduce='count' and above belong together")
+        return self
+
+
+class Passage(Settings):
+    """When a series over checkpoints first passes thresholds, instead of its value at the end.
+
+    Args:
+        chance: What the measure is without the thing measured.
+        best: What it is at its best.
+        thresholds: Shares of the range from `chance` to `best`; an ordering has to hold at all of them.
+        hold: Consecutive checkpoints that must be past a threshold.
+    """
+
+    chance: float
+    best: float
+    thresholds: tuple[float, ...] = Field((0.1, 0.25, 0.5), min_length=1)
+    hold: int = Field(2, ge=1)
+
+
+class Quantity(Settings):
+    """A number that a model has.
+
+    Args:
+        model: Which of the circuit's models.
+        step: `final`, or `untrained`: the same model before its first update.
+        task: Settings of the task that differ from those it was trained with.
+        measure: Name of a measure.
+        params: The measure's parameters; `{circuit}` stands for the edges of the shipped circuit, `{previous_token}`
+            and `{induction}` in an edge for the heads that play these roles.
+        select: How one number is taken from what it returns.
+        passage: Ask when the number first passes thresholds.
+    """
+
+    model: str
+    step: Literal["final", "untrained"] = "final"
+    task: dict[str, Any] = Field(default_factory=dict)
+    measure: str
+    params: dict[str, Any] = Field(default_factory=dict)
+    select: Select = Field(default_factory=Select)
+    passage: Passage | None = None
+
+
+class Known(Settings):
+    """A verdict that falls short and is documented: it does not count as a failure.
+
+    Args:
+        verdict: What comes out.
+        why: In one sentence; the README says more.
+    """
+
+    verdict: Verdict
+    why: str
+
+
+class Claim(Quantity):
+    """A statement in numbers, with its source, and what counts as reproducing it.
+
+    Args:
+        id: Short name, unique in its circuit.
+        sentence: What is claimed, in words.
+        source: Paper and section, figure or table; or `own`.
+        published: The value in the source, where it gives one.
+        against: A second quantity, as changes to this one. What is compared is then this one minus that one; with
+            `passage`, by how many steps that one comes later, at the least favourable threshold.
+        compare: `>=`, `<=`, `between` low and high, `equals` value within `within`, or `after`: strictly more than.
+        value: Bound or wanted value.
+        high: Upper bound of `between`.
+        within: Largest distance from `value` for `equals`.
+        weaker: Bound that still shows the effect, if weakly (for `>=`, `<=`, `after`).
+        on: Which models it can be checked on.
+        known: A documented verdict that falls short.
+        not_testable: Why the claim cannot be checked at this scale; it is listed with that verdict.
+    """
+
+    id: str = Field(pattern=r"^[a-z0-9-]+$")
+    sentence: str
+    source: str
+    published: float | None = None
+    against: dict[str, Any] | None = None
+    compare: Literal[">=", "<=", "between", "equals", "after"]
+    value: float
+    high: float | None = None
+    within: float | None = None
+    weaker: float | None = None
+    on: tuple[Mode, ...] = ("shipped", "retrained")
+    known: Known | None = None
+    not_testable: str | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Claim:
+        if (self.compare == "between") != (self.high is not None):
+            raise ValueError("compare='between' and high belong together")
+        if (self.compare == "equals") != (self.within is not None):
+            raise ValueError("compare='equals' and within belong together")
+        if self.weaker is not None and self.compare in ("between", "equals"):
+            raise ValueError(f"compare='{self.compare}' has no weaker bound")
+        if (
+            self.weaker is not None
+            and (self.weaker > self.value) != (self.compare == "<=")
+            and self.weaker != self.value
+        ):
+            raise ValueError(f"weaker={self.weaker} is stricter than {self.compare} {self.value}")
+        if self.passage is not None and self.against is None:
+            raise ValueError("passage compares two quantities: give against")
+        self.other  # noqa: B018  (an `against` that makes no sense is an error now, not when it is measured)
+        return self
+
+    def change(self, **settings: Any) -> Claim:
+        """A copy with some settings changed."""
+        return Claim(**{**{name: getattr(self, name) for name in self.model_fields_set}, **settings})
+
+    @property
+    def quantity(self) -> Quantity:
+        """What is measured."""
+        return Quantity(**{name: getattr(self, name) for name in Quantity.model_fields})
+
+    @property
+    def other(self) -> Quantity | None:
+        """What it is compared with: this claim's quantity with the changes of `against`."""
+        if self.against is None:
+            return None
+        return Quantity(**{**self.quantity.model_dump(), **self.against})
+
+    @property
+    def tolerance(self) -> str:
+        """What counts as reproduced, in one line."""
+        if self.compare == "between":
+            return f"{self.value:g} to {self.high:g}"
+        if self.compare == "equals":
+            return f"{self.value:g} ± {self.within:g}"
+        sign = ">" if self.compare == "after" else self.compare
+        weak = ">=" if self.compare == "after" else self.compare
+        return f"{sign} {self.value:g}" + ("" if self.weaker is None else f" (weaker: {weak} {self.weaker:g})")
+
+
+class ClaimsFile(Settings):
+    """A whole `claims.toml`.
+
+    Args:
+        about: The circuit in one sentence.
+        main: The model that the circuit lies in.
+        models: The shipped models, by name: what each is.
+        circuit: The main model's circuit, as `Circuit.to_dict` writes it.
+        claims: In the order in which they are told.
+    """
+
+    about: str
+    main: str
+    models: dict[str, str]
+    circuit: dict[str, Any]
+    claims: tuple[Claim, ...]
+
+    @model_validator(mode="after")
+    def _fits(self) -> ClaimsFile:
+        names = [claim.id for claim in self.claims]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two claims are called '{twice[0]}'")
+        asked = {claim.model for claim in self.claims} | {self.main}
+        asked |= {claim.other.model for claim in self.claims if claim.other is not None}
+        if asked - set(self.models):
+            raise ValueError(f"no model '{min(asked - set(self.models))}' in [models]")
+        Circuit.from_dict(self.circuit)
+        return self
+
+
+def read_claims(path: Path) -> ClaimsFile:
+    """Read and check a `claims.toml`.
+
+    Raises:
+        ConfigError: If it cannot be read, is no TOML, or has a setting that does not exist or has no meaning.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is no TOML: {error}") from error
+    try:
+        return ClaimsFile.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, ClaimsFile.model_fields)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None

@@ -1,0 +1,180 @@
+"""Circuits that ship: folders of data, opened from the installed package, from the repository, or from anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mechinterp.claims.schema import Claim, read_claims
+from mechinterp.claims.subjects import Subject
+from mechinterp.core import Circuit, ConfigError, MechinterpError, RunError, explain, suggest
+from mechinterp.models import Transformer
+from mechinterp.tasks import Task, from_dict
+from mechinterp.training import Run
+from mechinterp.training.record import RunRecord
+from mechinterp.training.tensors import read_tensors, write_tensors
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedCircuit:
+    """A shipped circuit, opened.
+
+    Args:
+        name: The folder's name.
+        path: The folder.
+        about: The circuit in one sentence.
+        main: Which of the models the circuit lies in.
+        circuit: Its edges.
+        claims: What is claimed.
+        models: Model name -> the shipped model and its shipped history.
+        records: Model name -> settings of its training.
+        readme: The evidence in words.
+    """
+
+    name: str
+    path: Path
+    about: str
+    main: str
+    circuit: Circuit
+    claims: tuple[Claim, ...]
+    models: Mapping[str, Subject]
+    records: Mapping[str, RunRecord]
+    readme: str
+
+    @property
+    def model(self) -> Transformer:
+        """The trained model that the circuit lies in."""
+        return self.models[self.main].final
+
+    @property
+    def task(self) -> Task:
+        """What that model was trained on."""
+        return self.models[self.main].task
+
+
+def load_circuit(name: str | Path) -> LoadedCircuit:
+    """Open a circuit that ships with the package, or a folder of your own that is laid out like one.
+
+    Args:
+        name: One of `circuit_names()`, or the path of a folder.
+
+    Raises:
+        ConfigError: If there is no such circuit, or its claims are not what they should be.
+        RunError: If its weights are missing, damaged or do not fit.
+
+    >>> found = load_circuit("induction")
+    >>> found.task.name, found.model.config.n_layers
+    ('induction', 2)
+    """
+    path = Path(name)
+    if not (path / "claims.toml").is_file():
+        if str(name) not in circuit_names():
+            raise ConfigError(f"no circuit '{name}'.{suggest(str(name), circuit_names())}")
+        path = circuits_folder() / str(name)
+    file = read_claims(path / "claims.toml")
+    edges = [str(edge) for edge in Circuit.from_dict(file.circuit)]
+    claims = tuple(claim.change(params=_with_circuit(claim.params, edges)) for claim in file.claims)
+    records = {model: _record(path / "weights" / f"{model}.json") for model in file.models}
+    models = {model: _subject(path / "weights", model, record) for model, record in records.items()}
+    readme = path / "README.md"
+    return LoadedCircuit(
+        name=path.resolve().name,
+        path=path,
+        about=file.about,
+        main=file.main,
+        circuit=Circuit.from_dict(file.circuit),
+        claims=claims,
+        models=models,
+        records=records,
+        readme=readme.read_text(encoding="utf-8") if readme.is_file() else "",
+    )
+
+
+def circuit_names() -> list[str]:
+    """Names of the circuits that ship with the package."""
+    return sorted(path.parent.name for path in circuits_folder().glob("*/claims.toml"))
+
+
+def circuits_folder() -> Path:
+    """Where they are: in the installed package, or beside `src` in the repository."""
+    package = Path(__file__).parents[1]
+    inside = package / "circuits"
+    return inside if inside.is_dir() else package.parents[1] / "circuits"
+
+
+def ship(run: Run, folder: str | Path, model: str, steps: tuple[int, ...] = ()) -> list[Path]:
+    """Write a Run's model into a circuit's folder, as `load_circuit` reads it.
+
+    Args:
+        run: A Run of ours.
+        folder: The circuit's folder.
+        model: What the model is called there.
+        steps: Earlier checkpoints to ship beside the last one.
+
+    Returns:
+        The files written.
+
+    Raises:
+        RunError: If the Run lacks a step, or its model is not ours.
+    """
+    if run.config.model is None:
+        raise RunError(f"{run.path} holds a model that is not ours: only a Transformer can be shipped")
+    where = Path(folder) / "weights"
+    where.mkdir(parents=True, exist_ok=True)
+    settings = where / f"{model}.json"
+    settings.write_text(json.dumps(run.config.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+    written = [settings]
+    for step in sorted({*steps, run.steps[-1]}):
+        written.append(where / f"{model}-{step:06d}.safetensors")
+        write_tensors(written[-1], run.weights(step), {"kind": "checkpoint", "step": step})
+    return written
+
+
+def _with_circuit(params: Mapping[str, Any], edges: list[str]) -> dict[str, Any]:
+    """Parameters in which `{circuit}` has become the list of the shipped circuit's edges."""
+    return {name: edges if value == "{circuit}" else value for name, value in params.items()}
+
+
+def _record(path: Path) -> RunRecord:
+    try:
+        return RunRecord.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    except ValidationError as error:
+        raise RunError(f"{path}: {explain(error, RunRecord.model_fields)}") from None
+    except (MechinterpError, ValueError) as error:
+        raise RunError(f"{path} does not describe a model: {error}") from error
+
+
+def _subject(weights: Path, name: str, record: RunRecord) -> Subject:
+    files = {int(path.stem.rpartition("-")[2]): path for path in weights.glob(f"{name}-[0-9]*.safetensors")}
+    if not files or record.model is None or record.task is None or record.seed is None:
+        raise RunError(f"{weights} has no weights of '{name}', or {name}.json lacks task, model or seed")
+    config, task = record.model, from_dict(record.task)
+
+    def load(path: Path) -> Transformer:
+        model = Transformer(config)
+        try:
+            model.load_state_dict(read_tensors(path)[0])
+        except RuntimeError as error:
+            raise RunError(f"{path} does not fit {name}.json: {error}") from error
+        return model
+
+    run = Run.from_checkpoints(files, load, task)
+    return Subject(task, record.seed, config, load(files[max(files)]), run)
+
+
+def as_subject(given: Any, like: Subject) -> Subject:
+    """A model to check in the place of a shipped one: a Subject, a Run, or a bare Transformer."""
+    if isinstance(given, Subject):
+        return given
+    if isinstance(given, Run):
+        return Subject.of(given)
+    if isinstance(given, Transformer):
+        return Subject(like.task, like.seed, given.config, given)
+    raise ConfigError(f"in the place of a shipped model put a Run or a Transformer, not a {type(given).__name__}")

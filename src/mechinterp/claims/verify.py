@@ -1,0 +1,175 @@
+"""`verify`: check every claim of a circuit, on the shipped weights or on models trained anew."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mechinterp.claims.numbers import claim_number
+from mechinterp.claims.schema import VERDICTS, Claim, Known, Verdict
+from mechinterp.claims.shipped import LoadedCircuit, as_subject, circuit_names, load_circuit
+from mechinterp.claims.subjects import Subject
+from mechinterp.claims.verdict import Number, decide
+from mechinterp.core import ConfigError, UnsupportedError
+from mechinterp.models import ModelConfig, Transformer
+from mechinterp.tasks import from_dict
+from mechinterp.training import Job, Run, TrainConfig, train_jobs
+
+FRESH = 1000
+"""First seed of models that are trained to confirm: none of those on which settings and tolerances were chosen."""
+UNTRAINED = 5
+"""Untrained models that stand beside one shipped model."""
+Show = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """What came of one claim.
+
+    Args:
+        circuit: The circuit's name.
+        claim: The claim's id.
+        source: Paper and place.
+        published: Its value there; None where the source gives none.
+        measured: The mean over seeds; None if it was not measured, NaN if a model has no such number.
+        low: Lower end of the 95% interval: over seeds, or over examples where there is one model.
+        high: Upper end.
+        tolerance: What counts as reproduced.
+        seeds: Of the models that were measured.
+        verdict: `reproduced`, `weaker`, `not reproduced`, `not testable at this scale`.
+        sentence: The claim in words.
+        known: A documented verdict that falls short.
+    """
+
+    circuit: str
+    claim: str
+    source: str
+    published: float | None
+    measured: float | None
+    low: float | None
+    high: float | None
+    tolerance: str
+    seeds: tuple[int, ...]
+    verdict: Verdict
+    sentence: str = field(default="", repr=False)
+    known: Known | None = field(default=None, repr=False)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the verdict is worse than expected: `reproduced`, unless another one is documented."""
+        allowed = VERDICTS.index(self.known.verdict) if self.known else 0
+        return self.verdict != VERDICTS[-1] and VERDICTS.index(self.verdict) > allowed
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that `mechinterp verify --json` prints."""
+        return {name: value for name, value in asdict(self).items() if name not in ("sentence", "known")}
+
+
+def verify(
+    name: str | Path | None = None,
+    retrain: bool = False,
+    seeds: int | Sequence[int] = 3,
+    out: str | Path | None = None,
+    workers: int | None = None,
+    models: Mapping[str, Transformer | Run | Subject] | None = None,
+    progress: Show | None = None,
+) -> list[ClaimResult]:
+    """Check the claims of one circuit, or of all that ship.
+
+    Args:
+        name: A circuit's name or folder; None for all.
+        retrain: Train the models from scratch instead of taking the shipped weights.
+        seeds: With `retrain`: how many models (seeds 1000, 1001, ... which nothing was tuned on), or their seeds.
+        out: With `retrain`: where their Runs are kept, and taken up again; by default nowhere.
+        workers: With `retrain`: processes; None for one per core.
+        models: Put another model in the place of a shipped one, by its name; the claims should then fail.
+        progress: Called with (what, done, of how many).
+
+    Returns:
+        One result per claim, in the order of the files.
+
+    Raises:
+        ConfigError: If there is no such circuit, or arguments exclude each other.
+        RunError: If weights are damaged, or a training failed.
+    """
+    if retrain and models:
+        raise ConfigError("retrain=True trains its own models: give models, or retrain")
+    show = progress or (lambda *_: None)
+    results = []
+    for one in [name] if name is not None else circuit_names():
+        circuit = load_circuit(one)
+        with ExitStack() as stack:
+            if retrain:
+                folder = Path(out) / circuit.name if out else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                numbers = range(FRESH, FRESH + seeds) if isinstance(seeds, int) else seeds
+                subjects = _retrained(circuit, list(numbers), folder, workers, show)
+            else:
+                subjects = [_shipped(circuit, models or {})]
+            results += _check(circuit, "retrained" if retrain else "shipped", subjects, show)
+    return results
+
+
+def _check(circuit: LoadedCircuit, mode: str, subjects: list[dict[str, Subject]], show: Show) -> list[ClaimResult]:
+    claims = [claim for claim in circuit.claims if mode in claim.on or claim.not_testable]
+    results = []
+    for done, claim in enumerate(claims):
+        show(f"claims of {circuit.name}", done, len(claims))
+        results.append(_result(circuit, claim, subjects))
+    show(f"claims of {circuit.name}", len(claims), len(claims))
+    return results
+
+
+def _result(circuit: LoadedCircuit, claim: Claim, subjects: list[dict[str, Subject]]) -> ClaimResult:
+    if claim.step == "untrained" and len(subjects) == 1:
+        subjects = [_reseeded(subjects[0], seed) for seed in range(UNTRAINED)]
+    seeds = tuple(group[claim.model].seed for group in subjects)
+    about: dict[str, Any] = {
+        name: getattr(claim, name) for name in ("source", "published", "tolerance", "sentence", "known")
+    }
+    about |= {"circuit": circuit.name, "claim": claim.id}
+    if claim.not_testable:
+        return ClaimResult(**about, measured=None, low=None, high=None, seeds=(), verdict="not testable at this scale")
+    verdict, found = decide(claim, [_number(claim, group) for group in subjects])
+    return ClaimResult(**about, measured=found.value, low=found.low, high=found.high, seeds=seeds, verdict=verdict)
+
+
+def _number(claim: Claim, group: dict[str, Subject]) -> Number:
+    """NaN where this model cannot have such a number: a one-layer model has no composition."""
+    try:
+        return claim_number(claim, group)
+    except UnsupportedError:
+        return Number.exact(float("nan"))
+
+
+def _reseeded(group: dict[str, Subject], seed: int) -> dict[str, Subject]:
+    return {name: Subject(one.task, seed, one.config, one.final) for name, one in group.items()}
+
+
+def _shipped(circuit: LoadedCircuit, models: Mapping[str, Any]) -> dict[str, Subject]:
+    unknown = sorted(set(models) - set(circuit.models))
+    if unknown:
+        raise ConfigError(f"circuit '{circuit.name}' has no model '{unknown[0]}'; it has {sorted(circuit.models)}")
+    return {name: as_subject(models.get(name, one), one) for name, one in circuit.models.items()}
+
+
+def _retrained(
+    circuit: LoadedCircuit, seeds: list[int], folder: Path, workers: int | None, show: Show
+) -> list[dict[str, Subject]]:
+    """Train each of the circuit's models once per seed, all in one pool, with the settings it was shipped with."""
+    if not seeds:
+        raise ConfigError("seeds: at least one is needed")
+    names = list(circuit.models)
+    jobs = [_job(circuit, name, seed, folder / f"{name}-{seed}") for seed in seeds for name in names]
+    runs = iter(train_jobs(jobs, workers, resume=True, progress=show))
+    return [{name: Subject.of(next(runs)) for name in names} for _ in seeds]
+
+
+def _job(circuit: LoadedCircuit, name: str, seed: int, folder: Path) -> Job:
+    record = circuit.records[name]
+    if record.task is None or not isinstance(record.model, ModelConfig) or not isinstance(record.training, TrainConfig):
+        raise ConfigError(f"{circuit.path}/weights/{name}.json lacks task, model or training: it cannot be retrained")
+    return Job(from_dict(record.task), record.model, record.training, seed, folder)

@@ -1,0 +1,154 @@
+"""Measures of circuits: what removing edges costs, and how good a circuit is that was found anew or is handed over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mechinterp.core import Circuit, ConfigError, Edge, Graph, Pair, UnsupportedError, derive_seed, labelled, t_interval
+from mechinterp.discovery import discover
+from mechinterp.evaluation import live_edges, random_circuits
+from mechinterp.evaluation.scoring import scorer
+from mechinterp.measures.registry import register_measure
+from mechinterp.models import Transformer
+from mechinterp.tasks import Task
+
+SCORES = ("faithfulness", "removal_cost", "null_p95", "size", "live_edges")
+
+
+@register_measure("removal")
+def removal(
+    model: Any,
+    task: Task,
+    seed: int,
+    edges: Sequence[str] = ("*->logits",),
+    each: bool = False,
+    corruption: str | None = None,
+    ablation: str = "resample",
+    metric: str = "logit_diff",
+    examples: int = 128,
+) -> xr.DataArray:
+    """Share of the gap between clean and corrupted run that is lost when edges are removed.
+
+    Args:
+        model: A Transformer.
+        task: Draws the pairs.
+        seed: Of the pairs.
+        edges: Edges to remove, or patterns of them: `L0.H*->L1.H*.k`.
+        each: Remove each edge alone; otherwise all together.
+        corruption: One of the task's.
+        ablation: What a removed edge carries.
+        metric: A name.
+        examples: Pairs.
+
+    Returns:
+        Dimensions `edge` (with `each`) and `example`: the mean over examples is the ratio of mean loss to mean gap,
+        and their spread is that ratio's (first order). NaN where the gap may be zero.
+
+    Raises:
+        ConfigError: If a pattern fits no edge.
+        UnsupportedError: If the model has no graph of edges.
+    """
+    graph = _graph(model)
+    removed = _matching(graph, edges)
+    pair = task.pair(examples, seed, corruption)
+    groups = [[edge] for edge in removed] if each else [removed]
+    whole, empty = Circuit(graph.edges), Circuit()
+    circuits = [whole, empty, *(whole - Circuit(group) for group in groups)]
+    full, none, *rest = _scores(model, pair, circuits, {"metric": metric, "ablation": ablation})
+    shares = np.stack([_share(full - part, full - none) for part in rest])
+    if not each:
+        return labelled(shares[0], ["example"])
+    return labelled(shares, ["edge", "example"], {"edge": [str(edge) for edge in removed]})
+
+
+@register_measure("circuit_quality")
+def circuit_quality(
+    model: Any,
+    task: Task,
+    seed: int,
+    edges: Sequence[str] | None = None,
+    share: float = 0.9,
+    corruption: str | None = None,
+    ablation: str = "resample",
+    metric: str = "logit_diff",
+    examples: int = 64,
+    nulls: int = 50,
+) -> xr.DataArray:
+    """How good a circuit is, on pairs that it was not found on.
+
+    Args:
+        model: A Transformer.
+        task: Draws the pairs: some to find the circuit on, others to judge it.
+        seed: Of the pairs and of random circuits.
+        edges: The circuit (then `circuit_faithfulness` is quicker where no null is asked for); by default it is found
+            anew: the fewest edges of largest exact effect that reach `share`.
+        share: Of the gap, where the circuit is found anew.
+        corruption: One of the task's.
+        ablation: What absent edges carry.
+        metric: A name.
+        examples: Pairs to find on, and as many to judge on.
+        nulls: Random circuits of the same size; 0 leaves `null_p95` NaN.
+
+    Returns:
+        Dimensions `score`, `example`. `faithfulness` and `removal_cost` have the ratio of means as their mean, and its
+        spread (first order); `null_p95`, the 95th percentile of random circuits' faithfulness, `size` (edges that are
+        not identically zero) and `live_edges` (all such edges of the model) are the same for every example. All NaN
+        where the gap may be zero.
+
+    Raises:
+        UnsupportedError: If the model has no graph of edges.
+    """
+    graph = _graph(model)
+    find, judge = (task.pair(examples, derive_seed(seed, use), corruption) for use in ("find", "judge"))
+    how: dict[str, Any] = {"metric": metric, "ablation": ablation}
+    whole, empty = Circuit(graph.edges), Circuit()
+    for pair in (find, judge):
+        full, none = _scores(model, pair, [whole, empty], how)
+        if np.isnan(_share(full, full - none)).any():
+            return labelled(np.full((len(SCORES), examples), np.nan), ["score", "example"], {"score": list(SCORES)})
+    asked = Circuit(edges) if edges is not None else discover(model, find, "top-k", share=share, **how)
+    live = live_edges(model, judge, **how)
+    core = (asked & Circuit(live)).pruned()
+    drawn = random_circuits(graph, len(core), live, nulls, seed)
+    full, none, own, without, *null = _scores(model, judge, [whole, empty, asked, whole - asked, *drawn], how)
+    recovered = [(row.mean() - none.mean()) / (full - none).mean() for row in null]
+    chance = float(np.quantile(recovered, 0.95)) if recovered else np.nan
+    numbers = (chance, float(len(core)), float(len(Circuit(live).pruned())))
+    rows = [_share(own - none, full - none), _share(full - without, full - none)]
+    rows += [np.full(examples, number) for number in numbers]
+    return labelled(np.stack(rows), ["score", "example"], {"score": list(SCORES)})
+
+
+def _scores(model: Any, pair: Pair, circuits: Sequence[Circuit], how: dict[str, Any]) -> np.ndarray:
+    """`[circuit, example]`."""
+    return scorer(model, pair, **how)(circuits)
+
+
+def _share(part: np.ndarray, gap: np.ndarray) -> np.ndarray:
+    """Values whose mean is mean(part) / mean(gap), with this ratio's spread (delta method); NaN without a gap."""
+    low, high = t_interval(gap)
+    if low <= 0 <= high:
+        return np.full_like(gap, np.nan)
+    ratio = part.mean() / gap.mean()
+    return ratio + (part - ratio * gap) / gap.mean()
+
+
+def _graph(model: Any) -> Graph:
+    if not isinstance(model, Transformer):
+        raise UnsupportedError(f"circuits are run in a mechinterp Transformer, not in a {type(model).__name__}")
+    return model.config.graph()
+
+
+def _matching(graph: Graph, patterns: Sequence[str]) -> list[Edge]:
+    found = []
+    for pattern in patterns:
+        fits = [edge for edge in graph.edges if fnmatchcase(str(edge), pattern)]
+        if not fits:
+            raise ConfigError(f"no edge fits '{pattern}': write an edge such as 'L0.H1->L1.H2.k', with * for any part")
+        found += [edge for edge in fits if edge not in found]
+    return found
