@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mechinterp.core import ConfigError
+from mechinterp.core import ConfigError, t_interval
 from mechinterp.plots import probe_bars
 
 
@@ -35,6 +35,8 @@ def test_what_erasing_costs_stands_below_beside_random_directions():
     figure = probe_bars({"previous_token": result(), "is_repeat": result()})
     effect, random = figure.data[4:]
     assert list(effect.x) == [2.0, 0.0, 2.0, 0.0] and list(random.x) == [0.0] * 4
+    low, high = t_interval(np.array([1.0, 3.0]))
+    assert (effect.error_x.arrayminus[0], effect.error_x.array[0]) == pytest.approx((2 - low, high - 2))
     assert figure.layout.xaxis2.title.text == "log prob lost by erasing it"
 
 
