@@ -25,6 +25,7 @@ ARCHITECTURES = st.fixed_dictionaries(
         "attention": st.sampled_from(["softmax", "linear"]),
         "causal": st.booleans(),
         "attn_bias": st.booleans(),
+        "readout_layers": st.sampled_from([0, 2]),
     }
 )
 

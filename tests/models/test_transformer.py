@@ -19,6 +19,7 @@ ARCHITECTURES = st.fixed_dictionaries(
         "attention": st.sampled_from(["softmax", "linear"]),
         "causal": st.booleans(),
         "attn_bias": st.booleans(),
+        "readout_layers": st.sampled_from([0, 2]),
         "unembed_bias": st.booleans(),
         "act_fn": st.sampled_from(["relu", "gelu", "gelu_new", "silu"]),
     }

@@ -58,6 +58,7 @@ def plain_edges(model, pair, direction, ablation, metric, inputs):
             "normalization": st.sampled_from(["LN", "RMS", "none"]),
             "attention": st.sampled_from(["softmax", "linear"]),
             "causal": st.booleans(),
+            "readout_layers": st.sampled_from([0, 2]),
         }
     ),
     st.sampled_from(["merged", "split"]),

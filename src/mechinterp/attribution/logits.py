@@ -51,7 +51,7 @@ def logit_attribution(
 
     Raises:
         ConfigError: If the metric is unknown, or `logit_diff` is asked of a batch without wrong answers.
-        UnsupportedError: If the model writes values.
+        UnsupportedError: If the model writes values, or reads its logits through hidden layers.
     """
     if metric not in LOGIT_METRICS:
         raise ConfigError(f"no logit metric '{metric}'.{suggest(metric, LOGIT_METRICS)}")
@@ -61,6 +61,8 @@ def logit_attribution(
         raise UnsupportedError(
             f"logit attribution needs a model of logits, this one has outputs='{model.config.outputs}'"
         )
+    if model.config.readout_layers:
+        raise UnsupportedError("readout_layers > 0: nothing adds to a logit directly; use patch_nodes or logit_lens")
     parts = [_attribute(model, batch[start : start + CHUNK], metric, inputs) for start in range(0, len(batch), CHUNK)]
     names = [str(site) for site in model.config.graph(inputs).sources] + ["bias"]
     chance = math.nan if metric == "logit" else 0.0

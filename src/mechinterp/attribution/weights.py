@@ -125,7 +125,7 @@ def token_weights(model: Transformer) -> HeadWeights:
     """The folded weights of a model that reads tokens and writes logits.
 
     Raises:
-        UnsupportedError: If it reads vectors or writes values.
+        UnsupportedError: If it reads vectors or writes values, or through hidden layers.
     """
     config = model.config
     if config.inputs != "tokens" or config.outputs != "logits":
@@ -133,6 +133,8 @@ def token_weights(model: Transformer) -> HeadWeights:
             f"token circuits need inputs='tokens' and outputs='logits', this model has "
             f"inputs='{config.inputs}' and outputs='{config.outputs}'"
         )
+    if config.readout_layers:
+        raise UnsupportedError("token circuits end at the unembedding, and readout_layers > 0 lie before it")
     return folded_weights(model)
 
 

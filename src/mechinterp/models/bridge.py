@@ -30,8 +30,8 @@ def to_bridge(model: Transformer) -> TransformerBridge:
     """The same function as a `TransformerBridge`, for everything that TransformerLens offers on one.
 
     Args:
-        model: Any architecture but: vector inputs, linear attention, shortformer positions. What the native model has
-            and ours lacks becomes zeros: attention biases, learned positions, the unembedding's bias.
+        model: Any architecture but: vector inputs, linear attention, shortformer positions, a readout. What the
+            native model has and ours lacks becomes zeros: attention biases, learned positions, the unembedding's bias.
 
     Returns:
         A bridge in evaluation mode, in the model's type and on its device, with copies of the weights. Outputs agree
@@ -78,6 +78,8 @@ def bridge_settings(model: Transformer) -> Any:
     for (name, value), reason in WHY_NOT.items():
         if getattr(config, name) == value:
             raise UnsupportedError(f"no TransformerBridge for {name}='{value}': {reason}")
+    if config.readout_layers:
+        raise UnsupportedError("no TransformerBridge for readout_layers > 0: it unembeds the stream directly")
     return TransformerBridgeConfig(
         d_model=config.d_model,
         d_head=config.d_head,

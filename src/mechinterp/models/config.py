@@ -39,13 +39,22 @@ class ModelConfig(BaseModel):
     d_in: Size | None = Field(default=None, description="features of an input vector")
     d_out: Size | None = Field(default=None, description="features of an output value")
     positions: Literal["learned", "rotary", "shortformer", "none"] = Field(default="learned", description="positions")
+    embedding: Literal["learned", "fixed"] = Field(
+        default="learned",
+        description="fixed: inputs enter as they are and positions one-hot, side by side, and neither is trained",
+    )
     rotary_base: Annotated[float, Field(gt=1)] = Field(default=10_000.0, description="longest rotary wavelength / 2 pi")
     normalization: Literal["LN", "RMS", "none"] = Field(default="LN", description="normalisation")
     attention: Literal["softmax", "linear"] = Field(default="softmax", description="attention")
     causal: bool = Field(default=True, description="whether a position sees only itself and earlier ones")
     attn_bias: bool = Field(default=True, description="biases in attention")
     unembed_bias: bool = Field(default=False, description="bias of the unembedding")
-    act_fn: Literal["relu", "gelu", "gelu_new", "silu"] = Field(default="relu", description="the MLPs' activation")
+    readout_layers: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="hidden layers, as wide as d_model, between the stream and the unembedding"
+    )
+    act_fn: Literal["relu", "gelu", "gelu_new", "silu"] = Field(
+        default="relu", description="activation of MLPs and readout"
+    )
     attn_scale: Annotated[float, Field(gt=0)] = Field(default=1.0, description="factor on q.k / sqrt(d_head)")
     init_scale: Annotated[float, Field(gt=0)] = Field(
         default=1.0, description="factor on initial weights N(0, 1/fan_in)"
@@ -79,6 +88,10 @@ class ModelConfig(BaseModel):
             raise ValueError("outputs='logits' needs d_vocab_out (or d_vocab)")
         if self.positions == "rotary" and self.d_head % 2:
             raise ValueError(f"rotary positions need an even d_head, got {self.d_head}")
+        needed = self.features_in + (self.n_ctx if self.positions in ("learned", "shortformer") else 0)
+        if self.embedding == "fixed" and self.d_model < needed:
+            side = f"d_model={self.d_model} must be {needed} or more"
+            raise ValueError(f"embedding='fixed' puts inputs and positions side by side: {side}")
         return self
 
     @property

@@ -149,8 +149,10 @@ def rotate_stream(model: Transformer, rotation: Tensor) -> None:
         rotation: Orthogonal, `[d_model, d_model]`.
 
     Raises:
-        ConfigError: If the model has a norm, which a rotation does not commute with.
+        ConfigError: If the model has a norm, which a rotation does not commute with, or a readout.
     """
+    if model.config.readout_layers:
+        raise ConfigError("a model with readout_layers > 0 is not rotated")
     if model.config.normalization != "none":
         raise ConfigError(f"normalization='{model.config.normalization}' does not commute with a rotation")
     for name, weight in model.named_parameters():

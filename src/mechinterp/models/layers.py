@@ -65,19 +65,37 @@ def make_norm(config: ModelConfig) -> nn.Module:
 
 
 class Embed(nn.Module):
-    """Embedding `W_E` of tokens or vectors, `[d_vocab or d_in, d_model]`."""
+    """Embedding `W_E` of tokens or vectors, `[d_vocab or d_in, d_model]`; the identity if it is fixed."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.W_E = nn.Parameter(torch.empty(config.features_in, config.d_model))
+        trained = config.embedding == "learned"
+        self.W_E = nn.Parameter(torch.eye(config.features_in, config.d_model), requires_grad=trained)
 
 
 class PosEmbed(nn.Module):
-    """Learned positions `W_pos`, `[n_ctx, d_model]`."""
+    """Learned positions `W_pos`, `[n_ctx, d_model]`; if they are fixed, one-hot in the dimensions after the inputs'."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.W_pos = nn.Parameter(torch.empty(config.n_ctx, config.d_model))
+        trained = config.embedding == "learned"
+        start = torch.eye(config.n_ctx, config.d_model).roll(config.features_in, 1)
+        self.W_pos = nn.Parameter(start, requires_grad=trained)
+
+
+class Readout(nn.Module):
+    """Hidden layers between the final norm and the unembedding: `W_in` `[layer, d_model, d_model]` and `b_in`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.W_in = nn.Parameter(torch.empty(config.readout_layers, config.d_model, config.d_model))
+        self.b_in = nn.Parameter(torch.zeros(config.readout_layers, config.d_model))
+        self.act = ACTIVATIONS[config.act_fn]
+
+    def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        for weight, bias in zip(self.W_in, self.b_in, strict=True):
+            x = self.act(F.linear(x, weight.T, bias))
+        return x
 
 
 class Unembed(nn.Module):

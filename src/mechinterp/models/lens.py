@@ -77,8 +77,10 @@ class LensTools(HookedRootModule):
         """The unembedding's columns of some tokens; one token gives `[d_model]` whatever its shape.
 
         Raises:
-            UnsupportedError: If tokens are text.
+            UnsupportedError: If tokens are text, or a readout lies between the stream and the unembedding.
         """
+        if self.config.readout_layers:
+            raise UnsupportedError("with readout_layers > 0 no direction of the stream belongs to a token")
         if not isinstance(tokens, Tensor) or tokens.numel() == 1:
             return self.W_U[:, self.to_single_token(tokens)]
         return self.W_U[:, tokens].movedim(0, -1)

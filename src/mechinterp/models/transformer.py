@@ -14,7 +14,7 @@ from transformer_lens.hook_points import HookPoint
 
 from mechinterp.core import ShapeError, SiteError, UnsupportedError, generator, suggest
 from mechinterp.models.config import ModelConfig
-from mechinterp.models.layers import Block, Embed, PosEmbed, Unembed, hooked, make_norm
+from mechinterp.models.layers import Block, Embed, PosEmbed, Readout, Unembed, hooked, make_norm
 from mechinterp.models.lens import LensTools
 
 
@@ -42,16 +42,18 @@ class Transformer(LensTools):
             self.hook_pos_embed = HookPoint()
         self.blocks: Sequence[Block] = nn.ModuleList(Block(config) for _ in range(config.n_layers))  # type: ignore[assignment]
         self.ln_final = make_norm(config)
+        self.readout = Readout(config) if config.readout_layers else nn.Identity()
         self.unembed = Unembed(config)
         self.setup()
         self.initialise(seed)
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
-        """Draw all weight matrices anew; biases and norms stay as they are."""
+        """Draw all weight matrices anew; biases, norms and fixed embeddings stay as they are."""
+        fixed = ("W_E", "W_pos") if self.config.embedding == "fixed" else ()
         for name, weight in self.named_parameters():
             leaf = name.rsplit(".", 1)[-1]
-            if leaf.startswith("W_"):
+            if leaf.startswith("W_") and leaf not in fixed:
                 draw = torch.randn(weight.shape, generator=generator(seed, "init", name))
                 weight.copy_(draw * (self.config.init_scale / math.sqrt(self._fan_in(leaf, weight))))
 
@@ -100,8 +102,8 @@ class Transformer(LensTools):
         return (resid, positions) if config.positions == "shortformer" else (resid + positions, None)
 
     def read(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... out"]:
-        """Final norm and unembedding."""
-        out = self.ln_final(resid) @ self.unembed.W_U
+        """Final norm, readout where the model has one, and unembedding."""
+        out = self.readout(self.ln_final(resid)) @ self.unembed.W_U
         return out + self.unembed.b_U if self.config.unembed_bias else out
 
     def add_hook(self, name, hook, *args, **kwargs) -> None:
