@@ -6,13 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from mechinterp.core import Circuit, Graph, Inputs, Metric, Pair, UnsupportedError
 from mechinterp.interventions import Ablation, score_circuits
-
-# Activations of one block of examples stay in the processor's cache: measured 2.4 times as fast as all at once.
-_BLOCK, _BUDGET_MB = 32, 16.0
 
 Score = Callable[[Sequence[Circuit]], np.ndarray]
 
@@ -21,11 +17,8 @@ def scorer(model: Any, pair: Pair, metric: str | Metric, ablation: Ablation) -> 
     """Circuits -> metric `[circuit, example]`, equal circuits run once.
 
     Under resampling a circuit and its pruned form are equal: what nothing feeds puts out its value in the corrupted
-    run, which is what an absent edge carries, and what does not reach the logits is not read. Under resampling and zero
-    ablation no example knows of the others, so they run in blocks; a mean needs them all.
+    run, which is what an absent edge carries, and what does not reach the logits is not read.
     """
-    alone = ablation in ("resample", "zero")
-    blocks = [pair[at : at + _BLOCK] for at in range(0, len(pair), _BLOCK)] if alone else [pair]
 
     def score(circuits: Sequence[Circuit]) -> np.ndarray:
         if not circuits:
@@ -33,7 +26,7 @@ def scorer(model: Any, pair: Pair, metric: str | Metric, ablation: Ablation) -> 
         asked = [circuit.pruned() for circuit in circuits] if ablation == "resample" else list(circuits)
         unique = list(dict.fromkeys(asked))
         place = {circuit: row for row, circuit in enumerate(unique)}
-        values = torch.cat([score_circuits(model, part, unique, metric, ablation, _BUDGET_MB) for part in blocks], 1)
+        values = score_circuits(model, pair, unique, metric, ablation)
         return values.detach().cpu().double().numpy()[[place[circuit] for circuit in asked]]
 
     return score

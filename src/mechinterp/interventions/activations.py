@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -75,19 +76,19 @@ def activations(model: Transformer, inputs: Tensor) -> Activations:
 
 def attention_out(block, z: Float[Tensor, "... head d_head"]) -> Float[Tensor, "... d_model"]:
     """What a layer's attention writes, bias included."""
-    out = z.flatten(-2) @ block.attn.W_O.flatten(0, 1)
-    return out + block.attn.b_O if block.attn.config.attn_bias else out
+    bias = block.attn.b_O if block.attn.config.attn_bias else None
+    return F.linear(z.flatten(-2), block.attn.W_O.flatten(0, 1).T, bias)
 
 
 def neurons(block, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_mlp"]:
     """A layer's MLP neurons after the activation."""
     mlp = block.mlp
-    return mlp.act(block.ln2(resid) @ mlp.W_in + mlp.b_in)
+    return mlp.act(F.linear(block.ln2(resid), mlp.W_in.T, mlp.b_in))
 
 
 def mlp_out(block, post: Float[Tensor, "... d_mlp"]) -> Float[Tensor, "... d_model"]:
     """What a layer's MLP writes, bias included."""
-    return post @ block.mlp.W_out + block.mlp.b_out
+    return F.linear(post, block.mlp.W_out.T, block.mlp.b_out)
 
 
 def source_values(model: Transformer, acts: Activations, graph: Graph) -> Float[Tensor, "source batch seq d_model"]:

@@ -7,6 +7,8 @@ Why the shortcuts are exact:
   from `start` on; the keys and values of earlier positions are the base run's.
 * *Scored positions.* The metric reads the output at scored positions only, and in the last layer a query's output
   depends on no other query. So the last layer's queries, its MLP and the unembedding run at those positions alone.
+* *Rows.* A stream that differs at one position differs there alone until an attention layer reads it: an MLP, a norm,
+  q, k and v act on each position by itself. So they are computed for that row, and put among the base run's.
 """
 
 from __future__ import annotations
@@ -61,6 +63,49 @@ class Resumer:
         if layer < self.model.config.n_layers - 1:
             return self.from_pre(layer + 1, self._mlp(layer, resid), start)
         return self.from_mid_kept(self.kept(resid, start), start)
+
+    def from_mid_row(
+        self,
+        layer: int,
+        row: Float[Tensor, "patch batch d_model"],
+        where: Int[Tensor, "patch batch"],
+        start: int = 0,
+    ) -> Float[Tensor, "patch batch kept out"]:
+        """As `from_mid`, where the stream differs from the base run's at one position of each example, `where`."""
+        return self.from_pre_row(layer + 1, self._mlp(layer, row), where, start)
+
+    def from_pre_row(
+        self,
+        layer: int,
+        row: Float[Tensor, "patch batch d_model"],
+        where: Int[Tensor, "patch batch"],
+        start: int = 0,
+    ) -> Float[Tensor, "patch batch kept out"]:
+        """As `from_pre`, where the stream differs from the base run's at one position of each example, `where`.
+
+        Args:
+            layer: A layer of the model: some attention follows.
+            row: The stream there.
+            where: Positions, none before `start`.
+            start: Where the runs begin to differ.
+        """
+        block, base, last = self.model.blocks[layer], self.base, self.model.config.n_layers - 1
+        shift = None if base.shift is None else base.shift[where]
+        x = block.ln1(row)
+        made = {kind: project_one(block.attn, kind, x, None if kind == "v" else shift) for kind in "qkv"}
+        k, v = (_with_row(getattr(base, kind)[layer], made[kind], where) for kind in "kv")
+        if layer == last:
+            at_where = self.positions == where[..., None]
+            q = torch.where(
+                at_where[..., None, None], made["q"][:, :, None], _take_heads(base.q[layer], self.positions)
+            )
+            resid = torch.where(at_where[..., None], row[:, :, None], take(base.resid_pre[layer], self.positions))
+        else:
+            q = _with_row(base.q[layer][:, start:], made["q"], where - start)
+            resid = _with_row(base.resid_pre[layer][:, start:], row, where - start)
+        z = self.attend(layer, q, k, v, start, kept=layer == last)
+        resid = self._mlp(layer, resid + attention_out(block, z))
+        return self._read(resid, start) if layer == last else self.from_pre(layer + 1, resid, start)
 
     def from_mid_kept(
         self, resid: Float[Tensor, "patch batch kept d_model"], start: int = 0
@@ -149,15 +194,25 @@ def take(values: Shaped[Tensor, "*lead batch seq width"], positions: Int[Tensor,
     return values.gather(-2, index)
 
 
+def _take_heads(values: Float[Tensor, "batch seq head d_head"], positions: Int[Tensor, "batch kept"]) -> Tensor:
+    return take(values.flatten(-2), positions).unflatten(-1, values.shape[-2:])
+
+
+def _with_row(values: Tensor, row: Tensor, where: Int[Tensor, "patch batch"]) -> Tensor:
+    """Copies of `values` (`[batch, seq, ...]`), one per patch, with `row` (`[patch, batch, ...]`) at `where`."""
+    copies = values.expand(len(row), *values.shape).clone()
+    patch, batch = (torch.arange(size, device=where.device) for size in where.shape)
+    copies[patch[:, None], batch, where] = row
+    return copies
+
+
 def project_one(attn, kind: str, x: Float[Tensor, "... d_model"], shift: Tensor | None) -> Tensor:
     """q, k or v of all heads, `[... head d_head]`."""
     weight = getattr(attn, f"W_{kind.upper()}")
     if shift is not None:
         x = x + shift
-    out = x @ weight.transpose(0, 1).flatten(1)
-    if attn.config.attn_bias:
-        out = out + getattr(attn, f"b_{kind.upper()}").flatten()
-    return out.unflatten(-1, weight.shape[::2])
+    bias = getattr(attn, f"b_{kind.upper()}").flatten() if attn.config.attn_bias else None
+    return F.linear(x, weight.transpose(1, 2).flatten(0, 1), bias).unflatten(-1, weight.shape[::2])
 
 
 def rotate(attn, x: Float[Tensor, "... seq head d_head"], at: Tensor) -> Tensor:
