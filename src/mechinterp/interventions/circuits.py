@@ -138,7 +138,7 @@ class _Stream:
 
     run: _Runner
     weights: Float[Tensor, "circuit source reader"]
-    delta: Float[Tensor, "circuit source batch seq d_model"]
+    delta: Float[Tensor, "circuit written batch seq d_model"]
     constant: Float[Tensor, "batch seq d_model"]
     reference: Float[Tensor, "source batch seq d_model"]
 
