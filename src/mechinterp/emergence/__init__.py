@@ -5,6 +5,7 @@ from mechinterp.emergence.mirage import MirageCheck, mirage_check
 from mechinterp.emergence.onset import Onset, onset
 from mechinterp.emergence.passages import Ordering, first_passage, which_first
 from mechinterp.emergence.statistics import OrderTest, SeedInterval, holm, kaplan_meier, order_test, seed_interval
+from mechinterp.emergence.study import Study, study
 from mechinterp.emergence.timeline import trace
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "OrderTest",
     "Ordering",
     "SeedInterval",
+    "Study",
     "change_points",
     "first_passage",
     "holm",
@@ -22,6 +24,7 @@ __all__ = [
     "onset",
     "order_test",
     "seed_interval",
+    "study",
     "trace",
     "which_first",
 ]

@@ -79,7 +79,7 @@ class Onset:
         share = f"{100 * self.confidence:.0f}%"
         return (
             f"transition at step {self.step:.0f} ({share} interval {self.low:.0f}-{self.high:.0f}), "
-            f"width {self.width:.2f} in ln t, {self.untrained:.3g} -> {self.untrained + self.jump:.3g}"
+            f"width {self.width:.2f} in ln t, change {self.jump:+.3g} from {self.untrained:.3g}"
         )
 
 

@@ -21,14 +21,20 @@ from mechinterp.training.files import make_folder, write_atomic
 
 Origin = Mapping[str, str]
 
+LAYOUT = "1"
+"""Part of a file's origin; raised when these files are laid out anew."""
+
 
 def summarise(values: xr.DataArray, examples: bool) -> xr.Dataset:
     """`mean`, `se` and `n` over examples, and `values` with single examples on request.
 
     A measure without an `example` dimension is its own mean: `se` is NaN and `n` is 1. Values that are not finite
-    (a role absent from an example) are left out of mean, error and count.
+    (a role absent from an example) are left out of mean, error and count. Dimensions without labels (layers, heads) are
+    numbered, so that measures that number them and measures that do not fit together.
     """
     single = "example" in values.dims
+    counted = [dim for dim in values.dims if dim not in values.coords and dim != "example"]
+    values = values.assign_coords({dim: np.arange(values.sizes[dim]) for dim in counted})
     data = values.astype(float).where(np.isfinite(values))
     if single:
         n = data.notnull().sum("example")
@@ -49,36 +55,58 @@ def write(path: Path, found: xr.Dataset, origin: Origin) -> None:
     Raises:
         RunError: If the system cannot write.
     """
-    kept = {"origin": json.dumps(dict(origin), sort_keys=True), "attrs": json.dumps(found.attrs, default=_plain)}
-    plain = found.drop_attrs().assign_attrs(kept, digest=_digest(found))
     make_folder(path.parent)
-    write_atomic(path, bytes(plain.to_netcdf(engine="scipy")))
+    write_atomic(path, pack(found.assign_attrs(origin=dict(origin))))
 
 
 def read(path: Path, origin: Origin, examples: bool) -> xr.Dataset | None:
     """The summary in a file, or None where there is none, or none of this origin, or a damaged one."""
     try:
-        data = path.read_bytes()
+        found = unpack(path.read_bytes())
     except FileNotFoundError:
         return None
+    if found is None or found.attrs.pop("origin", None) != dict(origin):
+        return None
+    if examples and found.attrs.get("example_dim") and "values" not in found:
+        return None
+    return found
+
+
+def pack(found: xr.Dataset) -> bytes:
+    """A Dataset as a netCDF 3 file. Attributes of all kinds survive: they travel as JSON, with a digest of it all."""
+    notes = {"": found.attrs, **{str(name): item.attrs for name, item in found.variables.items()}}
+    text = json.dumps(notes, default=_plain)
+    bare = xr.Dataset({name: _storable(item) for name, item in found.variables.items()})
+    return bytes(bare.assign_attrs(notes=text, digest=_digest(bare, text)).to_netcdf(engine="scipy"))
+
+
+def unpack(data: bytes) -> xr.Dataset | None:
+    """The reverse of `pack`; None if a single bit is not as it was written."""
     try:
-        with xr.open_dataset(BytesIO(data), engine="scipy") as file:
+        with xr.open_dataset(BytesIO(data), engine="scipy", decode_times=False) as file:
             found = file.load()
-        known, digest = json.loads(found.attrs["origin"]), found.attrs["digest"]
-        attrs = json.loads(found.attrs["attrs"])
+        text, digest = found.attrs["notes"], found.attrs["digest"]
+        notes = json.loads(text)
     except Exception:  # a damaged file can fail anywhere inside the reader, with any error
         return None
-    found = found.assign_coords({name: item.astype(str) for name, item in found.coords.items() if item.dtype == object})
-    if known != dict(origin) or digest != _digest(found):
-        return None
-    if examples and json.loads(found.attrs["attrs"]).get("example_dim") and "values" not in found:
-        return None
-    return found.drop_attrs().assign_attrs(attrs)
+    parts = {name: _restored(item, notes.get(str(name), {})) for name, item in found.variables.items()}
+    whole = xr.Dataset(parts, attrs=notes.get("", {}))
+    return whole if digest == _digest(whole, text) else None
 
 
-def _digest(found: xr.Dataset) -> str:
+def _storable(item: xr.Variable) -> xr.Variable:
+    values = item.values
+    return xr.Variable(item.dims, values.astype(str) if values.dtype.kind in "OU" else values)
+
+
+def _restored(item: xr.Variable, attrs: dict[str, Any]) -> xr.Variable:
+    values = item.values
+    return xr.Variable(item.dims, values.astype(str) if values.dtype.kind in "OSU" else values, attrs)
+
+
+def _digest(found: xr.Dataset, text: str) -> str:
     """Over everything that the file says, so that a flipped bit is found out."""
-    hasher = hashlib.sha256()
+    hasher = hashlib.sha256(text.encode())
     for name in sorted(str(item) for item in found.variables):
         item = found.variables[name]
         values = item.values

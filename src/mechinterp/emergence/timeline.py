@@ -59,7 +59,8 @@ def trace(
     wanted = _steps(run, steps)
     task = run.task
     described = json.dumps(task.to_dict(), sort_keys=True) if hasattr(task, "to_dict") else repr(task)
-    common = {"task": hashlib.sha256(described.encode()).hexdigest()[:16], "seed": str(seed), "version": __version__}
+    digest = hashlib.sha256(described.encode()).hexdigest()[:16]
+    common = {"task": digest, "seed": str(seed), "version": __version__, "layout": store.LAYOUT}
     found: dict[str, list[xr.Dataset]] = {name: [] for name in chosen}
     with Bars(progress) as show:
         for done, step in enumerate(wanted, start=1):
