@@ -1,6 +1,5 @@
 """A study as a real run would leave it, made of sigmoids: two layers of four heads that learn induction."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 import xarray as xr
 
 from mechinterp.core import Circuit, Graph
-from mechinterp.emergence.onset import Onset, onset
+from mechinterp.emergence import Study, onset
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.tasks import Induction
 from mechinterp.training import Recorder, Run, TrainConfig
@@ -27,23 +26,6 @@ CIRCUIT = Circuit(
     + [f"L1.H{h}->logits" for h in range(4)]
 )
 HEADS = {"previous_token": ["L0.H2"], "induction": ["L1.H1", "L1.H3", "L1.H0", "L1.H2"]}
-
-
-@dataclass(frozen=True, eq=False)
-class FakeStudy:
-    timeline: xr.Dataset
-    circuit: Circuit
-    heads: dict[str, list[str]]
-    onsets: dict[str, Onset]
-    nodes: xr.Dataset | None
-    evaluation: xr.Dataset | None
-    curve: xr.Dataset | None
-    fewest_edges: int | None
-    probes: dict[str, xr.Dataset]
-    nulls: dict[str, Any]
-    predictors: dict[str, float]
-    findings: list[dict[str, Any]]
-    verdict: str
 
 
 def rise(t0: float, low: float, high: float, width: float = 0.12, steps: np.ndarray = STEPS) -> np.ndarray:
@@ -121,7 +103,7 @@ FINDINGS = [
     {"name": "loss on repeats", "value": 0.0031, "low": 0.0028, "high": 0.0034, "null": 0.26, "unit": "nats",
      "note": "Null: a predictor that knows what followed earlier copies of the current token."},
     {"name": "previous-token head L0.H2, score", "value": 0.912, "low": 0.905, "high": 0.918, "null": 0.087,
-     "note": "Chosen on other data; the null is the best of an untrained model's eight heads."},
+     "where": "step 1200", "note": "Chosen on other data; the null is the best of an untrained model's eight heads."},
     {"name": "previous-token head appeared", "value": 181.0, "low": 175.0, "high": 188.0, "unit": "steps"},
     {"name": "induction head L1.H1, score", "value": 0.897, "low": 0.884, "high": 0.91, "null": 0.071,
      "note": "Four heads share this role."},
@@ -133,11 +115,14 @@ FINDINGS = [
 
 
 @pytest.fixture(scope="session")
-def study() -> FakeStudy:
+def study() -> Study:
     rng = np.random.default_rng(0)
     scores, effects = fake_head_scores(rng), fake_edge_effects(rng)
+    loss = xr.DataArray(np.stack([rise(240, 4.2, 0.003), rise(60, 4.25, 3.6)], 1), dims=["step", "group"])
     timeline = xr.Dataset(
         {
+            "loss": loss.assign_coords(step=STEPS, group=["repeat", "fresh"]),
+            "loss_se": xr.full_like(loss, 0.02),
             "head_scores": scores,
             "head_scores_se": xr.full_like(scores, 0.008),
             "edge_effects": effects,
@@ -154,7 +139,7 @@ def study() -> FakeStudy:
         "induction_target": fake_probe(rng, "induction_target", [0.1, 0.96], [0.03, 2.5]),
         "is_repeat": fake_probe(rng, "is_repeat", [0.8, 0.93], [0.01, 0.02]),
     }
-    return FakeStudy(
+    return Study(
         timeline=timeline,
         circuit=CIRCUIT,
         heads=HEADS,
@@ -167,6 +152,7 @@ def study() -> FakeStudy:
         nulls={"previous_token": (0.03, 0.09), "induction": (0.02, 0.07), "duplicate_token": (0.02, 0.08)},
         predictors={"uniform": 4.16, "seen tokens": 3.75, "position only": 3.97, "one-token match": 0.26},
         findings=FINDINGS,
+        settings={"seed": 0, "examples": 128, "nulls": 100},
         verdict="A circuit of 19 of 52 live edges recovers 94% of the behaviour; it formed between steps 181 and 238.",
     )
 

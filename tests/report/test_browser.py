@@ -108,7 +108,9 @@ def test_play_runs_through_training_until_paused(browser, path: Path):
 def test_figures_fit_the_paper_while_printing_and_the_screen_after(browser, path: Path):
     seen = Seen(browser, path, 1280)
     page = seen.page
-    widths = "[...document.querySelectorAll('.js-plotly-plot .main-svg:first-child')].map(s => +s.getAttribute('width'))"
+    widths = (
+        "[...document.querySelectorAll('.js-plotly-plot .main-svg:first-child')].map(s => +s.getAttribute('width'))"
+    )
     before = page.evaluate(widths)
     page.evaluate(f"addEventListener('beforeprint', () => window.printed = {widths})")
     page.pdf(path=path.with_name("report.pdf"), format="A4", margin={side: "15mm" for side in ("left", "right")})

@@ -1,14 +1,17 @@
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 import xarray as xr
 
 import mechinterp as mi
-from mechinterp.core import RunError
+from mechinterp.core import Circuit, RunError
 from mechinterp.report import report
+from mechinterp.training import Run
 
 
 class Page(HTMLParser):
@@ -56,7 +59,14 @@ def test_every_section_and_figure_is_there(page):
 
 def test_verdict_and_numbers_with_their_nulls_are_in_words(page, study):
     assert study.verdict in page.words
-    for words in ("previous-token head L0.H2, score", "0.912", "0.905 to 0.918", "of 52 live edges", "91% to 97%"):
+    for words in (
+        "previous-token head L0.H2, score",
+        "0.912",
+        "0.905 to 0.918",
+        "Step 1200. Chosen",
+        "of 52 live edges",
+        "91% to 97%",
+    ):
         assert words in page.words
 
 
@@ -116,3 +126,41 @@ def test_same_results_give_the_same_page_by_path_or_run(run, study, tmp_path, te
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path):
     with pytest.raises(RunError, match="no run"):
         report(tmp_path)
+
+
+def test_a_model_that_learnt_nothing_has_a_page_too(run, study, tmp_path):
+    nothing = replace(
+        study,
+        heads={"previous_token": [], "induction": []},
+        onsets={"loss on repeat": study.onsets["duplicate token"]},
+        circuit=Circuit([]),
+        fewest_edges=None,
+        evaluation=None,
+        curve=study.curve.assign(valid=False, faithfulness=study.curve["faithfulness"] * float("nan")),
+        timeline=study.timeline.assign(edge_effects=study.timeline["edge_effects"] * 0),
+    )
+    page = Page(report(run, tmp_path / "page.html", nothing).read_text())
+    assert {"heads-plot", "circuit-plot", "loss-plot"} <= set(page.ids)
+
+
+def test_a_run_that_logged_nothing_shows_the_measured_loss(study, tmp_path):
+    checkpoint = tmp_path / "0.bin"
+    checkpoint.touch()
+    foreign = Run.from_checkpoints({0: checkpoint}, lambda path: torch.nn.Linear(1, 1))
+    text = report(foreign, tmp_path / "page.html", study).read_text()
+    page = Page(text)
+    assert "loss-plot" in page.ids and "How a transformer learnt its task" in page.words
+    assert "loss_repeat falls from 4.2 to 0.00" in next(a["aria-label"] for t, a in page.tags if t == "figure")
+
+
+def test_the_study_in_the_folder_is_read(run, study, tmp_path, page):
+    copy = Run(shutil.copytree(run.path, tmp_path / "copy"))
+    study.save(copy)
+    read = Page(mi.report(copy).read_text())
+    assert read.words.replace(str(copy.path), str(run.path)) == page.words and read.ids == page.ids
+
+
+def test_a_run_without_a_study_says_so(run, tmp_path):
+    with pytest.raises(RunError, match="study"):
+        report(run, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()

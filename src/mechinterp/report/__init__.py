@@ -7,13 +7,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mechinterp.emergence import Study
 from mechinterp.report.page import render
-from mechinterp.report.sections import sections, title, verdict
+from mechinterp.report.sections import sections, title
 from mechinterp.training import Run
 from mechinterp.training.files import write_atomic
 
 
-def report(run: Run | str | Path, out: str | Path | None = None, study: Any = None) -> Path:
+def report(run: Run | str | Path, out: str | Path | None = None, study: Study | None = None) -> Path:
     """Write a Run's results as one HTML page that needs no network and no other file.
 
     Args:
@@ -25,21 +26,15 @@ def report(run: Run | str | Path, out: str | Path | None = None, study: Any = No
         The page's path.
 
     Raises:
-        RunError: If the folder is no Run, holds no study yet, or cannot be written.
+        RunError: If the folder is no Run, holds no study of its weights yet, or cannot be written.
     """
     run = run if isinstance(run, Run) else Run(run)
-    found = _saved(run) if study is None else study
-    page = render(title(run), verdict(found), str(run.path), sections(run, found))
+    found = Study.load(run) if study is None else study
+    page = render(title(run), found.verdict, str(run.path), sections(run, found))
     path = Path(out) if out is not None else run.path / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, page.encode())
     return path
-
-
-def _saved(run: Run) -> Any:
-    from mechinterp.emergence import Study
-
-    return Study.load(run)
 
 
 class _CallableRoom(ModuleType):

@@ -8,22 +8,19 @@ from typing import Any
 import xarray as xr
 
 from mechinterp import plots
+from mechinterp.emergence import Onset, Study
 from mechinterp.plots.tables import finding_cells
 from mechinterp.report.page import Figure, Section
+from mechinterp.training import Run
 
 
-def title(run: Any) -> str:
+def title(run: Run) -> str:
     """What the page is about."""
     task = (run.config.task or {}).get("name")
     return f"How a transformer learnt {_words(task)}" if task else "How a transformer learnt its task"
 
 
-def verdict(study: Any) -> str:
-    """The outcome in one sentence."""
-    return study.verdict
-
-
-def sections(run: Any, study: Any) -> list[Section]:
+def sections(run: Run, study: Study) -> list[Section]:
     """All sections of a Run's report, in reading order."""
     return [
         summary(study),
@@ -37,29 +34,30 @@ def sections(run: Any, study: Any) -> list[Section]:
     ]
 
 
-def summary(study: Any) -> Section:
+def summary(study: Study) -> Section:
     """The table of numbers, each with its interval and null."""
-    rows = [(finding_cells(row), str(row.get("note") or "")) for row in study.findings]
+    rows = [(finding_cells(row), _remark(row)) for row in study.findings]
     lead = (
         "Each number with its 95% interval and, in the last column, what the same measurement gives without a finding."
     )
     return Section("numbers", "The numbers", lead, rows=rows, notes=() if rows else [_missing("findings")])
 
 
-def loss(run: Any, study: Any) -> Section:
+def loss(run: Run, study: Study) -> Section:
     """Loss over training with onsets and reference predictors."""
     title = "When it was learnt"
-    metrics = run.metrics()
-    if not any(str(name).startswith("loss") for name in metrics.data_vars) or not metrics.sizes.get("step"):
-        return Section("loss", title, notes=["This Run logged no loss."])
+    metrics = _losses(run, study)
+    if not metrics.data_vars:
+        return Section("loss", title, notes=["This Run logged no loss, and none was measured."])
     late = [f"{name}: {onset.reason}" for name, onset in study.onsets.items() if not onset.found]
     notes = [f"No transition is claimed for {'; '.join(late)}."] if late else []
-    training = run.config.training
+    training, model = run.config.training, run.config.model
+    valued = model is not None and model.outputs == "values"
     if training is not None and training.loss_on == "scored" and "loss" in metrics and len(metrics.data_vars) > 2:
         notes.append("Training counted scored positions only: nothing held the loss down elsewhere.")
     figure = Figure(
         "loss-plot",
-        plots.loss_curve(metrics, study.onsets, study.predictors),
+        plots.loss_curve(metrics, study.onsets, study.predictors, _unit("mse" if valued else "log_prob")),
         "Lower is better; the step axis is logarithmic, with step 0 (before training) at its left end. Dotted vertical "
         "lines mark when each measure made half of its jump, the grey band its 95% interval. Dashed lines are what "
         "simple predictors would pay: below the line the model knows more than that.",
@@ -74,7 +72,7 @@ def loss(run: Any, study: Any) -> Section:
     )
 
 
-def heads(study: Any) -> Section:
+def heads(study: Study) -> Section:
     """Every head's attention scores over training."""
     title = "What each attention head does"
     if "head_scores" not in study.timeline:
@@ -98,7 +96,7 @@ def heads(study: Any) -> Section:
     )
 
 
-def nodes(study: Any) -> Section:
+def nodes(study: Study) -> Section:
     """Node patching by role."""
     title = "Where the answer passes through"
     if study.nodes is None:
@@ -114,7 +112,7 @@ def nodes(study: Any) -> Section:
     return Section("nodes", title, "Causal evidence, one component at a time.", [figure])
 
 
-def graph(study: Any) -> Section:
+def graph(study: Study) -> Section:
     """The circuit over training."""
     title = "The circuit"
     if "edge_effects" not in study.timeline:
@@ -122,7 +120,9 @@ def graph(study: Any) -> Section:
     effects = study.timeline["edge_effects"]
     figure = Figure(
         "circuit-plot",
-        plots.circuit_graph(effects, study.circuit, study.timeline.get("edge_effects_se")),
+        plots.circuit_graph(
+            effects, study.circuit, study.timeline.get("edge_effects_se"), _unit(str(effects.attrs.get("metric")))
+        ),
         "Information flows upwards. A line is one wire, as wide as the effect of cutting it; blue wires help, orange "
         "ones hurt. A head reads through three ports: q (what it looks for), k (what it is found by) and v (what it "
         "passes on). Move the slider, press play, or use the arrow keys to see the wires at other steps.",
@@ -133,7 +133,7 @@ def graph(study: Any) -> Section:
     return Section("circuit", title, lead, [figure])
 
 
-def faithfulness(study: Any) -> Section:
+def faithfulness(study: Study) -> Section:
     """How much of the behaviour circuits of each size recover."""
     title = "How much the circuit explains"
     if study.curve is None:
@@ -155,7 +155,7 @@ def faithfulness(study: Any) -> Section:
     return Section("faithfulness", title, lead, [figure])
 
 
-def probes(study: Any) -> Section:
+def probes(study: Study) -> Section:
     """Probes, and what erasing costs."""
     title = "What can be read from the model, and what it uses"
     if not study.probes:
@@ -172,11 +172,11 @@ def probes(study: Any) -> Section:
     return Section("probes", title, "Decodable is not the same as used: both are shown.", [figure])
 
 
-def settings(run: Any, study: Any) -> Section:
+def settings(run: Run, study: Study) -> Section:
     """Configuration and versions."""
     record = run.config.model_dump(mode="json")
     groups = {name: record.pop(name) for name in ("task", "model", "training", "settings", "versions")}
-    made = {"Run": record | {"checkpoints": len(run.steps)}, **groups}
+    made = {"Run": record | {"checkpoints": len(run.steps)}, **groups, "study": study.settings}
     shown = {
         name.capitalize(): {key.replace("_", " "): str(value) for key, value in values.items() if value is not None}
         for name, values in made.items()
@@ -190,6 +190,31 @@ def settings(run: Any, study: Any) -> Section:
     )
 
 
+def _remark(row: Mapping[str, Any]) -> str:
+    """Where a number was taken, and what is to be said about it."""
+    where, note = str(row.get("where") or ""), str(row.get("note") or "")
+    return " ".join(part for part in (f"{where[:1].upper()}{where[1:]}." if where else "", note) if part)
+
+
+def _losses(run: Run, study: Study) -> xr.Dataset:
+    """The losses that training logged; for a Run that logged none, those measured at its checkpoints."""
+    logged = run.metrics()
+    if logged.sizes.get("step") and any(str(name).startswith("loss") for name in logged.data_vars):
+        return logged
+    measured = study.timeline
+    if "loss" not in measured or "group" not in measured["loss"].dims:
+        return xr.Dataset()
+    groups = [str(group) for group in measured["group"].values]
+    parts = {"": "loss", "_se": "loss_se"}
+    return xr.Dataset(
+        {f"loss_{g}{end}": measured[name].sel(group=g, drop=True) for g in groups for end, name in parts.items()}
+    )
+
+
+def _unit(metric: str) -> str:
+    return {"mse": "squared distance", "accuracy": "accuracy"}.get(metric, "nats")
+
+
 def _missing(what: str) -> str:
     return f"This study holds no {what}."
 
@@ -198,7 +223,7 @@ def _words(name: str) -> str:
     return str(name).replace("_", " ")
 
 
-def _loss_alt(metrics: xr.Dataset, onsets: Mapping[str, Any]) -> str:
+def _loss_alt(metrics: xr.Dataset, onsets: Mapping[str, Onset]) -> str:
     name = "loss" if "loss" in metrics else next(str(n) for n in metrics.data_vars if str(n).startswith("loss"))
     values = metrics[name].dropna("step").values
     ends = f"falls from {values[0]:.3g} to {values[-1]:.3g}" if len(values) else "was never finite"
