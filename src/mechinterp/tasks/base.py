@@ -103,6 +103,10 @@ class Task(Settings):
         """
         return {}
 
+    def variants(self) -> dict[str, Task]:
+        """The same task under conditions that training does not show, to ask what a model has learnt: name -> task."""
+        return {}
+
     def preset(self) -> Preset:
         """The configuration that is known to work.
 
