@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mechinterp.core import Site as Site
     from mechinterp.discovery import discover as discover
     from mechinterp.emergence import onset as onset
+    from mechinterp.emergence import study as study
     from mechinterp.emergence import trace as trace
     from mechinterp.evaluation import evaluate as evaluate
     from mechinterp.measures import measure as measure
@@ -103,6 +104,7 @@ _EXPORTS: dict[str, str] = {
     "measure": "mechinterp.measures",
     "register_measure": "mechinterp.measures",
     "onset": "mechinterp.emergence",
+    "study": "mechinterp.emergence",
     "trace": "mechinterp.emergence",
     "load_circuit": "mechinterp.claims",
     "verify": "mechinterp.claims",
