@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechinterp.interventions import take
 from mechinterp.patching.runs import Runs
 
 Step = Callable[[Bool[Tensor, "place batch seq"], range, int], Float[Tensor, "place unit batch tail d_model"]]
+Row = Callable[[Int[Tensor, "place batch"], range], Float[Tensor, "place unit batch d_model"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class Change:
         step: (places, units, first position) -> what is added to the stream, at positions from the first on, or at
             the scored positions if `kept`.
         local: Whether a patch at a position adds to the stream at that position only.
+        row: (positions, units) -> what is added at one position of each example, for a local change that has it.
     """
 
     runs: Runs
@@ -36,6 +38,7 @@ class Change:
     stage: Literal["pre", "mid"]
     step: Step
     local: bool = True
+    row: Row | None = None
 
     @property
     def kept(self) -> bool:
@@ -49,6 +52,8 @@ class Change:
         """Outputs of the patched runs."""
         runs = self.runs
         base = (runs.this.resid_mid if self.stage == "mid" else runs.this.resid_pre)[self.layer]
+        if self.row is not None and not self.kept and bool((masks.sum(-1) <= 1).all()):
+            return self._run_rows(self.row, base, masks, unit, start)
         base = take(base, runs.resumer.positions) if self.kept else base[:, start:]
         moved = base + self.step(masks, unit, start)
         resid = moved.flatten(0, 1)
@@ -58,6 +63,19 @@ class Change:
             output = runs.resumer.from_mid_kept(resid)
         else:
             output = runs.resumer.from_final_kept(resid)
+        return output.unflatten(0, moved.shape[:2])
+
+    def _run_rows(self, row: Row, base: Tensor, masks: Tensor, unit: range, start: int) -> Tensor:
+        """The same for masks of at most one position in each example."""
+        resumer = self.runs.resumer
+        # Where there is none, nothing is added at the first position.
+        where = torch.where(masks.any(-1), masks.to(torch.int8).argmax(-1), start)
+        moved = row(where, unit) * masks.any(-1)[:, None, :, None]
+        moved = moved + take(base, where.T).transpose(0, 1)[:, None]
+        many = where[:, None].expand(moved.shape[:3]).flatten(0, 1)
+        output = (resumer.from_mid_row if self.stage == "mid" else resumer.from_pre_row)(
+            self.layer, moved.flatten(0, 1), many, start
+        )
         return output.unflatten(0, moved.shape[:2])
 
 
@@ -105,7 +123,10 @@ def _rows(
             mask, moved = mask[:, :, start:], moved[:, :, start:]
         return mask[:, None] * moved
 
-    change = Change(runs, len(difference), layer, stage, step)
+    def row(where: Tensor, unit: range) -> Tensor:
+        return take(difference[unit.start : unit.stop], where.T).movedim(2, 0)
+
+    change = Change(runs, len(difference), layer, stage, step, row=row)
     return change
 
 

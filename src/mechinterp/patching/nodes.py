@@ -19,8 +19,8 @@ from mechinterp.patching.plain import plain_nodes
 from mechinterp.patching.runs import Runs
 from mechinterp.patching.select import node_result, select_nodes
 
-BUDGET_MB = 64.0
-GROUPS = 6
+BUDGET_MB = 32.0
+GROUPS = 12
 """Positions are patched in about this many groups, each computed from its first position on (see `resume`)."""
 
 
