@@ -88,6 +88,7 @@ def pick(table: xr.DataArray, select: Select, subject: Subject, model: Transform
 
     Raises:
         ConfigError: If the selection does not lead to one number.
+        UnsupportedError: If it would, were the roles played by other heads.
     """
     where = _with_roles(select.where, subject, model)
     if select.role is not None:
@@ -100,7 +101,9 @@ def pick(table: xr.DataArray, select: Select, subject: Subject, model: Transform
         known = table[name].values.tolist()
         missing = [part for part in (label if isinstance(label, list) else [label]) if part not in known]
         if missing:
-            raise ConfigError(f"select.where: no {name} '{missing[0]}'.{suggest(str(missing[0]), map(str, known))}")
+            text = f"select.where: no {name} '{missing[0]}'.{suggest(str(missing[0]), map(str, known))}"
+            # Named by its roles, it may well be missing: in this model these heads are not connected so.
+            raise ConfigError(text) if label == select.where.get(name) else UnsupportedError(text)
         table = table.sel({name: label})
     rest = [str(name) for name in table.dims if name != "example"]
     if rest and select.reduce == "only":

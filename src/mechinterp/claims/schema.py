@@ -6,9 +6,9 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from mechinterp.core import Circuit, ConfigError, Settings, explain
+from mechinterp.core import Circuit, ConfigError, MechinterpError, Settings
 
 Verdict = Literal["reproduced", "weaker", "not reproduced", "not testable at this scale"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "weaker", "not reproduced", "not testable at this scale")
@@ -216,9 +216,16 @@ def read_claims(path: Path) -> ClaimsFile:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is no TOML: {error}") from error
+    listed = data.get("claims")
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise ConfigError(f"{path} lists no claims: write each under [[claims]]")
     try:
-        return ClaimsFile.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, ClaimsFile.model_fields)}") from None
-    except ConfigError as error:
+        claims = []
+        for number, one in enumerate(listed, start=1):
+            try:
+                claims.append(Claim(**one))
+            except ConfigError as error:
+                raise ConfigError(f"claim {one.get('id', number)}: {error}") from None
+        return ClaimsFile(**{**data, "claims": claims})
+    except MechinterpError as error:
         raise ConfigError(f"{path}: {error}") from None

@@ -56,15 +56,15 @@ def decide(claim: Claim, numbers: Sequence[Number]) -> tuple[Verdict, Number]:
     """
     values = np.array([number.value for number in numbers])
     mean = float(values.mean())
-    whole = Number(mean, *t_interval(values)) if len(values) > 1 and np.isfinite(values).all() else numbers[0]
-    if len(values) > 1 and not np.isfinite(values).all():
-        whole = Number.exact(mean)
-    tested = values if len(values) > 1 else np.array([numbers[0].value, numbers[0].low, numbers[0].high])
+    whole = Number(mean, *t_interval(values)) if len(values) > 1 else numbers[0]
+    tested = [number.value for number in numbers]
+    if len(numbers) == 1:
+        tested += [numbers[0].low, numbers[0].high]
     if np.isnan(values).any():
-        return "not reproduced", whole
+        return "not reproduced", Number.exact(math.nan)
     if all(meets(claim, value) for value in tested):
         return "reproduced", whole
-    weak = claim.weaker is not None and all(meets(claim, value, weaker=True) for value in values)
+    weak = claim.weaker is not None and all(meets(claim, number.value, weaker=True) for number in numbers)
     if weak or meets(claim, mean):
         return "weaker", whole
     return "not reproduced", whole

@@ -14,10 +14,10 @@ from mechinterp.claims.schema import VERDICTS, Claim, Known, Verdict
 from mechinterp.claims.shipped import LoadedCircuit, as_subject, circuit_names, load_circuit
 from mechinterp.claims.subjects import Subject
 from mechinterp.claims.verdict import Number, decide
-from mechinterp.core import ConfigError, UnsupportedError
-from mechinterp.models import ModelConfig, Transformer
+from mechinterp.core import ConfigError, UnsupportedError, suggest
+from mechinterp.models import ModelConfig
 from mechinterp.tasks import from_dict
-from mechinterp.training import Job, Run, TrainConfig, train_jobs
+from mechinterp.training import Job, TrainConfig, train_jobs
 
 FRESH = 1000
 """First seed of models that are trained to confirm: none of those on which settings and tolerances were chosen."""
@@ -75,7 +75,8 @@ def verify(
     seeds: int | Sequence[int] = 3,
     out: str | Path | None = None,
     workers: int | None = None,
-    models: Mapping[str, Transformer | Run | Subject] | None = None,
+    models: Mapping[str, Any] | None = None,
+    only: Sequence[str] | None = None,
     progress: Show | None = None,
 ) -> list[ClaimResult]:
     """Check the claims of one circuit, or of all that ship.
@@ -86,7 +87,8 @@ def verify(
         seeds: With `retrain`: how many models (seeds 1000, 1001, ... which nothing was tuned on), or their seeds.
         out: With `retrain`: where their Runs are kept, and taken up again; by default nowhere.
         workers: With `retrain`: processes; None for one per core.
-        models: Put another model in the place of a shipped one, by its name; the claims should then fail.
+        models: Put another model in the place of a shipped one, by its name: a Transformer, a Run or a Subject.
+        only: Ids of the claims to check; None for all.
         progress: Called with (what, done, of how many).
 
     Returns:
@@ -109,12 +111,19 @@ def verify(
                 subjects = _retrained(circuit, list(numbers), folder, workers, show)
             else:
                 subjects = [_shipped(circuit, models or {})]
-            results += _check(circuit, "retrained" if retrain else "shipped", subjects, show)
+            results += _check(circuit, "retrained" if retrain else "shipped", subjects, only, show)
     return results
 
 
-def _check(circuit: LoadedCircuit, mode: str, subjects: list[dict[str, Subject]], show: Show) -> list[ClaimResult]:
+def _check(
+    circuit: LoadedCircuit, mode: str, subjects: list[dict[str, Subject]], only: Sequence[str] | None, show: Show
+) -> list[ClaimResult]:
+    known = [claim.id for claim in circuit.claims]
+    for name in only or ():
+        if name not in known:
+            raise ConfigError(f"circuit '{circuit.name}' claims no '{name}'.{suggest(name, known)}")
     claims = [claim for claim in circuit.claims if mode in claim.on or claim.not_testable]
+    claims = [claim for claim in claims if only is None or claim.id in only]
     results = []
     for done, claim in enumerate(claims):
         show(f"claims of {circuit.name}", done, len(claims))

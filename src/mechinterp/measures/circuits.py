@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mechinterp.core import Circuit, ConfigError, Edge, Graph, Pair, UnsupportedError, derive_seed, labelled, t_interval
+from mechinterp.core import Circuit, Edge, Graph, Pair, UnsupportedError, derive_seed, labelled, t_interval
 from mechinterp.discovery import discover
 from mechinterp.evaluation import live_edges, random_circuits
 from mechinterp.evaluation.scoring import scorer
+from mechinterp.measures.pairs import draw_pair
 from mechinterp.measures.registry import register_measure
 from mechinterp.models import Transformer
 from mechinterp.tasks import Task
@@ -40,7 +41,7 @@ def removal(
         seed: Of the pairs.
         edges: Edges to remove, or patterns of them: `L0.H*->L1.H*.k`.
         each: Remove each edge alone; otherwise all together.
-        corruption: One of the task's.
+        corruption: One of the task's, its first by default, or `all`.
         ablation: What a removed edge carries.
         metric: A name.
         examples: Pairs.
@@ -50,12 +51,11 @@ def removal(
         and their spread is that ratio's (first order). NaN where the gap may be zero.
 
     Raises:
-        ConfigError: If a pattern fits no edge.
-        UnsupportedError: If the model has no graph of edges.
+        UnsupportedError: If the model has no graph of edges, or none that fits a pattern.
     """
     graph = _graph(model)
     removed = _matching(graph, edges)
-    pair = task.pair(examples, seed, corruption)
+    pair = draw_pair(task, examples, seed, corruption)
     groups = [[edge] for edge in removed] if each else [removed]
     whole, empty = Circuit(graph.edges), Circuit()
     circuits = [whole, empty, *(whole - Circuit(group) for group in groups)]
@@ -88,7 +88,7 @@ def circuit_quality(
         edges: The circuit (then `circuit_faithfulness` is quicker where no null is asked for); by default it is found
             anew: the fewest edges of largest exact effect that reach `share`.
         share: Of the gap, where the circuit is found anew.
-        corruption: One of the task's.
+        corruption: One of the task's, its first by default, or `all`.
         ablation: What absent edges carry.
         metric: A name.
         examples: Pairs to find on, and as many to judge on.
@@ -104,7 +104,7 @@ def circuit_quality(
         UnsupportedError: If the model has no graph of edges.
     """
     graph = _graph(model)
-    find, judge = (task.pair(examples, derive_seed(seed, use), corruption) for use in ("find", "judge"))
+    find, judge = (draw_pair(task, examples, derive_seed(seed, use), corruption) for use in ("find", "judge"))
     how: dict[str, Any] = {"metric": metric, "ablation": ablation}
     whole, empty = Circuit(graph.edges), Circuit()
     for pair in (find, judge):
@@ -149,6 +149,8 @@ def _matching(graph: Graph, patterns: Sequence[str]) -> list[Edge]:
     for pattern in patterns:
         fits = [edge for edge in graph.edges if fnmatchcase(str(edge), pattern)]
         if not fits:
-            raise ConfigError(f"no edge fits '{pattern}': write an edge such as 'L0.H1->L1.H2.k', with * for any part")
+            raise UnsupportedError(
+                f"no edge fits '{pattern}': this model has edges such as '{graph.edges[0]}' (* is any part)"
+            )
         found += [edge for edge in fits if edge not in found]
     return found

@@ -1,0 +1,102 @@
+"""`mechinterp VERB ...`: finds the verb, and turns its outcome into an exit status.
+
+0 is done, 1 a claim or check that failed, 2 bad input (one line on the error stream, no traceback), 130 an interrupt.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn, no_type_check
+
+import typer
+from typer.exceptions import TyperException
+
+# Verb -> module with a function `register(app)`. Only the verb that was asked for is imported, and what a module
+# needs of torch and the like only when its command runs: help answers at once.
+VERBS = {
+    "demo": "mechinterp.cli.demo",
+    "train": "mechinterp.cli.train",
+    "trace": "mechinterp.cli.trace",
+    "find": "mechinterp.cli.circuit",
+    "evaluate": "mechinterp.cli.circuit",
+    "verify": "mechinterp.cli.verify",
+    "report": "mechinterp.cli.report",
+    "list": "mechinterp.cli.listing",
+}
+
+
+def main() -> NoReturn:
+    """The console script: run the words of the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command line.
+
+    Args:
+        words: What stands behind `mechinterp`.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        return _invoke(list(words))
+    except KeyboardInterrupt:
+        return _interrupted()
+    except Exception as error:
+        if not _expected(error):
+            raise
+        print(f"mechinterp: {_one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _invoke(words: list[str]) -> int:
+    app = typer.Typer(
+        help="Train small transformers, find their circuits by causal intervention, and date when each formed.",
+        add_completion=False,
+        rich_markup_mode=None,  # plain help: importing the painter would take as long as all else together
+        pretty_exceptions_enable=False,
+    )
+    app.callback(invoke_without_command=True)(_top)
+    verb = next((word for word in words if not word.startswith("-")), None)
+    modules = [VERBS[verb]] if verb in VERBS else list(dict.fromkeys(VERBS.values()))
+    for module in modules:
+        importlib.import_module(module).register(app)
+    status = app(words, prog_name="mechinterp", standalone_mode=False)
+    if status == 130:  # what the parser makes of KeyboardInterrupt
+        return _interrupted()
+    return status if isinstance(status, int) else 0
+
+
+@no_type_check  # the parser hands over a context of its own, unexported class
+def _top(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        from mechinterp import __version__
+
+        typer.echo(__version__)
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _interrupted() -> int:
+    print(
+        "mechinterp: interrupted; finished parts are kept (train --resume and trace go on from there)", file=sys.stderr
+    )
+    return 130
+
+
+def _expected(error: Exception) -> bool:
+    """Whether an error is about what the user gave, and its text is meant for them."""
+    if isinstance(error, TyperException):
+        return True
+    core = sys.modules.get("mechinterp.core.errors")  # not imported: then nothing can have raised one of ours
+    return core is not None and isinstance(error, core.MechinterpError)
+
+
+def _one_line(error: Exception) -> str:
+    text = error.format_message() if hasattr(error, "format_message") else str(error)  # type: ignore[attr-defined]
+    return " ".join(text.split())

@@ -1,0 +1,93 @@
+"""`mechinterp list`: what there is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from mechinterp.cli.options import Json
+
+KINDS = ("tasks", "measures", "circuits", "claims", "metrics")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("list")(list_kind)
+
+
+def list_kind(
+    kind: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="What to list.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """List tasks, measures, circuits, claims or metrics."""
+    from mechinterp.cli.output import emit, table
+    from mechinterp.core import ConfigError, suggest
+
+    if kind not in KINDS:
+        raise ConfigError(f"nothing called '{kind}' to list.{suggest(kind, KINDS)}")
+    rows = {"tasks": _tasks, "measures": _measures, "circuits": _circuits, "claims": _claims, "metrics": _metrics}[
+        kind
+    ]()
+    if as_json:
+        emit({kind: rows})
+    elif rows:
+        table(kind.capitalize(), list(rows[0]), [list(row.values()) for row in rows])
+    else:
+        typer.echo(f"no {kind}", err=True)
+
+
+def _tasks() -> list[dict[str, Any]]:
+    from mechinterp import tasks
+
+    return [{"name": name, "about": _about(type(tasks.get(name)))} for name in tasks.names()]
+
+
+def _measures() -> list[dict[str, Any]]:
+    from mechinterp import measures
+    from mechinterp.measures.registry import function_of
+
+    found = [(name, function_of(name)) for name in measures.names()]
+    return [{"name": name, "parameters": _parameters(function), "about": _about(function)} for name, function in found]
+
+
+def _circuits() -> list[dict[str, Any]]:
+    from mechinterp.claims import circuit_names, load_circuit
+
+    found = [load_circuit(name) for name in circuit_names()]
+    return [
+        {"name": one.name, "edges": len(one.circuit), "claims": len(one.claims), "about": one.about} for one in found
+    ]
+
+
+def _claims() -> list[dict[str, Any]]:
+    from mechinterp.claims import circuit_names, load_circuit
+
+    return [
+        {
+            "circuit": name,
+            "claim": claim.id,
+            "says": claim.sentence,
+            "tolerance": claim.tolerance,
+            "source": claim.source,
+        }
+        for name in circuit_names()
+        for claim in load_circuit(name).claims
+    ]
+
+
+def _metrics() -> list[dict[str, Any]]:
+    from mechinterp.core import METRICS
+
+    return [{"name": name, "about": _about(metric)} for name, metric in sorted(METRICS.items())]
+
+
+def _about(thing: Any) -> str:
+    return (thing.__doc__ or "").strip().split("\n")[0]
+
+
+def _parameters(function: Any) -> str:
+    """What a measure takes beyond model, task and seed."""
+    import inspect
+
+    return ", ".join(str(item).split(":")[0] for item in list(inspect.signature(function).parameters.values())[3:])

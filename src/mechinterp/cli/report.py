@@ -1,0 +1,36 @@
+"""`mechinterp report`: one HTML page about a Run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mechinterp.cli.options import Json, RunFolder
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("report")(report)
+
+
+def report(
+    run: RunFolder,
+    out: Annotated[str, typer.Option("--out", help="Where to write; RUN/report.html by default.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Write one HTML page that works offline. A Run that was not studied yet is studied first."""
+    from mechinterp.cli.output import emit, progress, table, waiting
+    from mechinterp.emergence import study
+    from mechinterp.report import report as write
+    from mechinterp.training import Run
+
+    opened = Run(run)
+    with progress() as show:
+        found = study(opened, progress=show)
+    with waiting("writing the report"):
+        path = write(opened, out or None, found)
+    if as_json:
+        emit({"run": run, "report": path})
+    else:
+        table("Report", ["run", "page"], [[run, str(path)]])

@@ -1,0 +1,130 @@
+"""`mechinterp train`: one run, or several seeds at once."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, no_type_check
+
+import typer
+
+from mechinterp.cli.flags import KEY, SettingsCommand
+from mechinterp.cli.options import Json
+from mechinterp.cli.table import load
+
+SECTIONS = ("task", "model", "training")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("train", cls=SettingsCommand)(train)
+
+
+@no_type_check  # the parser hands over a context of its own, unexported class
+def train(
+    context: typer.Context,
+    task: Annotated[str, typer.Argument(metavar="[TASK]", help="Task, see `mechinterp list tasks`.")] = "",
+    out: Annotated[
+        str, typer.Option("--out", help="Folder of the Run (with --seeds: of the Runs); runs/TASK-SEED by default.")
+    ] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of weights and data, the first one with --seeds.")] = 0,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, several at once in processes.")] = 1,
+    workers: Annotated[int, typer.Option("--workers", help="Processes; 0 is one per core.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what the folder holds.")] = False,
+    config: Annotated[
+        str, typer.Option("--config", help="TOML file with tables [task], [model], [training]; flags win over it.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Train a transformer on a task. Settings that are not given come from the task's preset."""
+    from mechinterp.cli.output import emit, progress, table
+
+    chosen, model, training = settings(task, config, context.meta[KEY])
+    with progress() as show:
+        if seeds == 1:
+            from mechinterp.training import train as train_one
+
+            name = f"{chosen.name}-{seed}"
+            runs = [
+                train_one(
+                    chosen, model, training, seed, out or None, resume, lambda step, steps: show(name, step, steps)
+                )
+            ]
+        else:
+            from mechinterp.training import train_many
+
+            folder = out or f"runs/{chosen.name}"
+            many = list(range(seed, seed + seeds))
+            runs = train_many(chosen, many, folder, workers or None, model, training, resume, show)
+    rows = [_outcome(run) for run in runs]
+    if as_json:
+        emit({"task": chosen.to_dict(), "runs": rows})
+    else:
+        losses = [name for name in rows[0] if name.startswith("loss")]
+        columns = ["seed", "steps", *losses, "checkpoints", "folder"]
+        table(f"Trained on {chosen.name} (losses in nats)", columns, [[row[name] for name in columns] for row in rows])
+
+
+def settings(task: str, config: str, flags: dict[str, str | bool]) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The task, and the settings of model and training that were given, by file or by flag.
+
+    Raises:
+        ConfigError: If a file, setting or task is not what it should be.
+    """
+    from mechinterp import tasks
+    from mechinterp.core import ConfigError, suggest
+
+    given = _from_file(config) if config else {name: {} for name in SECTIONS}
+    named = given["task"].pop("name", "")
+    if task and named and task != named:
+        raise ConfigError(f"the task is '{task}' on the command line and '{named}' in {config}: name it once")
+    name = task or named
+    if not name:
+        raise ConfigError(f"no task is named.{suggest('', tasks.names())}")
+    if name not in tasks.names():
+        raise ConfigError(f"no task '{name}'.{suggest(name, tasks.names())}")
+    fits = {group: {row["name"]: row["kind"] for row in rows} for group, rows in load().items()}
+    for setting, value in flags.items():
+        group = next((part for part in ("model", "training", f"task {name}") if setting in fits.get(part, ())), None)
+        if group is None:
+            raise ConfigError(
+                f"task '{name}' has no setting '{setting}'.{suggest(setting, fits.get(f'task {name}', ()))}"
+            )
+        given[group.split()[0]][setting] = _value(value, fits[group][setting])
+    return tasks.get(name, **given["task"]), given["model"], given["training"]
+
+
+def _value(text: str | bool, kind: str) -> Any:
+    """What a flag says; a text that is no number stays one, and the setting says what it wants."""
+    if isinstance(text, bool):
+        return text
+    if text.lower() == "none":
+        return None
+    try:
+        return {"int": int, "float": float}.get(kind, str)(text)
+    except ValueError:
+        return text
+
+
+def _from_file(config: str) -> dict[str, dict[str, Any]]:
+    from mechinterp.core import ConfigError, suggest
+
+    try:
+        data = tomllib.loads(Path(config).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {config} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"--config {config} is no TOML: {error}") from error
+    for name, part in data.items():
+        if name not in SECTIONS:
+            raise ConfigError(f"--config {config}: no table [{name}].{suggest(name, SECTIONS)}")
+        if not isinstance(part, dict):
+            raise ConfigError(f"--config {config}: {name} is a table: write [{name}] and its settings under it")
+    return {name: dict(data.get(name, {})) for name in SECTIONS}
+
+
+def _outcome(run: Any) -> dict[str, Any]:
+    metrics = run.metrics()
+    last = {str(name): float(metrics[name][-1]) for name in metrics.data_vars if str(name).startswith("loss")}
+    about = {"seed": run.seed, "status": run.status, "steps": run.steps[-1], "checkpoints": len(run.steps)}
+    return {"folder": str(run.path), **about, **last, "weights": run.weights_hash()[:16]}

@@ -1,0 +1,53 @@
+"""`mechinterp verify`: check claims, on shipped weights or on models trained anew."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mechinterp.claims import ClaimResult
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("verify")(verify)
+
+
+def verify(
+    name: Annotated[str, typer.Argument(metavar="[CIRCUIT]", help="A circuit or its folder; all by default.")] = "",
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train the models from scratch and check those.")] = False,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="With --retrain: how many models of each kind.")] = 3,
+    only: Annotated[str, typer.Option("--only", help="Ids of claims, apart by commas; all by default.")] = "",
+    workers: Annotated[int, typer.Option("--workers", help="With --retrain: processes; 0 is one per core.")] = 0,
+    out: Annotated[str, typer.Option("--out", help="With --retrain: keep the Runs there, and resume them.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per claim and nothing else.")] = False,
+) -> int:
+    """Check the claims that ship with the package. Exit status 1 if one fails."""
+    from mechinterp.claims import verify as check
+    from mechinterp.cli.output import emit, progress, table
+
+    with progress() as show:
+        chosen = only.split(",") if only else None
+        results = check(name or None, retrain, seeds, out or None, workers or None, only=chosen, progress=show)
+    if as_json:
+        for result in results:
+            emit(result.to_dict())
+        return int(any(result.failed for result in results))
+    rows = [
+        [one.circuit, one.claim, one.measured, one.low, one.high, one.tolerance, one.published, _verdict(one)]
+        for one in results
+    ]
+    columns = ["circuit", "claim", "measured", "low", "high", "tolerance", "published", "verdict"]
+    kind = f"{seeds} models trained anew" if retrain else "shipped weights"
+    ends = "low and high: 95% over seeds, or over examples where one model was measured"
+    known = [f"* {one.claim}: {one.known.why}" for one in results if one.known and not one.failed]
+    failed = [one.claim for one in results if one.failed]
+    last = f"FAILED: {', '.join(failed)}" if failed else f"all {len(results)} claims came out as stated"
+    table(f"Claims, checked on {kind}", columns, rows, [ends, *known, last])
+    return int(bool(failed))
+
+
+def _verdict(result: ClaimResult) -> str:
+    return result.verdict + ("*" if result.known and not result.failed else "")

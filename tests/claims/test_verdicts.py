@@ -1,0 +1,143 @@
+"""From numbers to verdicts, against answers known by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from mechinterp.claims import Claim, Number, Subject, decide
+from mechinterp.claims.numbers import pick
+from mechinterp.claims.schema import Select
+from mechinterp.claims.verify import ClaimResult
+from mechinterp.core import ConfigError
+from mechinterp.models import ModelConfig, Transformer
+from mechinterp.tasks import Induction
+
+
+def claim(**settings) -> Claim:
+    given = dict(id="a", sentence="s", source="own", model="two", measure="loss", compare=">=", value=0.5)
+    return Claim(**{**given, **settings})
+
+
+def numbers(*values: float) -> list[Number]:
+    return [Number.exact(value) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("settings", "values", "verdict"),
+    [
+        (dict(), (0.5,), "reproduced"),
+        (dict(), (0.4,), "not reproduced"),
+        (dict(weaker=0.3), (0.4,), "weaker"),
+        (dict(weaker=0.3), (0.2,), "not reproduced"),
+        (dict(), (0.6, 0.7, 0.8), "reproduced"),
+        (dict(), (0.6, 0.7, 0.4), "weaker"),  # the mean passes, one seed does not
+        (dict(), (0.6, 0.1, 0.1), "not reproduced"),
+        (dict(), (0.6, math.nan), "not reproduced"),
+        (dict(compare="<=", weaker=1.0), (0.4, 0.9), "weaker"),
+        (dict(compare="between", high=1.0), (0.7,), "reproduced"),
+        (dict(compare="between", high=1.0), (1.1,), "not reproduced"),
+        (dict(compare="equals", within=0.1), (0.45, 0.55), "reproduced"),
+        (dict(compare="equals", within=0.1), (0.3,), "not reproduced"),
+        (dict(compare="after", value=0), (20.0,), "reproduced"),
+        (dict(compare="after", value=0), (0.0,), "not reproduced"),
+        (dict(compare="after", value=0, weaker=0), (0.0,), "weaker"),  # a tie
+        (dict(compare="after", value=0), (math.inf,), "reproduced"),  # the other never came
+        (dict(compare="after", value=0), (math.nan,), "not reproduced"),  # neither came
+    ],
+)
+def test_verdict(settings: dict, values: tuple[float, ...], verdict: str):
+    assert decide(claim(**settings), numbers(*values))[0] == verdict
+
+
+def test_one_model_must_pass_with_its_whole_interval():
+    assert decide(claim(), [Number(0.55, 0.51, 0.59)])[0] == "reproduced"
+    assert decide(claim(), [Number(0.55, 0.45, 0.65)])[0] == "weaker"
+
+
+def test_over_seeds_the_interval_is_students():
+    _, found = decide(claim(), numbers(1.0, 2.0, 3.0))
+    assert (found.value, round(found.low, 2), round(found.high, 2)) == (2.0, -0.48, 4.48)
+
+
+def test_intervals_of_a_difference_add_as_squares():
+    found = Number(3.0, 2.7, 3.3).minus(Number(1.0, 0.6, 1.4))
+    assert (found.value, round(found.low, 6), round(found.high, 6)) == (2.0, 1.5, 2.5)
+
+
+@pytest.fixture(scope="module")
+def subject() -> Subject:
+    config = ModelConfig(n_layers=2, n_heads=2, d_model=8, d_vocab=8, n_ctx=8)
+    model = Transformer(config, seed=0)
+    found = Subject(Induction(vocab=8, seq_len=8, segment=2, repeats=2), 0, config, model)
+    found._roles[(True, "induction")] = (1, 0)
+    return found
+
+
+TABLE = xr.DataArray(
+    np.arange(24.0).reshape(2, 2, 2, 3),
+    dims=("score", "layer", "head", "example"),
+    coords={"score": ["previous_token", "induction"], "layer": [0, 1], "head": [0, 1]},
+)
+
+
+@pytest.mark.parametrize(
+    ("select", "value"),
+    [
+        (dict(where={"score": "induction", "layer": 0, "head": 1}), 16.0),
+        (dict(where={"score": "induction"}, role="induction"), 19.0),
+        (dict(where={"score": "induction"}, reduce="max"), 22.0),
+        (dict(where={"score": "induction"}, reduce="min"), 13.0),
+        (dict(where={"score": "induction"}, reduce="mean"), 17.5),
+        (dict(where={"score": "induction"}, reduce="count", above=19.0), 2.0),
+    ],
+)
+def test_pick(subject: Subject, select: dict, value: float):
+    assert pick(TABLE, Select(**select), subject, subject.final).value == value
+
+
+def test_the_interval_of_a_maximum_is_the_one_entrys(subject: Subject):
+    found = pick(TABLE, Select(where={"score": "induction"}, reduce="max"), subject, subject.final)
+    half = 4.302653 / math.sqrt(3)  # t(0.975, 2) * sd 1 / sqrt(n)
+    assert found.low == pytest.approx(22 - half) and found.high == pytest.approx(22 + half)
+
+
+def test_roles_stand_for_heads_in_edges(subject: Subject):
+    table = xr.DataArray([1.0, 2.0], dims="edge", coords={"edge": ["L0.H0->L1.H0.k", "L0.H0->L1.H1.k"]})
+    assert pick(table, Select(where={"edge": "L0.H0->{induction}.k"}), subject, subject.final).value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("select", "says"),
+    [
+        (dict(where={"scor": "induction"}), "no dimension 'scor'. Did you mean 'score'"),
+        (dict(where={"score": "inductoin"}), "no score 'inductoin'. Did you mean 'induction'"),
+        (dict(where={"score": "induction"}), r"select leaves dimensions \['layer', 'head'\]"),
+        (dict(where={"score": "{inductoin}"}), "no role 'inductoin'"),
+    ],
+)
+def test_a_selection_that_leads_nowhere(subject: Subject, select: dict, says: str):
+    with pytest.raises(ConfigError, match=says):
+        pick(TABLE, Select(**select), subject, subject.final)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "known", "failed"),
+    [
+        ("reproduced", None, False),
+        ("weaker", None, True),
+        ("not reproduced", None, True),
+        ("not testable at this scale", None, False),
+        ("not reproduced", "not reproduced", False),
+        ("not reproduced", "weaker", True),
+        ("reproduced", "weaker", False),
+    ],
+)
+def test_what_counts_as_a_failure(verdict: str, known: str | None, failed: bool):
+    given = claim(known=None if known is None else {"verdict": known, "why": "w"}).known
+    result = ClaimResult("c", "a", "own", None, 1.0, 0.9, 1.1, ">= 0.5", (0,), verdict, known=given)  # type: ignore[arg-type]
+    assert result.failed is failed
+    assert list(result.to_dict()) == [
+        "circuit", "claim", "source", "published", "measured", "low", "high", "tolerance", "seeds", "verdict",
+    ]  # fmt: skip

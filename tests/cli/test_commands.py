@@ -1,0 +1,204 @@
+"""Every verb end to end on a tiny run, and its errors: one line, exit status 2, no traceback."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mechinterp.cli import app, run
+
+SIZES = "--vocab 12 --seq-len 12 --segment 3 --repeats 2 --layers 1 --heads 2 --d-model 8 --batch-size 4"
+TINY = ["induction", *SIZES.split(), "--log-checkpoints", "2", "--linear-checkpoints", "2"]
+Capture = pytest.CaptureFixture[str]
+
+
+def output(capsys: Capture, *words: str, status: int = 0) -> dict:
+    """The one JSON object that a command prints, and nothing else."""
+    capsys.readouterr()
+    assert run([*words, "--json"]) == status
+    (line,) = capsys.readouterr().out.splitlines()
+    return json.loads(line)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    assert run(["train", *TINY, "--steps", "6", "--seed", "3", "--out", str(path)]) == 0
+    return path
+
+
+def test_train_writes_what_the_flags_say(folder: Path):
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["seed"], record["status"]) == (3, "finished")
+    assert (record["model"]["n_layers"], record["model"]["d_model"], record["training"]["steps"]) == (1, 8, 6)
+    assert record["model"]["positions"] == "rotary"  # from the preset
+    assert record["task"]["vocab"] == 12
+
+
+def test_train_resumes_and_reads_a_file(folder: Path, tmp_path: Path, capsys: Capture):
+    again = output(capsys, "train", *TINY, "--steps", "6", "--seed", "3", "--out", str(folder), "--resume")
+    (row,) = again["runs"]
+    assert row["steps"] == 6 and row["loss"] > 0
+    config = tmp_path / "tiny.toml"
+    config.write_text(
+        '[task]\nname = "induction"\nvocab = 12\nseq_len = 12\nsegment = 3\nrepeats = 2\n'
+        "[model]\nn_layers = 1\nn_heads = 2\nd_model = 8\n"
+        "[training]\nsteps = 99\nbatch_size = 4\nlog_checkpoints = 2\nlinear_checkpoints = 2\n"
+    )
+    words = ["train", "--config", str(config), "--steps", "6", "--seed", "3", "--out", str(tmp_path / "run")]
+    assert output(capsys, *words)["runs"][0]["weights"] == row["weights"]
+
+
+def test_several_seeds(tmp_path: Path, capsys: Capture):
+    words = ["train", *TINY, "--steps", "2", "--seed", "5", "--seeds", "2", "--workers", "1", "--out", str(tmp_path)]
+    assert [row["seed"] for row in output(capsys, *words)["runs"]] == [5, 6]
+    assert (tmp_path / "seed-6" / "run.json").is_file()
+
+
+def test_trace(folder: Path, capsys: Capture):
+    measures = ["--measures", "loss,head_scores", "--measures", "edge_effects examples=4 metric=log_prob"]
+    found = output(capsys, "trace", str(folder), *measures)
+    assert found["steps"] == [0, 1, 3, 6]
+    assert set(found["measures"]) == {"loss", "head_scores", "edge_effects"}
+    assert found["measures"]["loss"]["dims"] == ["step", "group"] and found["coords"]["group"] == ["repeat", "fresh"]
+    assert len(found["measures"]["loss"]["values"]) == 4
+    assert run(["trace", str(folder)]) == 0
+    assert "head_scores" in capsys.readouterr().out
+
+
+def test_find_then_evaluate(folder: Path, tmp_path: Path, capsys: Capture):
+    found = output(capsys, "find", str(folder), "--k", "5", "--examples", "8")
+    assert Path(found["file"]) == folder / "circuit.json" and found["size"] == len(found["edges"]) <= 5
+    assert found["origin"]["method"] == "top-k" and found["origin"]["corruption"] == "all"
+    judged = output(capsys, "evaluate", str(folder), "--examples", "8", "--nulls", "3")
+    assert judged["size"] == found["size"] and len(judged["null_m"]) == 3
+    assert run(["find", str(folder), "--k", "5", "--examples", "8", "--out", str(tmp_path / "other.json")]) == 0
+    assert (
+        run(["evaluate", str(folder), "--examples", "8", "--nulls", "2", "--circuit", str(tmp_path / "other.json")])
+        == 0
+    )
+    assert "faithfulness" in capsys.readouterr().out
+    # The very pairs that it was found on are refused.
+    assert run(["evaluate", str(folder), "--examples", "8", "--seed", "0"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("tasks", "induction"),
+        ("measures", "head_scores"),
+        ("circuits", "induction"),
+        ("claims", "k-composition"),
+        ("metrics", "logit_diff"),
+    ],
+)
+def test_list(kind: str, name: str, capsys: Capture):
+    rows = output(capsys, "list", kind)[kind]
+    assert name in {row.get("name", row.get("claim")) for row in rows}
+    assert run(["list", kind]) == 0
+    assert name in capsys.readouterr().out
+
+
+def test_verify_prints_one_object_per_claim(capsys: Capture):
+    assert run(["verify", "induction", "--only", "learns-repeats,induction-head", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["claim"] for row in rows] == ["learns-repeats", "induction-head"]
+    names = ["circuit", "claim", "source", "published", "measured", "low", "high", "tolerance", "seeds", "verdict"]
+    assert list(rows[0]) == names
+    assert run(["verify", "induction", "--only", "learns-repeats"]) == 0
+    assert "reproduced" in capsys.readouterr().out
+
+
+def test_a_failed_claim_is_exit_status_one(tmp_path: Path, capsys: Capture):
+    import shutil
+
+    from mechinterp.claims import load_circuit
+
+    folder = tmp_path / "strict"
+    shutil.copytree(load_circuit("induction").path, folder)
+    text = (folder / "claims.toml").read_text()
+    (folder / "claims.toml").write_text(text.replace("value = 0.5\nweaker = 1.0", "value = 0.00001", 1))
+    assert run(["verify", str(folder), "--only", "learns-repeats"]) == 1
+    assert "FAILED: learns-repeats" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("train", "no task is named"),
+        ("train inductoin", "no task 'inductoin'. Did you mean 'induction'"),
+        ("train induction --layers two", "n_layers='two'"),
+        ("train induction --segment 1", "segment=1"),
+        ("train induction --config nowhere.toml", "cannot be read"),
+        ("train induction --seeds 0", "--seeds"),
+        ("trane induction", "No such command 'trane'"),
+        ("trace nowhere", "nowhere does not exist"),
+        ("trace {run} --measures los", "no measure 'los'. Did you mean 'loss'"),
+        ("find {run} --method acdcc", "Did you mean 'acdc'"),
+        ("find {run} --corruption x", "no corruption 'x'"),
+        ("evaluate {run} --circuit nowhere.json", "run `mechinterp find` first"),
+        ("evaluate {run} --metric logitdiff", "Did you mean 'logit_diff'"),
+        ("verify inductoin", "no circuit 'inductoin'"),
+        ("list measure", "Did you mean 'measures'"),
+        ("report nowhere", "nowhere does not exist"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_status_two(words: str, says: str, folder: Path, capsys: Capture):
+    capsys.readouterr()
+    assert run(words.format(run=folder).split()) == 2
+    came = capsys.readouterr()
+    lines = [line for line in came.err.splitlines() if line.startswith("mechinterp:")]
+    assert len(lines) == 1 and says in lines[0] and came.out == ""
+    assert "Traceback" not in came.err
+
+
+def test_config_file_errors(tmp_path: Path, capsys: Capture):
+    path = tmp_path / "a.toml"
+    for text, says in [
+        ("[modle]\n", "no table [modle]. Did you mean 'model'"),
+        ("model = 3\n", "write [model]"),
+        ("[model\n", "is no TOML"),
+        ('[task]\nname = "other"\n', "name it once"),
+        ("[model]\nlayers = 2\n", "no setting 'layers'"),
+    ]:
+        path.write_text(text)
+        assert run(["train", "induction", "--config", str(path), "--out", str(tmp_path / "x")]) == 2
+        assert says in capsys.readouterr().err
+
+
+def test_a_bug_is_no_bad_input(monkeypatch: pytest.MonkeyPatch):
+    def broken(words: list[str]) -> int:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(app, "_invoke", broken)
+    with pytest.raises(ZeroDivisionError):
+        run(["list", "tasks"])
+
+
+def test_version_and_help(capsys: Capture):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.strip().count(".") == 2
+    assert run([]) == run(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {verb} " in text for verb in app.VERBS)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_an_interrupt_is_one_line_and_loses_nothing(tmp_path: Path):
+    out = tmp_path / "run"
+    code = "from mechinterp.cli import main; main()"
+    words = ["train", *TINY[:-2], "--steps", "200000", "--linear-checkpoints", "2000", "--out", str(out)]
+    process = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True)
+    while not (out / "state.safetensors").exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error and error.count("mechinterp: interrupted") == 1
+    assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
+    assert (out / "checkpoints").is_dir()
