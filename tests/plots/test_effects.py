@@ -96,6 +96,12 @@ def test_the_circuit_stands_with_its_interval_among_random_ones():
     assert "21 random circuits<br>95% below 9%" in [note.text for note in figure.layout.annotations]
 
 
+def test_one_mark_is_enough_for_one_circuit():
+    figure = faithfulness_curve(curve(), evaluation(), fewest=6)
+    assert len(figure.data) == 3 and "<b>the circuit, 3 edges: 80%</b>" in [n.text for n in figure.layout.annotations]
+    assert len(faithfulness_curve(curve(), evaluation(), fewest=4).data) == 4
+
+
 def test_random_circuits_of_every_size_are_a_band_of_their_middle_nine_tenths():
     k = np.arange(11)
     draws = np.linspace(0, 1, 101)[None] * (k[:, None] / 10)
@@ -119,6 +125,6 @@ def test_findings_are_written_with_interval_and_null():
     assert [list(column) for column in cells] == [
         ["induction score", "onset"],
         ["0.871", "1,234 steps"],
-        ["0.85 to 0.89", ""],
-        ["0.07", "not available to 3 steps"],
+        ["0.850 to 0.890", ""],
+        ["0.0700", "not available to 3 steps"],
     ]

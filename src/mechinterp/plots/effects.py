@@ -138,11 +138,10 @@ def faithfulness_curve(
         hovertemplate="%{x} edges recover %{y:.1%}<extra>largest effects first</extra>",
     )
     if fewest is not None:
-        at, height = (float(values[list(curve["k"].values).index(fewest)]) for values in (x, y))
-        figure.add_scatter(x=[at], y=[height], mode="markers", marker={"size": 9, "color": HELPS}, hoverinfo="skip")
-        figure.add_vline(x=at, line={"color": MUTED, "width": 1.2, "dash": "dot"}, layer="below")
-        words = _words(f"{height:.0%} with {at:.0f} edges", HELPS)
-        figure.add_annotation(**words, x=at, y=1, yref="y domain", yanchor="bottom", **_beside(at, x.max(), 0))
+        number = list(curve["k"].values).index(fewest)
+        # Where the judged circuit is that very one, one mark says both.
+        if not (isinstance(random, xr.Dataset) and int(random["live_size"]) == x[number]):
+            _mark(figure, float(x[number]), float(y[number]), x.max())
     if isinstance(random, xr.Dataset):
         _add_circuit(figure, random, x.max())
         extent += [random["null_faithfulness"].values, np.array([float(random["faithfulness_low"])])]
@@ -151,6 +150,14 @@ def faithfulness_curve(
     figure.update_xaxes(title={"text": "edges in the circuit"}, range=[-0.01 * x.max(), x.max() * 1.01])
     pad = [low - 0.05 * (high - low), high + 0.1 * (high - low)]
     return figure.update_yaxes(title={"text": "faithfulness"}, tickformat=".0%", range=pad)
+
+
+def _mark(figure: go.Figure, size: float, share: float, end: float) -> None:
+    """A point on the curve, named above the figure."""
+    figure.add_scatter(x=[size], y=[share], mode="markers", marker={"size": 9, "color": HELPS}, hoverinfo="skip")
+    figure.add_vline(x=size, line={"color": MUTED, "width": 1.2, "dash": "dot"}, layer="below")
+    words = _words(f"{share:.0%} with {size:.0f} edges", HELPS)
+    figure.add_annotation(**words, x=size, y=1, yref="y domain", yanchor="bottom", **_beside(size, end, 0))
 
 
 def _add_circuit(figure: go.Figure, evaluation: xr.Dataset, end: float) -> None:
@@ -183,7 +190,7 @@ def _add_circuit(figure: go.Figure, evaluation: xr.Dataset, end: float) -> None:
         error_y=whisker,
         hovertemplate="the circuit, %{x} edges: %{y:.1%}<extra></extra>",
     )
-    words = _words(f"<b>the circuit: {value:.0%}</b>", INK)
+    words = _words(f"<b>the circuit, {size} edges: {value:.0%}</b>", INK)
     figure.add_annotation(**words, x=size, y=value, **_beside(size, end), yanchor="top", yshift=-6)
 
 

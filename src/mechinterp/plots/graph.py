@@ -135,7 +135,7 @@ def _looks(values: np.ndarray, errors: np.ndarray | None, scale: float) -> list[
             words += f" ± {2 * errors[i]:.2g}"
         line = {"width": round(0.4 + (WIDEST - 0.4) * share, 2), "color": HURTS if value < 0 else HELPS}
         found.append(
-            {"type": "scatter", "line": line, "opacity": round(0.14 + 0.76 * min(1.0, 2.5 * share), 2), "meta": words}
+            {"type": "scatter", "line": line, "opacity": round(0.14 + 0.76 * min(1.0, 5 * share), 2), "meta": words}
         )
     return found
 

@@ -53,7 +53,7 @@ def finding_cells(finding: Mapping[str, Any]) -> tuple[str, str, str, str]:
     >>> finding_cells({"name": "circuit size", "value": 17, "unit": "edges", "null": "of 68 live edges"})
     ('circuit size', '17 edges', '', 'of 68 live edges')
     >>> finding_cells({"name": "loss", "value": 0.5, "low": 0.4, "high": 0.6, "unit": "nats"})[1:3]
-    ('0.5 nats', '0.4 to 0.6 nats')
+    ('0.500 nats', '0.400 to 0.600 nats')
     """
     unit = str(finding.get("unit") or "")
     low, high = finding.get("low"), finding.get("high")
@@ -79,15 +79,15 @@ def _span(ends: Sequence[Any], unit: str) -> str:
 def in_words(value: Any, unit: str = "") -> str:
     """A number as a reader wants it: three digits, `%` from a share, thousands parted; words stay.
 
-    >>> in_words(0.0034, "nats"), in_words(12345, "steps"), in_words(float("nan")), in_words("L0.H2")
-    ('0.0034 nats', '12,345 steps', 'not available', 'L0.H2')
+    >>> in_words(0.00341, "nats"), in_words(12345, "steps"), in_words(0.9995), in_words(float("nan")), in_words("L0.H2")
+    ('0.00341 nats', '12,345 steps', '1.00', 'not available', 'L0.H2')
     """
     if value is None or isinstance(value, str | bool):
         return "not available" if value is None else str(value)
     number = float(value)
     if not np.isfinite(number):
         return "not available"
-    if unit == "%":
-        return f"{100 * number:.3g}%"
-    text = f"{number:,.0f}" if number == round(number) or abs(number) >= 1000 else f"{number:.3g}"
-    return f"{text} {unit}".strip()
+    number = 100 * number if unit == "%" else number
+    whole = number == round(number) or abs(number) >= 1000
+    text = f"{number:,.0f}" if whole else f"{number:#.3g}".removesuffix(".")
+    return text + "%" if unit == "%" else f"{text} {unit}".strip()
