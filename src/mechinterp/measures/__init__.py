@@ -1,6 +1,6 @@
 """Measures: named, parametrised functions (model, task, seed) -> labelled numbers, yours among them."""
 
-from mechinterp.measures import behaviour, causal, circuits, structure
+from mechinterp.measures import behaviour, causal, circuits, estimates, structure
 from mechinterp.measures.registry import Measure, as_measure, measure, names, register_measure
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "behaviour",
     "causal",
     "circuits",
+    "estimates",
     "measure",
     "names",
     "register_measure",

@@ -1,0 +1,82 @@
+"""How far gradient estimates are from the exact effects: at this size both are affordable, so the error is a result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from mechinterp.core import labelled
+from mechinterp.measures.pairs import draw_pair
+from mechinterp.measures.registry import register_measure
+from mechinterp.patching import estimate_edges, patch_edges
+from mechinterp.tasks import Task
+
+QUANTITIES = ("rank_correlation", "sign_agreement", "worst_error", "worst_edge")
+FLOOR = 0.01
+"""Edges below this share of the largest exact effect have no sign worth agreeing on."""
+
+
+@register_measure("estimate_error")
+def estimate_error(
+    model: Any,
+    task: Task,
+    seed: int,
+    methods: Sequence[str] = ("eap", "eap-ig", "clean-corrupted"),
+    steps: int = 10,
+    metric: str = "logit_diff",
+    ablation: str = "resample",
+    inputs: str = "merged",
+    examples: int = 64,
+    corruption: str | None = None,
+) -> xr.DataArray:
+    """Error of edge estimates against the exact effects, both averaged over examples.
+
+    Args:
+        model: A `Transformer`.
+        task: Draws the pairs.
+        seed: Of the pairs.
+        methods: Of `estimate_edges`.
+        steps: Points of `eap-ig`.
+        metric: A differentiable metric.
+        ablation: What the other value is.
+        inputs: Embedding and positions as one source or two.
+        examples: How many pairs.
+        corruption: One of the task's, or `all` of them mixed.
+
+    Returns:
+        Dimensions estimate, quantity. `rank_correlation`: Spearman's, over edges that are not exactly zero.
+        `sign_agreement`: share of equal signs among edges of at least 1% of the largest exact effect. `worst_error`:
+        the largest absolute error, as a share of the largest exact effect. `worst_edge`: its number in the graph's
+        order of edges. All are NaN where every exact effect is zero.
+    """
+    pair = draw_pair(task, examples, seed, corruption)
+    exact = patch_edges(model, pair, "noise", ablation, metric, inputs)["effect"].mean("example").values
+    rows = []
+    for method in methods:
+        guess = estimate_edges(model, pair, method, steps, ablation, metric, inputs)["effect"].mean("example").values
+        rows.append(compare(guess, exact))
+    coords = {"estimate": list(methods), "quantity": list(QUANTITIES)}
+    return labelled(np.array(rows), ["estimate", "quantity"], coords, metric=metric, ablation=ablation, steps=steps)
+
+
+def compare(guess: np.ndarray, exact: np.ndarray) -> list[float]:
+    """The four quantities for one method; `guess` and `exact` are `[edge]`.
+
+    >>> compare(np.array([2.0, 1.0, -0.5, 0.0]), np.array([4.0, 3.0, 1.0, 0.0]))
+    [1.0, 0.6666666666666666, 0.5, 0.0]
+    """
+    largest = np.abs(exact).max(initial=0.0)
+    live = exact != 0
+    if largest == 0:
+        return [np.nan] * len(QUANTITIES)
+    # A correlation needs two edges that differ, on either side.
+    varied = live.sum() > 1 and np.ptp(exact[live]) > 0 and np.ptp(guess[live]) > 0
+    rank = float(stats.spearmanr(guess[live], exact[live]).statistic) if varied else np.nan  # type: ignore[union-attr]
+    clear = np.abs(exact) >= FLOOR * largest
+    error = np.abs(guess - exact)
+    agreement = float((np.sign(guess[clear]) == np.sign(exact[clear])).mean())
+    return [rank, agreement, float(error.max() / largest), float(error.argmax())]
