@@ -3,6 +3,16 @@
 from mechinterp.models.bridge import to_bridge
 from mechinterp.models.config import ModelConfig
 from mechinterp.models.handmade import HandMade, induction_model
+from mechinterp.models.handmade_regression import GradientStep, gradient_step, gradient_step_model
 from mechinterp.models.transformer import Transformer
 
-__all__ = ["HandMade", "ModelConfig", "Transformer", "induction_model", "to_bridge"]
+__all__ = [
+    "GradientStep",
+    "HandMade",
+    "ModelConfig",
+    "Transformer",
+    "gradient_step",
+    "gradient_step_model",
+    "induction_model",
+    "to_bridge",
+]

@@ -29,7 +29,7 @@ class Uniform:
     vocab: int
 
     def __call__(self, batch: Batch) -> LogProbs:
-        return _log(torch.zeros(*batch.inputs.shape, self.vocab))
+        return log_shares(torch.zeros(*batch.inputs.shape, self.vocab))
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class SeenTokens:
     vocab: int
 
     def __call__(self, batch: Batch) -> LogProbs:
-        return _log((one_hot(batch.inputs, self.vocab).cumsum(1) > 0).float())
+        return log_shares((one_hot(batch.inputs, self.vocab).cumsum(1) > 0).float())
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class OneTokenMatch:
         tokens = batch.inputs
         earlier = (tokens[:, :, None] == tokens[:, None, :]).float().tril(-1)[:, :, :-1]
         followers = one_hot(tokens[:, 1:], self.vocab).float()
-        return _log(earlier @ followers)
+        return log_shares(earlier @ followers)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class PositionOnly:
         return ((1 - FLOOR) * mixed + FLOOR / self.vocab).log()
 
 
-def _log(counts: LogProbs) -> LogProbs:
+def log_shares(counts: LogProbs) -> LogProbs:
     """Log probabilities in proportion to counts, uniform where all are zero, never below the floor."""
     total = counts.sum(-1, keepdim=True)
     uniform = 1 / counts.shape[-1]
