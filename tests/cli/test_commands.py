@@ -202,3 +202,33 @@ def test_an_interrupt_is_one_line_and_loses_nothing(tmp_path: Path):
     assert "Traceback" not in error and error.count("mechinterp: interrupted") == 1
     assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
     assert (out / "checkpoints").is_dir()
+
+
+def test_report_studies_a_run_once(folder: Path, tmp_path: Path, capsys: Capture):
+    page = Path(output(capsys, "report", str(folder), "--out", str(tmp_path / "a.html"))["report"])
+    study = folder / "study.json"
+    written = study.stat().st_mtime_ns
+    assert page == tmp_path / "a.html" and "<html" in page.read_text()[:200]
+    assert output(capsys, "report", str(folder))["report"] == str(folder / "report.html")
+    assert study.stat().st_mtime_ns == written
+
+
+def test_demo_says_what_it_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture):
+    """A demo of six steps: nothing is learned, and the table says so."""
+    from mechinterp.cli import demo
+    from mechinterp.training import Run
+
+    def hardly_trained(out: Path, seed: int, show: object) -> tuple[Run, Run]:
+        words = ["train", *TINY, "--steps", "6", "--seed", str(seed), "--out"]
+        for name in ("two-layer", "one-layer"):
+            assert run([*words, str(out / name), "--resume"]) == 0
+        return Run(out / "two-layer"), Run(out / "one-layer")
+
+    monkeypatch.setattr(demo, "trained", hardly_trained)
+    assert run(["demo", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "report.html").is_file()
+    assert "MISSED" in capsys.readouterr().out
+    assert run(["demo", "--out", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    met = {row["name"]: row["met"] for row in found["table"]}
+    assert met["loss on repeats, nats"] is False and met["the same with one layer"] is True

@@ -15,7 +15,7 @@ from typer.exceptions import TyperException
 from mechinterp.cli.table import Row, load
 
 SHORT = {"n_layers": "layers", "n_heads": "heads"}
-WORDS = {"int": "INTEGER", "float": "NUMBER", "text": "TEXT"}
+WORDS = {"int": "INTEGER", "float": "NUMBER", "text": "TEXT", "list": "A,B,..."}
 KEY = "mechinterp.settings"
 
 
@@ -103,7 +103,11 @@ def _flag(row: Row) -> str:
 
 def _about(row: Row) -> str:
     default = row["default"]
-    return row["help"] + ("" if default is None else f" ({str(default).lower() if row['kind'] == 'bool' else default})")
+    if default is None:
+        return row["help"]
+    if row["kind"] == "list":
+        default = ",".join(map(str, default))
+    return f"{row['help']} ({str(default).lower() if row['kind'] == 'bool' else default})"
 
 
 def _dashed(name: str) -> str:

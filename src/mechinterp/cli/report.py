@@ -17,17 +17,22 @@ def register(app: typer.Typer) -> None:
 def report(
     run: RunFolder,
     out: Annotated[str, typer.Option("--out", help="Where to write; RUN/report.html by default.")] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Of a study that is still to be made.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Write one HTML page that works offline. A Run that was not studied yet is studied first."""
     from mechinterp.cli.output import emit, progress, table, waiting
-    from mechinterp.emergence import study
+    from mechinterp.core import RunError
+    from mechinterp.emergence import Study, study
     from mechinterp.report import report as write
     from mechinterp.training import Run
 
     opened = Run(run)
-    with progress() as show:
-        found = study(opened, progress=show)
+    try:
+        found = Study.load(opened)
+    except RunError:  # none yet, or of other weights
+        with progress() as show:
+            found = study(opened, seed, progress=show)
     with waiting("writing the report"):
         path = write(opened, out or None, found)
     if as_json:

@@ -30,7 +30,8 @@ def describe() -> dict[str, list[Row]]:
     shipped = [part for part in vars(tasks).values() if isinstance(part, type) and issubclass(part, tasks.Task)]
     groups: dict[str, Any] = {"model": ModelConfig, "training": TrainConfig}
     groups |= {f"task {cls.name}": cls for cls in shipped if cls is not tasks.Task}
-    return {group: [_row(name, field) for name, field in cls.model_fields.items()] for group, cls in groups.items()}
+    found = {group: [_row(name, field) for name, field in cls.model_fields.items()] for group, cls in groups.items()}
+    return json.loads(json.dumps(found))  # JSON knows lists, and no tuples
 
 
 def _row(name: str, field: Any) -> Row:
@@ -49,6 +50,8 @@ def _kind(annotation: Any) -> tuple[str, list[str]]:
         return _kind(annotation)
     if get_origin(annotation) is Literal:
         return "choice", [str(part) for part in get_args(annotation)]
+    if get_origin(annotation) in (tuple, list):
+        return "list", []
     return {int: "int", float: "float", bool: "bool"}.get(annotation, "text"), []
 
 

@@ -100,6 +100,8 @@ def _value(text: str | bool, kind: str) -> Any:
         return text
     if text.lower() == "none":
         return None
+    if kind == "list":
+        return [part for part in text.split(",") if part]
     try:
         return {"int": int, "float": float}.get(kind, str)(text)
     except ValueError:
