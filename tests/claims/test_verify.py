@@ -42,7 +42,7 @@ def test_every_claim_comes_out_as_stated():
 def test_the_shipped_model_is_what_its_claims_say(shipped: LoadedCircuit):
     batch = shipped.task.batch(64, seed=3)
     loss = shipped.task.loss(shipped.model(batch.inputs), batch)[batch.scored].mean()
-    assert float(loss) < 0.05
+    assert loss.item() < 0.05
     assert shipped.records["two-layer"].model == shipped.model.config
     assert shipped.models["two-layer"].run is not None and shipped.models["two-layer"].run.steps[-1] == 1200
     assert len(shipped.circuit.pruned()) == len(shipped.circuit) == 26
