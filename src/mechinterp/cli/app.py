@@ -23,6 +23,7 @@ VERBS = {
     "evaluate": "mechinterp.cli.circuit",
     "verify": "mechinterp.cli.verify",
     "report": "mechinterp.cli.report",
+    "bench": "mechinterp.cli.bench",
     "list": "mechinterp.cli.listing",
 }
 

@@ -23,6 +23,8 @@ from torch import Tensor
 from mechinterp.interventions.activations import Activations, attention_out, mlp_out, neurons
 from mechinterp.models import Transformer
 
+ROWS = 1024
+
 
 @dataclass(frozen=True, eq=False)
 class Resumer:
@@ -104,7 +106,7 @@ class Resumer:
             q = _with_row(base.q[layer][:, start:], made["q"], where - start)
             resid = _with_row(base.resid_pre[layer][:, start:], row, where - start)
         z = self.attend(layer, q, k, v, start, kept=layer == last)
-        resid = self._mlp(layer, resid + attention_out(block, z))
+        resid = self._mlp(layer, attention_out(block, z).add_(resid))
         return self._read(resid, start) if layer == last else self.from_pre(layer + 1, resid, start)
 
     def from_mid_kept(
@@ -152,7 +154,8 @@ class Resumer:
         block = self.model.blocks[layer]
         q, k, v = block.attn.project(block.ln1(resid), {}, self._shift(start))
         k, v = self._whole(self.base.k[layer], k, start), self._whole(self.base.v[layer], v, start)
-        return self._mlp(layer, resid + attention_out(block, self.attend(layer, q, k, v, start)))
+        # In place on what was just made: a large tensor less to fill.
+        return self._mlp(layer, attention_out(block, self.attend(layer, q, k, v, start)).add_(resid))
 
     def _last_layer(self, layer: int, resid: Tensor, start: int) -> Tensor:
         block, heads = self.model.blocks[layer], (self.model.config.n_heads, self.model.config.d_head)
@@ -166,7 +169,11 @@ class Resumer:
 
     def _mlp(self, layer: int, resid: Tensor) -> Tensor:
         block = self.model.blocks[layer]
-        return resid + mlp_out(block, neurons(block, resid)) if block.has_mlp else resid
+        if not block.has_mlp:
+            return resid
+        # A few rows at a time: their neurons stay in the processor's cache.
+        parts = resid.flatten(0, -2).split(ROWS)
+        return torch.cat([mlp_out(block, neurons(block, part)).add_(part) for part in parts]).view(resid.shape)
 
     def _read(self, resid: Tensor, start: int) -> Tensor:
         output = self.model.read(resid)

@@ -1,0 +1,54 @@
+"""Benchmarks by name."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from mechinterp._version import __version__
+from mechinterp.bench.edges import edges
+from mechinterp.bench.patching import patching
+from mechinterp.bench.timing import threads as using_threads
+from mechinterp.bench.training import training
+from mechinterp.core import ConfigError, suggest
+
+BENCHES: dict[str, Callable[[bool], dict[str, Any]]] = {"training": training, "patching": patching, "edges": edges}
+NAMES = tuple(BENCHES)
+
+
+def run(name: str, quick: bool = False, threads: int = 1) -> dict[str, Any]:
+    """Run one benchmark; each takes under a minute on an idle machine.
+
+    Args:
+        name: `training`, `patching` or `edges`.
+        quick: A small case once: it shows that all runs and agrees, its times mean nothing.
+        threads: Torch's threads. With one the clock is processor time, with more it is time on the wall.
+
+    Returns:
+        Plain data: `name`, `ratio` with `low` and `high` (median, 10th and 90th percentile over blocks), `meaning`,
+        `target`, `sizes` (one row a case), `error` where results are compared, `threads`, `seconds`, versions.
+
+    Raises:
+        ConfigError: If there is no such benchmark, or no thread.
+    """
+    if name not in BENCHES:
+        raise ConfigError(f"no benchmark '{name}'.{suggest(name, BENCHES)}")
+    if threads < 1:
+        raise ConfigError(f"threads={threads}: at least 1")
+    begin = time.perf_counter()
+    with using_threads(threads):
+        result = BENCHES[name](quick)
+    return {
+        **result,
+        "quick": quick,
+        "threads": threads,
+        "clock": "processor time" if threads == 1 else "wall",
+        "seconds": time.perf_counter() - begin,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "torch": torch.__version__.split("+")[0],
+        "version": __version__,
+    }
