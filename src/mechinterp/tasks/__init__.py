@@ -3,13 +3,19 @@
 from mechinterp.tasks.base import Predictor, Preset, Task, from_dict, get, names, task_class
 from mechinterp.tasks.classification import Classification
 from mechinterp.tasks.induction import Induction
+from mechinterp.tasks.markov import MarkovChains
+from mechinterp.tasks.modular import ModularAddition
+from mechinterp.tasks.recall import Recall
 from mechinterp.tasks.regression import Regression
 
 __all__ = [
     "Classification",
     "Induction",
+    "MarkovChains",
+    "ModularAddition",
     "Predictor",
     "Preset",
+    "Recall",
     "Regression",
     "Task",
     "from_dict",
