@@ -110,9 +110,10 @@ def _update(model: Transformer, adam: torch.optim.Optimizer, settings: TrainConf
 
 
 def _answered(batch: Batch) -> Tensor:
-    """Positions that have a target at all."""
+    """Positions that have a target at all; an example that scores nothing only rides along, and is not trained on."""
     real = batch.targets.is_floating_point()
-    return torch.ones_like(batch.scored) if real else batch.targets >= 0
+    answered = torch.ones_like(batch.scored) if real else batch.targets >= 0
+    return answered & batch.scored.any(1, keepdim=True)
 
 
 def _by_group(task: Task, losses: Tensor, batch: Batch) -> dict[str, Tensor]:
