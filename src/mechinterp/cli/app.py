@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, NoReturn, no_type_check
@@ -30,6 +31,9 @@ VERBS = {
 
 def main() -> NoReturn:
     """The console script: run the words of the command line and exit."""
+    # Small models gain nothing from a second thread, and on a busy machine threads that wait for each other take
+    # several times as long. Training sets its own number; whoever sets the variable has the last word.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.exit(run(sys.argv[1:]))
 
 
