@@ -1,6 +1,13 @@
 """What patterns and weights suggest: attention scores, QK and OV circuits, composition, logit attribution."""
 
 from mechinterp.attribution.composition import composition
+from mechinterp.attribution.fourier import (
+    excluded_logits,
+    gradient_symmetricity,
+    key_frequencies,
+    restricted_logits,
+    sum_spectrum,
+)
 from mechinterp.attribution.heads import head_score_chance, head_scores, value_weighted_attention
 from mechinterp.attribution.logits import logit_attribution, logit_lens
 from mechinterp.attribution.patterns import duplicate_token_score, induction_score, previous_token_score
@@ -10,13 +17,18 @@ __all__ = [
     "composition",
     "copying_scores",
     "duplicate_token_score",
+    "excluded_logits",
+    "gradient_symmetricity",
     "head_score_chance",
     "head_scores",
     "induction_score",
+    "key_frequencies",
     "logit_attribution",
     "logit_lens",
     "ov_circuit",
     "previous_token_score",
     "qk_circuit",
+    "restricted_logits",
+    "sum_spectrum",
     "value_weighted_attention",
 ]

@@ -1,6 +1,6 @@
 """Measures: named, parametrised functions (model, task, seed) -> labelled numbers, yours among them."""
 
-from mechinterp.measures import behaviour, causal, circuits, estimates, structure
+from mechinterp.measures import behaviour, causal, circuits, estimates, structure, theory
 from mechinterp.measures.registry import Measure, as_measure, measure, names, register_measure
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "names",
     "register_measure",
     "structure",
+    "theory",
 ]

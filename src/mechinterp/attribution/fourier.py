@@ -1,0 +1,138 @@
+"""Fourier structure of modular addition: which frequencies carry the logits, and what is left with or without them.
+
+All but `gradient_symmetricity` works on a model's logits over the whole table, `[a, b, answer]`, all three of the same
+size p. Of these p * p * p numbers, what is the same for all answers says nothing (the softmax ignores it), and what is
+the same for all inputs is a bias; the variance that is shared out below is that of the rest.
+
+Source: Nanda et al. 2023. A model that adds writes cos and sin of w (a + b) into its logits for a few frequencies
+w = 2 pi k / p, k from 1 to (p - 1) / 2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechinterp.core import ConfigError, ShapeError
+from mechinterp.models import Transformer
+
+Table = Float[Tensor, "a b answer"]
+
+
+def sum_spectrum(logits: Table) -> Float[Tensor, " frequency"]:
+    """Share of the logits' variance in cos and sin of w (a + b), by frequency.
+
+    Args:
+        logits: Of every pair of residues, `[a, b, answer]`.
+
+    Returns:
+        Entry k - 1 is frequency k. The entries sum to 1 if the logits depend on a + b alone; random logits give each
+        about 2 / (p * p - 1). NaN where the logits do not vary.
+
+    Raises:
+        ShapeError: If the table is not p x p x p for an odd p.
+    """
+    varying = _varying(logits)
+    return _sum_parts(varying).square().sum((0, 2)) / varying.square().sum()
+
+
+def key_frequencies(logits: Table, threshold: float = 0.02) -> list[int]:
+    """Frequencies whose cos and sin of w (a + b) hold more than `threshold` of the logits' variance, ascending.
+
+    Raises:
+        ShapeError: If the table is not p x p x p for an odd p.
+    """
+    return [int(k) + 1 for k in (sum_spectrum(logits) > threshold).nonzero().flatten()]
+
+
+def restricted_logits(logits: Table, frequencies: Sequence[int]) -> Table:
+    """Only what these frequencies of a + b say, and each answer's mean: how good is the circuit alone.
+
+    Args:
+        logits: Of every pair of residues, `[a, b, answer]`.
+        frequencies: For progress through training, the key frequencies of the final model.
+
+    Raises:
+        ShapeError: If the table is not p x p x p for an odd p.
+        ConfigError: If a frequency is not in 1 .. (p - 1) / 2.
+
+    Source: Nanda et al. 2023, restricted loss. As there, the mean logits are kept.
+    """
+    wide = logits.double()
+    return (wide.mean((0, 1)) + _in_frequencies(logits, frequencies)).to(logits)
+
+
+def excluded_logits(logits: Table, frequencies: Sequence[int]) -> Table:
+    """All but what these frequencies of a + b say: how good is the model without the circuit.
+
+    Arguments and errors as in `restricted_logits`.
+
+    Source: Nanda et al. 2023, excluded loss.
+    """
+    return (logits.double() - _in_frequencies(logits, frequencies)).to(logits)
+
+
+def gradient_symmetricity(
+    model: Transformer, inputs: Int[Tensor, "batch 3"], answers: Int[Tensor, " batch"]
+) -> Float[Tensor, " batch"]:
+    """Cosine between the gradients of an answer's logit with respect to the embeddings of a and of b.
+
+    Near 1 where the model adds the two embeddings first and asks nothing of their difference ("pizza"); low where it
+    multiplies them ("clock").
+
+    Args:
+        model: Reads `[a, b, =]` and answers at `=`.
+        inputs: Tokens; the paper takes 100 at random.
+        answers: For each example the answer whose logit is looked at; random ones in the paper.
+
+    Source: Zhong et al. 2023 (published: 0.33 for clock models, 0.99 for pizza models).
+    """
+    kept: list[Tensor] = []
+
+    def read(embedded: Tensor, hook: object) -> Tensor:
+        kept.append(embedded.detach().requires_grad_())
+        return kept[0]
+
+    with torch.enable_grad():
+        logits = model.run_with_hooks(inputs, fwd_hooks=[("hook_embed", read)])
+        chosen = logits[:, -1].gather(1, answers[:, None]).sum()
+        (gradient,) = torch.autograd.grad(chosen, kept[0])
+    return torch.cosine_similarity(gradient[:, 0], gradient[:, 1], dim=-1)
+
+
+def _in_frequencies(logits: Table, frequencies: Sequence[int]) -> Table:
+    """The part of the logits in cos and sin of w (a + b)."""
+    varying = _varying(logits)
+    top = (len(logits) - 1) // 2
+    wrong = [k for k in frequencies if not 1 <= k <= top]
+    if wrong:
+        raise ConfigError(f"no frequency {wrong[0]}: modulo {len(logits)} they are 1 to {top}")
+    waves = _waves(len(logits))[:, [k - 1 for k in frequencies]]
+    coefficients = _sum_parts(varying)[:, [k - 1 for k in frequencies]]
+    return torch.einsum("skab,skc->abc", waves, coefficients)
+
+
+def _sum_parts(varying: Table) -> Float[Tensor, "2 frequency answer"]:
+    """Coefficients on the unit vectors along cos and sin of w (a + b)."""
+    return torch.einsum("skab,abc->skc", _waves(len(varying)), varying)
+
+
+def _waves(p: int) -> Float[Tensor, "2 frequency a b"]:
+    """Waves cos and sin of w (a + b), each of norm 1 over the table."""
+    residue = torch.arange(p, dtype=torch.float64)
+    frequency = torch.arange(1, (p - 1) // 2 + 1, dtype=torch.float64)
+    angle = 2 * math.pi / p * frequency[:, None, None] * (residue[:, None] + residue)
+    return torch.stack([angle.cos(), angle.sin()]) * math.sqrt(2) / p
+
+
+def _varying(logits: Table) -> Table:
+    """In double precision, without each input's mean over answers and each answer's mean over inputs."""
+    if len({*logits.shape}) != 1 or len(logits) % 2 == 0:
+        raise ShapeError(f"logits of a whole table are [p, p, p] with an odd p, got {list(logits.shape)}")
+    wide = logits.double()
+    wide = wide - wide.mean(-1, keepdim=True)
+    return wide - wide.mean((0, 1), keepdim=True)
