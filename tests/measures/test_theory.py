@@ -28,7 +28,8 @@ class Adder(torch.nn.Module):
         angle = 2 * math.pi * self.k / 13 * (total[:, None] - torch.arange(13))
         known = MODULAR.training_set[inputs[:, 0], inputs[:, 1]].float()
         memory = torch.nn.functional.one_hot(total % 13, 13) * known[:, None]
-        return (self.scale * angle.cos() + self.memory * memory)[:, None].expand(-1, 3, -1) + self.weight
+        last = self.scale * angle.cos() + self.memory * memory + self.weight
+        return torch.stack([torch.zeros_like(last), torch.zeros_like(last), last], 1)
 
 
 class Predicting(torch.nn.Module):
