@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mechinterp.interventions.hooks import Edit, hook_name
+from mechinterp.interventions.hooks import Edit, check_fired, hook_name, refusals
 
 
 def gradients(
@@ -34,27 +34,34 @@ def gradients(
 
     Raises:
         SiteError: If the model has no such hook.
+        UnsupportedError: If it has one that nothing passes through.
     """
     edits = {hook_name(model, name): edit for name, edit in (edits or {}).items()}
     names = [hook_name(model, name) for name in hooks]
     kept: dict[str, Tensor] = {}
 
-    def watch(value: Tensor, hook: Any) -> Tensor:
-        if hook.name in edits:
-            value = edits[hook.name](value).detach()
-        # Frozen weights would leave nothing to differentiate; the graph may as well start here.
-        value = value if value.requires_grad else value.detach().requires_grad_()
-        if hook.name in names:
-            kept[hook.name] = value
-        return value
+    # Under the name that was asked for: a bridge's hook points answer to several.
+    def watcher(name: str) -> Callable[[Tensor, Any], Tensor]:
+        def watch(value: Tensor, hook: Any) -> Tensor:
+            if name in edits:
+                value = edits[name](value).detach()
+            # Frozen weights would leave nothing to differentiate; the graph may as well start here.
+            value = value if value.requires_grad else value.detach().requires_grad_()
+            kept[name] = value
+            return value
+
+        return watch
 
     training = model.training
     model.eval()
     try:
-        with torch.enable_grad():
-            output = model.run_with_hooks(inputs, fwd_hooks=[(name, watch) for name in dict.fromkeys([*edits, *names])])
+        with torch.enable_grad(), refusals():
+            output = model.run_with_hooks(
+                inputs, fwd_hooks=[(name, watcher(name)) for name in dict.fromkeys([*edits, *names])]
+            )
+            check_fired(model, names, kept)
             found = torch.autograd.grad(score(output).sum(), [kept[name] for name in names], allow_unused=True)
     finally:
         model.train(training)
     grads = {name: torch.zeros_like(kept[name]) if g is None else g for name, g in zip(names, found, strict=True)}
-    return {name: value.detach() for name, value in kept.items()}, grads
+    return {name: kept[name].detach() for name in names}, grads

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -66,17 +66,9 @@ def run_edited(model: Any, inputs: Tensor, edits: Mapping[str, Edit]) -> Tensor:
         return hook_name(model, name), hooked
 
     made = [hook_of(name, edit) for name, edit in edits.items()]
-    try:
-        with quiet(model):
-            output = model.run_with_hooks(inputs, fwd_hooks=made)
-    except ValueError as error:
-        # A bridge's way to say that a hook point is switched off.
-        if not str(error).startswith("Cannot add hook"):
-            raise
-        raise UnsupportedError(str(error)) from error
-    silent = sorted(set(edits) - fired)
-    if silent:
-        raise UnsupportedError(f"this {type(model).__name__} has a hook '{silent[0]}', but nothing passes through it")
+    with quiet(model), refusals():
+        output = model.run_with_hooks(inputs, fwd_hooks=made)
+    check_fired(model, edits, fired)
     return output
 
 
@@ -97,6 +89,32 @@ def hook_name(model: Any, hook: str | Site) -> str:
     if name not in known:
         raise SiteError(f"no hook '{name}' in this model.{suggest(name, known)}")
     return name
+
+
+def check_fired(model: Any, asked: Iterable[str], fired: Container[str]) -> None:
+    """Refuse a result that some hooks had no part in: they would be lost without a word.
+
+    Raises:
+        UnsupportedError: If nothing passed through a hook that was asked for.
+    """
+    silent = [name for name in asked if name not in fired]
+    if silent:
+        raise UnsupportedError(f"this {type(model).__name__} has a hook '{silent[0]}', but nothing passes through it")
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """A bridge's way to say that a hook point is switched off becomes ours.
+
+    Raises:
+        UnsupportedError: If it said so.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("Cannot add hook"):
+            raise
+        raise UnsupportedError(str(error)) from error
 
 
 def check_unhooked(model: Any) -> None:

@@ -4,6 +4,7 @@ from mechinterp.models.bridge import to_bridge
 from mechinterp.models.config import ModelConfig
 from mechinterp.models.handmade import HandMade, induction_model
 from mechinterp.models.handmade_regression import GradientStep, gradient_step, gradient_step_model
+from mechinterp.models.legacy import from_legacy
 from mechinterp.models.transformer import Transformer
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "HandMade",
     "ModelConfig",
     "Transformer",
+    "from_legacy",
     "gradient_step",
     "gradient_step_model",
     "induction_model",

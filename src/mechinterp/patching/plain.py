@@ -60,7 +60,9 @@ def plain_nodes(
             value = nodes.seq_second(ablated(value, ablation))
             for unit in nodes.units(value):
                 for mask in where.masks:
-                    output = run_edited(model, this.inputs, {name: _edit(value, mask, unit, nodes.axis)})
+                    edit = _edit(value, mask, unit, nodes.axis)
+                    edit = _in_place(edit) if nodes.kind == "resid_mid" else edit
+                    output = run_edited(model, this.inputs, {name: edit})
                     rows.append(scorer(take(output, positions)))
         effect = torch.stack(rows).unflatten(0, (len(names), -1, len(where.masks)))
     effect = clean - effect if direction == "noise" else effect - corrupted
@@ -80,3 +82,12 @@ def _edit(value: Tensor, mask: Bool[Tensor, "batch seq"], unit: int | None, axis
         return torch.where(where, value, old)
 
     return edit
+
+
+def _in_place(edit: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Write the edit into the value itself.
+
+    A bridge's `hook_resid_mid` is the input of the second norm: what a hook returns there reaches the MLP, and not the
+    stream beside it. Both are one tensor, so writing into it reaches both (so does TransformerLens's `patching`).
+    """
+    return lambda old: old.copy_(edit(old))
