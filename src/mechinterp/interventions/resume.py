@@ -241,13 +241,11 @@ def attention(attn, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Flo
     """
     q, k, v = (part.transpose(-2, -3) for part in (q, k, v))
     lead = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
-    if attn.config.attention == "softmax" and (seen is None or seen.ndim == 2) and q.shape[-2] > 4:
+    if attn.config.attention == "softmax":
+        if seen is not None and seen.ndim > 2:
+            seen = seen.expand(*lead[:-1], *seen.shape[-3:]).flatten(0, -4)
         q, k, v = (part.expand(*lead, *part.shape[-2:]).flatten(0, -4) for part in (q, k, v))
         z = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=attn.scale)
         return z.unflatten(0, lead[:-1]).transpose(-2, -3)
-    scores = (q * attn.scale) @ k.transpose(-1, -2)
-    if attn.config.attention == "linear":
-        return ((scores if seen is None else scores * seen) @ v).transpose(-2, -3)
-    if seen is not None:
-        scores = scores.masked_fill(~seen, float("-inf"))
-    return (scores.softmax(-1) @ v).transpose(-2, -3)
+    weights = (q * attn.scale) @ k.transpose(-1, -2)
+    return ((weights if seen is None else weights * seen) @ v).transpose(-2, -3)

@@ -29,8 +29,9 @@ from mechinterp.interventions import (
 )
 from mechinterp.interventions.resume import project_one
 from mechinterp.models import Transformer
-from mechinterp.patching.nodes import BUDGET_MB
 from mechinterp.patching.runs import Runs
+
+BUDGET_MB = 64.0
 
 
 def patch_edges(
@@ -95,6 +96,8 @@ def _effects(runs: Runs, graph: Graph, asked: Sequence[Edge], budget_mb: float) 
     for i, edge in enumerate(asked):
         groups.setdefault((edge.reader.layer, edge.reader.kind), []).append(i)
     for (layer, kind), members in groups.items():
+        # By source, so that edges which share a normalised input are computed together.
+        members.sort(key=lambda i: row[asked[i].source])
         sources = [row[asked[i].source] for i in members]
         heads = [asked[i].reader.head or 0 for i in members]
         if layer is None:
