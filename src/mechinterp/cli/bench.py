@@ -8,6 +8,9 @@ import typer
 
 from mechinterp.cli.options import Json
 
+SHOWN = ("ratio", "low", "high", "target", "peer_seconds", "hooked_seconds", "minimal_seconds", "our_seconds",
+         "exact_over_eap_ig", "error")  # fmt: skip
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
@@ -30,18 +33,26 @@ def bench(
     if as_json:
         emit(result)
         return
-    rows = result["sizes"]
-    columns = list(dict.fromkeys(column for row in rows for column in row))
     notes = [
         f"{number(result['ratio'])} ({number(result['low'])} to {number(result['high'])}): {result['meaning']}",
-        f"{result['clock']} of {result['threads']} thread(s); intervals are the 10th and 90th percentile over blocks",
+        f"{result['clock']} of {result['threads']} thread(s); low and high: 10th and 90th percentile of blocks",
         *_large(result),
     ]
-    table(f"bench {name}", [column.replace("_", " ") for column in columns], _cells(rows, columns), notes)
+    shown = [{"case": _case(row), **{name: row[name] for name in SHOWN if name in row}} for row in result["sizes"]]
+    columns = list(dict.fromkeys(column for row in shown for column in row))
+    cells = [[row.get(column) for column in columns] for row in shown]
+    table(f"bench {name}", [column.replace("_", " ") for column in columns], cells, notes)
 
 
-def _cells(rows: list[dict[str, Any]], columns: list[str]) -> list[list[Any]]:
-    return [[row.get(column) for column in columns] for row in rows]
+def _case(row: dict[str, Any]) -> str:
+    if "shape" in row:
+        return f"{row['size']}: {row['shape']}"
+    mlp = f" d_mlp {row['d_mlp']}," if row["d_mlp"] else ""
+    wires = f", {row['edges']} {row['inputs']} edges" if "edges" in row else ""
+    return (
+        f"{row['layers']} layers, {row['heads']} heads, d_model {row['d_model']},{mlp} batch {row['batch']} x "
+        f"{row['length']}, {row['scored']} scored{wires}"
+    )
 
 
 def _large(result: dict[str, Any]) -> list[str]:
