@@ -1,13 +1,13 @@
 """In-context classification: what is drawn, what each context leaves to know, and what a pair changes."""
 
 import math
-import time
 
 import pytest
 import torch
 
 from mechinterp.core import Batch, ConfigError, metrics
 from mechinterp.tasks import Classification
+from mechinterp.tasks.draws import first_allowed, first_distinct
 
 MANY = Classification()
 FEW = Classification(classes=64, burstiness=1)
@@ -89,7 +89,7 @@ def test_the_order_in_a_context_tells_nothing():
 @pytest.mark.parametrize("zipf", [0.0, 1.0])
 def test_classes_come_as_often_as_zipf_says(zipf: float):
     """One class per context, so that drawing without replacement does not bend the frequencies."""
-    task = Classification(classes=4, labels=4, pairs=1, burstiness=1, zipf=zipf)
+    task = Classification(classes=4, labels=4, dim=16, pairs=1, burstiness=1, zipf=zipf)
     who = class_of(task, task.batch(20_000, 0).inputs[:, 0])
     share = torch.bincount(who, minlength=4) / 20_000
     weight = torch.arange(1, 5.0) ** -zipf
@@ -97,15 +97,35 @@ def test_classes_come_as_often_as_zipf_says(zipf: float):
 
 
 def test_without_replacement_in_order_of_frequency():
-    """Two of three classes with weights 1, 1/2, 1/3: each set as often as sequential drawing makes it."""
-    task = Classification(classes=3, labels=3, pairs=2, burstiness=1, zipf=1.0)
-    classes = task._distinct_classes(30_000, torch.Generator().manual_seed(0))
+    """Two of three options: each ordered pair as often as drawing one after the other makes it."""
     weight = torch.tensor([6.0, 3.0, 2.0]) / 11
+    drawn = first_distinct(weight, 30_000, 2, torch.Generator().manual_seed(0))
     for a in range(3):
         for b in range(3):
-            share = float(((classes[:, 0] == a) & (classes[:, 1] == b)).float().mean())
+            share = float(((drawn[:, 0] == a) & (drawn[:, 1] == b)).float().mean())
             expected = 0.0 if a == b else float(weight[a] * weight[b] / (1 - weight[a]))
             assert share == pytest.approx(expected, abs=0.01)
+
+
+def test_under_a_condition_by_frequency_among_what_is_allowed():
+    weight = torch.tensor([6.0, 3.0, 2.0]) / 11
+    barred = torch.arange(30_000)[:, None] % 3
+    drawn = first_allowed(weight, lambda stream: stream != barred, 30_000, torch.Generator().manual_seed(0))
+    for bar in range(3):
+        share = torch.bincount(drawn[barred == bar], minlength=3) / 10_000
+        expected = torch.where(torch.arange(3) == bar, 0, weight / (1 - weight[bar]))
+        torch.testing.assert_close(share, expected, atol=0.015, rtol=0)
+
+
+def test_each_class_of_a_context_is_asked_for_alike():
+    """Two of three classes with weights 1, 1/2, 1/3: the query's is one of the two, the rarer as often."""
+    task = Classification(classes=3, labels=3, pairs=2, burstiness=1, zipf=1.0)
+    who = class_of(task, task.batch(20_000, 0).inputs[:, -1])
+    weight = torch.tensor([6.0, 3.0, 2.0]) / 11
+    shown = weight.clone()
+    for a in range(3):
+        shown += weight[a] * torch.where(torch.arange(3) == a, 0, weight / (1 - weight[a]))
+    torch.testing.assert_close(torch.bincount(who) / 20_000, shown / 2, atol=0.012, rtol=0)
 
 
 def test_what_each_context_leaves_to_know():
@@ -120,14 +140,14 @@ def test_what_each_context_leaves_to_know():
     found = contexts(MANY)
     assert set(found) == set(known)
     for name, (neighbour, weights, seen) in known.items():
-        batch = found[name].batch(500, 5)
+        batch = found[name].batch(250, 5)
         assert accuracy(MANY, "uniform", batch) == pytest.approx(1 / 32, abs=1e-5)
         assert accuracy(MANY, "nearest_neighbour", batch) == pytest.approx(neighbour, abs=1e-6), name
-        assert accuracy(MANY, "in_weights", batch) == pytest.approx(weights, abs=0.03 if name == "novel" else 1e-6), (
+        assert accuracy(MANY, "in_weights", batch) == pytest.approx(weights, abs=0.04 if name == "novel" else 1e-6), (
             name
         )
         probs = MANY.predictors()["context_labels"](batch).exp()[:, -1].gather(1, batch.targets[:, -1:])
-        assert float(probs.mean()) == pytest.approx(seen, abs=0.015), name
+        assert float(probs.mean()) == pytest.approx(seen, abs=0.02), name
 
 
 def test_novel_classes_are_new_in_every_sequence():
@@ -137,25 +157,30 @@ def test_novel_classes_are_new_in_every_sequence():
     assert float(across.min()) > 0.6
 
 
-@every_task
-@pytest.mark.parametrize("context", ["trained", "novel", "swapped"])
-def test_latents_by_hand(task: Classification, context: str):
-    made = contexts(task)[context]
-    batch = made.batch(5, 1)
+def check_latents(task: Classification, batch: Batch, novel: bool) -> None:
     latents = {name: value.tolist() for name, value in batch.latents.items()}
-    assert set(latents) == set(made.latents)
-    for row in range(5):
+    assert set(latents) == set(task.latents)
+    for row in range(len(batch)):
         items, labels = batch.inputs[row, ::2], batch.inputs[row, 1::2]
         near = torch.cdist(items, items) < torch.cdist(items, items).max() / 2
-        shown = torch.cdist(labels, made.label_vectors).argmin(-1).tolist()
+        shown = torch.cdist(labels, task.label_vectors).argmin(-1).tolist()
+        own = [-1] * len(items) if novel else task.label_of[class_of(task, items)].tolist()
         for p in range(task.seq_len):
             item = p // 2
             earlier = [shown[j] for j in range(item) if near[item, j]]
             assert latents["is_label"][row][p] == p % 2
             assert latents["label"][row][p] == (shown[item] if p % 2 else -1)
-            assert latents["in_context_label"][row][p] == (earlier[-1] if earlier and p % 2 == 0 else -1)
-            known = int(task.label_of[class_of(task, items[item : item + 1])])
-            assert latents["in_weights_label"][row][p] == (-1 if p % 2 or context == "novel" else known)
+            assert latents["in_context_label"][row][p] == (earlier[0] if earlier and p % 2 == 0 else -1)
+            assert latents["in_weights_label"][row][p] == (-1 if p % 2 else own[item])
+
+
+@every_task
+@pytest.mark.parametrize("context", ["trained", "novel", "swapped"])
+def test_latents_by_hand(task: Classification, context: str):
+    made = contexts(task)[context]
+    check_latents(made, made.batch(5, 1), context == "novel")
+    for corruption in task.corruptions:
+        check_latents(made, made.pair(3, 1, corruption).corrupted, context == "novel")
 
 
 @every_task
@@ -206,6 +231,8 @@ def test_predictors_read_only_what_comes_before():
     later = Batch(changed, batch.targets, batch.scored)
     for name, predict in MANY.predictors().items():
         torch.testing.assert_close(predict(batch)[:, :9], predict(later)[:, :9], msg=name)
+        if name != "in_weights":
+            torch.testing.assert_close(predict(batch)[:, 0].exp(), torch.full((32, 32), 1 / 32), msg=name)
 
 
 def test_the_preset_fits_and_gives_one_logit_per_label():
@@ -216,15 +243,9 @@ def test_the_preset_fits_and_gives_one_logit_per_label():
         assert Transformer(config)(task.batch(2, 0).inputs).shape == (2, 17, 32)
 
 
-def test_drawing_is_fast():
-    """A training step of the preset takes over 20 ms on one core; drawing its 128 sequences must take under 2 ms."""
-    for task in (MANY, FEW):
-        times = []
-        for seed in range(20):
-            start = time.perf_counter()
-            task.batch(128, seed)
-            times.append(time.perf_counter() - start)
-        assert min(times) < 2e-3
+@pytest.mark.parametrize("task", [MANY, FEW], ids=["many", "few"])
+def test_drawing_is_fast(task: Classification, draws_per_step):
+    assert draws_per_step(task) > 10
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """In-context linear regression: what is drawn, what theory says of it, and the step of gradient descent by hand."""
 
-import time
-
 import pytest
 import torch
 
@@ -126,14 +124,9 @@ def test_the_loss_is_the_squared_distance():
     torch.testing.assert_close(PLAIN.loss(output, batch)[:, -1], (batch.targets[:, -1, 0] - 0.5) ** 2)
 
 
-def test_drawing_is_fast():
-    """A training step of the preset takes over 5 ms on one core; drawing its 1,024 sequences must take under 1 ms."""
-    times = []
-    for seed in range(20):
-        start = time.perf_counter()
-        PLAIN.batch(1024, seed)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 1e-3
+def test_drawing_is_fast(draws_per_step):
+    """Measured 7 against the gradients alone; a whole training step, with optimiser and records, takes 11 draws."""
+    assert draws_per_step(PLAIN) > 5
 
 
 def test_settings_and_corruptions_without_meaning():
