@@ -193,3 +193,16 @@ def test_means_are_taken_over_all_examples(made, ablation):
     )
     result = evaluate(made.circuit, made.model, pair, ablation=ablation, nulls=2, subsets=1)
     assert float(result["faithfulness"]) == pytest.approx(1, abs=1e-6)
+
+
+def test_removing_a_circuit_stands_beside_removing_random_ones():
+    """The hand-made circuit has one path: removing any part of it costs everything, and the null says so."""
+    from mechinterp.evaluation import evaluate
+    from mechinterp.models import induction_model
+
+    made = induction_model(inert_heads=2)
+    judged = evaluate(made.circuit, made.model, made.pair(16, seed=4), ablation="zero", nulls=20)
+    assert float(judged["removal_cost"]) == pytest.approx(1.0)
+    assert judged["null_removal_cost"].shape == (20,)
+    assert float(judged["null_removal_cost_p_value"]) > 0.05
+    assert 0 < float(judged["null_removal_cost_p95"]) <= 1 + 1e-9

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 TASK = "induction"
 ROLES = {"previous_token": "previous-token head", "induction": "induction head"}
 SHARE = 0.9
+ENDS = ("", "_low", "_high")
 Row = dict[str, Any]
 
 
@@ -46,9 +47,14 @@ def demo(
     if as_json:
         emit({"seed": seed, "run": run.path, "control": control.path, "report": page, "table": rows})
         return
-    columns = ["", "value", "95% interval", "null, or out of", "wanted", ""]
+    columns = ["", "value", "95% interval*", "null, or out of", "wanted", ""]
     shown = [[row["name"], row["value"], _interval(row), row["beside"], row["wanted"], _met(row)] for row in rows]
-    notes = [str(found), *(row["note"] for row in rows if row["note"]), f"report: {page}"]
+    notes = [
+        "* of one run: over examples, or of the fit; not over seeds",
+        str(found),
+        *(row["note"] for row in rows if row["note"]),
+        f"report: {page}",
+    ]
     table(f"How an induction circuit formed (seed {seed})", columns, shown, notes)
 
 
@@ -68,7 +74,7 @@ def trained(out: Path, seed: int, show: Any) -> tuple[Run, Run]:
 
 def story(found: Study, control: Run) -> list[Row]:
     """The table: every number with its interval, what stands beside it, and what was wanted of it."""
-    return [*_heads(found), *_losses(found, control), *_circuit(found)]
+    return [*_heads(found), *_order(found), *_losses(found, control), *_circuit(found)]
 
 
 def _heads(found: Study) -> list[Row]:
@@ -91,12 +97,18 @@ def _heads(found: Study) -> list[Row]:
             rows.append(_row(f"{name} {head}", score, ends, luck, *_at_least(score, wanted)))
             when = onset(found.timeline["head_scores"].sel(place, drop=True))
             if when.found:
-                rows.append(_row(f"    {head} appeared at step", when.step, (when.low, when.high)))
+                rows.append(_row(f"    {head} half of its change at step", when.step, (when.low, when.high)))
             else:
                 rows.append(_row(f"    {head} appeared", "no transition", note=f"{head}: {when.reason}."))
         if len(group) > 1:
             rows[-1]["note"] += f"{len(group)} heads share the role of {name}: {', '.join(group)}."
     return rows
+
+
+def _order(found: Study) -> list[Row]:
+    """Dates only describe: which role came first is asked of first passages, at thresholds declared beforehand."""
+    rows = (row for row in found.findings if row["name"].startswith("order of"))
+    return [_row("which came first", row["value"], note=f"{row['name']}: {row['note']}") for row in rows]
 
 
 def _losses(found: Study, control: Run) -> list[Row]:
@@ -128,12 +140,30 @@ def _circuit(found: Study) -> list[Row]:
     out_of, random = f"of {alive} not always zero", f"95% of random ones below {chance:.2f}"
     ends, lost = _ends(judged, "faithfulness"), _ends(judged, "removal_cost")
     wanted = f"> {chance:.2f}"
+    chance_lost = float(judged["null_removal_cost_p95"])
+    little = "Removing almost any circuit of this size breaks the behaviour: that loss singles out nothing."
     return [
-        _row(f"fewest edges for {SHARE:.0%} of the gap, held out", fewest, beside=out_of),
+        _row(f"edges with which the held-out curve reaches {SHARE:.0%}", fewest, beside=out_of),
         _row("edges of the circuit, found on other pairs", size, beside=out_of),
         _row("    gap it recovers, held out", recovered, ends, random, wanted, recovered > chance),
-        _row("    gap lost without it", cost, lost, "", *_at_least(cost, 0.8)),
+        *_by_corruption(judged),
+        _row(
+            "    gap lost without it",
+            cost,
+            lost,
+            f"95% of random ones below {chance_lost:.2f}",
+            *_at_least(cost, 0.8),
+            note=little if float(judged["null_removal_cost_p_value"]) > 0.05 else "",
+        ),
     ]
+
+
+def _by_corruption(judged: Any) -> list[Row]:
+    rows = []
+    for kind in judged["corruption"].values if "corruption" in judged.coords else []:
+        value, low, high = (float(judged[f"corruption_faithfulness{end}"].sel(corruption=kind)) for end in ENDS)
+        rows.append(_row(f"    ... where the corruption is '{kind}'", value, (low, high)))
+    return rows
 
 
 def _row(

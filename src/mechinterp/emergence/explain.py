@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import xarray as xr
 
-from mechinterp.core import Circuit, ConfigError, UnsupportedError, derive_seed
-from mechinterp.evaluation import circuit_at, curve, evaluate, fewest_edges
+from mechinterp.core import Circuit, ConfigError, Pair, UnsupportedError, derive_seed
+from mechinterp.evaluation import circuit_at, curve, evaluate, fewest_edges, ratio_of_means
+from mechinterp.interventions import score_circuits
 from mechinterp.measures.pairs import ALL, draw_pair
 from mechinterp.models import Transformer
 from mechinterp.patching import patch_edges, patch_nodes
@@ -28,7 +30,8 @@ class Explained:
         fewest_edges: How many were taken, before pruning to whole paths; None where there is no gap to recover.
         nodes: Effects of every head's output by role, on held-out pairs; None for a task without pairs.
         curve: Faithfulness of every number of edges on held-out pairs, ranked on the others.
-        evaluation: The circuit on held-out pairs, beside random circuits.
+        evaluation: The circuit on held-out pairs, beside random circuits; with more than one corruption also
+            `corruption_faithfulness`, `_low`, `_high` (`corruption`), on held-out pairs of each alone.
     """
 
     circuit: Circuit
@@ -57,6 +60,8 @@ def explain(
 ) -> Explained:
     """Find the circuit on one set of pairs and judge it on another; pairs of all corruptions, in equal parts.
 
+    It must recover the share under each corruption alone: on the mixture an easy one could pay for a hard one.
+
     Args:
         model: The model.
         task: Has pairs.
@@ -72,15 +77,39 @@ def explain(
     nodes = patch_nodes(model, held, "z", at="role" if roles else "all", metric=metric)
     effects = patch_edges(model, seen, metric=metric)
     tell("circuits of every size")
-    found = curve(effects, model, seen, metric=metric)
-    k = fewest_edges(found, SHARE)
+    reached = [fewest_edges(curve(effects, model, part, metric=metric), SHARE) for part in by_corruption(task, seen)]
     shown = curve(effects, model, held, metric=metric)
-    if k is None:
+    if any(number is None for number in reached):
         return Explained(Circuit([]), None, nodes, shown, None)
-    circuit = circuit_at(found, k)
+    k = max(number for number in reached if number is not None)
+    circuit = replace(circuit_at(shown, k), origin={"method": "top-k", "k": k, "pair": seen.fingerprint})
     tell("random circuits")
     judged = evaluate(circuit, model, held, metric=metric, nulls=nulls, seed=seed)
-    return Explained(circuit, k, nodes, shown, judged)
+    return Explained(circuit, k, nodes, shown, judged.merge(_each(model, task, held, circuit, metric)))
+
+
+def by_corruption(task: Task, mixed: Pair) -> list[Pair]:
+    """A mixture's pairs of each corruption, in the task's order; `draw_pair` lays them one after the other."""
+    kinds = max(1, len(task.corruptions))
+    sizes = [len(mixed) // kinds + (number < len(mixed) % kinds) for number in range(kinds)]
+    starts = [sum(sizes[:number]) for number in range(kinds)]
+    return [mixed[start : start + size] for start, size in zip(starts, sizes, strict=True) if size]
+
+
+def _each(model: Transformer, task: Task, held: Pair, circuit: Circuit, metric: str) -> xr.Dataset:
+    """Faithfulness under each corruption alone; empty for a task with one."""
+    if len(task.corruptions) < 2:
+        return xr.Dataset()
+    whole, empty = Circuit(model.config.graph(circuit.inputs).edges, circuit.inputs), Circuit([], circuit.inputs)
+    rows = []
+    for part in by_corruption(task, held):
+        full, mine, none = score_circuits(model, part, [whole, circuit, empty], metric).double().cpu().numpy()
+        found = ratio_of_means(mine - none, full - none)
+        rows.append([found.value, found.low, found.high])
+    values = np.array(rows)
+    names = [f"corruption_faithfulness{end}" for end in ("", "_low", "_high")]
+    made = {name: ("corruption", values[:, i]) for i, name in enumerate(names)}
+    return xr.Dataset(made, coords={"corruption": list(task.corruptions[: len(rows)])})
 
 
 def read_latents(

@@ -15,6 +15,7 @@ from mechinterp.emergence.explain import Explained
 from mechinterp.emergence.onset import Onset
 from mechinterp.emergence.passages import first_passage, which_first
 from mechinterp.emergence.roles import Heads, head_of
+from mechinterp.evaluation import ratio_of_means
 
 Row = dict[str, Any]
 
@@ -119,9 +120,10 @@ def circuit_rows(found: Explained) -> Iterator[Row]:
     )
     live = f"of {int(judged['live_edges'])} live edges"
     note = (
-        f"Those of largest exact effect that recover 90% where they were found; the model has {int(judged['edges'])}."
+        "Those of largest exact effect that recover 90% where they were found, under each corruption alone; "
+        f"the model has {int(judged['edges'])}."
     )
-    yield row("edges in the circuit", int(judged["size"]), None, live, "edges", "last step", note)
+    yield row("edges in the circuit", int(judged["live_size"]), None, live, "edges", "last step", note)
     size, p_value = int(judged["live_size"]), float(judged["null_p_value"])
     p = f"random circuits of {size} edges made of whole paths, 95th percentile; p = {p_value:.2g}."
     if size == int(judged["live_edges"]):
@@ -135,54 +137,72 @@ def circuit_rows(found: Explained) -> Iterator[Row]:
         where,
         f"Null: {p}",
     )
-    yield row("gap lost when it is removed", removed[0], removed[1], None, "%", where)
+    yield from _corruption_rows(judged)
+    chance = float(judged["null_removal_cost_p95"])
+    note = "Null: removing random circuits of that size, 95th percentile."
+    if float(judged["null_removal_cost_p_value"]) > 0.05:
+        note += " Removing almost any part breaks the behaviour, so this number does not single out the circuit."
+    yield row("gap lost when it is removed", removed[0], removed[1], chance, "%", where, note)
+
+
+def _corruption_rows(judged: xr.Dataset) -> Iterator[Row]:
+    """Each corruption shows its own part of the circuit."""
+    for kind in judged["corruption"].values if "corruption" in judged.coords else []:
+        at = judged.sel(corruption=kind)
+        value, low, high = (float(at[f"corruption_faithfulness{end}"]) for end in ("", "_low", "_high"))
+        name = f"... on pairs of corruption {_words(kind)} alone"
+        yield row(name, value, (low, high), None, "%", "last step, held-out pairs")
 
 
 def node_rows(found: Explained, heads: Heads, seen: xr.DataArray | None) -> Iterator[Row]:
-    """How much of the gap one role's best head restores alone: the causal companion of its attention score."""
+    """How much of the gap one role's best head restores alone: the causal companion of its attention score.
+
+    Effect and gap are both taken over the pairs that have the place; without a gap to restore there is no row.
+    """
     if found.nodes is None or seen is None:
         return
-    gap = float((found.nodes["clean"] - found.nodes["corrupted"]).mean())
+    gap = (found.nodes["clean"] - found.nodes["corrupted"]).values
     for role, group in heads.by_role.items():
-        if not group or not gap:
+        if not group:
             continue
         chosen, effect = head_of(seen, group[0]), head_of(found.nodes["effect"], group[0])
         place = ""
         if "role" in effect.dims:
             place = str(chosen["role"].values[int(np.nan_to_num(chosen.values, nan=-np.inf).argmax())])
             effect = effect.sel(role=place)
-        low, high = (end / gap for end in t_interval(effect.values))
+        here = np.isfinite(effect.values)
+        share = ratio_of_means(effect.values[here], gap[here])
+        if not share.valid:
+            continue
         name = f"gap restored by {group[0]} alone" + (f" at {_words(place)}" if place else "")
         note = f"The {_words(role)} head; the place was chosen on other pairs. All its output there from the clean run."
-        yield row(
-            name,
-            float(effect.mean()) / gap,
-            (min(low, high), max(low, high)),
-            0.0,
-            "%",
-            "last step, held-out pairs",
-            note,
-        )
+        if not here.all():
+            note += f" Over the {here.sum()} of {here.size} pairs that have this place."
+        yield row(name, share.value, (share.low, share.high), None, "%", "last step, held-out pairs", note)
 
 
 def probe_rows(probes: Mapping[str, xr.Dataset]) -> Iterator[Row]:
-    """The best layer's probe of each variable beside its nulls, and what erasing it there costs."""
+    """Each variable's probe after every layer beside its nulls, and what erasing the variable there costs."""
+    where = "last step, held-out sequences"
     for target, found in probes.items():
-        layer = int(np.nan_to_num(found["score"].values, nan=-np.inf).argmax())
-        at = found.isel(layer=layer)
-        null = float(np.nanmax([float(at["untrained"]), float(at["shuffled"]), float(found["majority"])]))
-        number = int(found["layer"].values[layer])
-        name = f"{_words(target)} read after layer {number}"
-        interval = (float(at["score_low"]), float(at["score_high"]))
-        where = "last step, held-out sequences"
-        yield row(
-            name, float(at["score"]), interval, null, "", where, "Null: the best of untrained, shuffled, constant."
-        )
-        cost = at["effect"].values
-        if np.isfinite(cost).any():
-            random = float(at["effect_random"].mean())
-            name, note = f"cost of erasing {_words(target)} there", "Null: erasing as many random directions."
-            yield row(name, float(np.nanmean(cost)), t_interval(cost), random, "nats", where, note)
+        for layer in found["layer"].values:
+            at = found.sel(layer=layer)
+            null = float(np.nanmax([float(at["untrained"]), float(at["shuffled"]), float(found["majority"])]))
+            interval = (float(at["score_low"]), float(at["score_high"]))
+            note = "Null: the best of untrained, shuffled, constant."
+            yield row(
+                f"{_words(target)} read after layer {int(layer)}", float(at["score"]), interval, null, "", where, note
+            )
+            cost = at["effect"].values
+            name = f"cost of erasing {_words(target)} after layer {int(layer)}"
+            if found.attrs.get("erasure_reason") not in (None, "", "none"):
+                yield row(name, "not testable", note=f"{found.attrs['erasure_reason']}.".replace("..", "."))
+            elif np.isfinite(cost).any():
+                excess = cost - at["effect_random"].values
+                note = "Null: erasing as many random directions; the interval is of the difference, plus the null."
+                random = float(np.nanmean(at["effect_random"].values))
+                low, high = (end + random for end in t_interval(excess))
+                yield row(name, float(np.nanmean(cost)), (low, high), random, "nats", where, note)
 
 
 def verdict(found: Explained, onsets: Mapping[str, Onset], heads: Heads, loss: str) -> str:
@@ -191,11 +211,13 @@ def verdict(found: Explained, onsets: Mapping[str, Onset], heads: Heads, loss: s
     dated = onsets.get(loss)
     when = f"{loss[0].upper()}{loss[1:]}: {dated}." if dated is not None else ""
     if found.evaluation is None:
-        said = "No circuit is claimed: interventions find nothing that the model does here."
+        said = "No circuit is claimed: the clean and the corrupted run cannot be told apart here."
+        if found.curve is None:
+            said = "No intervention was made: this task draws no pairs."
         return " ".join(part for part in (said, when) if part)
     judged = found.evaluation
     said = (
-        f"A circuit of {int(judged['size'])} of {int(judged['live_edges'])} live edges recovers "
+        f"A circuit of {int(judged['live_size'])} of {int(judged['live_edges'])} live edges recovers "
         f"{100 * float(judged['faithfulness']):.0f}% of the gap on held-out pairs (random circuits of its size: "
         f"{100 * float(judged['null_faithfulness_p95']):.0f}%)."
     )

@@ -55,7 +55,8 @@ def evaluate(
         - `removal_cost`, `_low`, `_high`: (m(N) - m(N without C)) / gap, likewise.
         - `null_faithfulness` (null), `null_m` (null): random circuits of `live_size` edges; `null_size` (null) their
           sizes; `null_faithfulness_p95`; `null_p_value`: the share of random circuits, this one counted among them,
-          that recover as much.
+          that recover as much. `null_removal_cost` (null), `_p95`, `_p_value`: the same for removing them. Where few
+          edges carry everything, removing almost any circuit breaks it, and a large removal cost says little.
         - `m_circuit_without`, `m_full_without` (subset): mean m(C without K), m(N without K); `incompleteness`
           (subset): their absolute difference; `subset_size` (subset).
         - `removal_effect`, `_low`, `_high` (edge): m(C) - m(C without e), the plain effect of removing one edge.
@@ -96,6 +97,7 @@ def evaluate(
         circuit=[circuit],
         complement=[whole - circuit],
         null=drawn,
+        null_complement=[whole - item for item in drawn],
         circuit_without=[circuit - cut for cut in cuts],
         whole_without=[whole - cut for cut in cuts],
         edge_out=[Circuit(circuit.edges - {edge}, circuit.inputs) for edge in circuit],
@@ -118,7 +120,11 @@ def evaluate(
     whole_gap = m["whole"][0] - m["empty"][0]
     parts |= _ratio("faithfulness", m["circuit"][0] - m["empty"][0], whole_gap, gap.valid)
     parts |= _ratio("removal_cost", m["whole"][0] - m["complement"][0], whole_gap, gap.valid)
-    parts |= _against_nulls(m, gap.unit, float(parts["faithfulness"]))
+    recovered = (m["null"].mean(1) - m["empty"][0].mean()) / gap.unit
+    lost = (m["whole"][0].mean() - m["null_complement"].mean(1)) / gap.unit
+    parts |= {"null_m": ("null", m["null"].mean(1))}
+    parts |= _against_nulls("faithfulness", recovered, float(parts["faithfulness"]))
+    parts |= _against_nulls("removal_cost", lost, float(parts["removal_cost"]))
     parts["null_size"] = ("null", np.array([len(item) for item in drawn], dtype=int))
     for name in ("circuit_without", "whole_without"):
         parts[f"m_{name.replace('whole', 'full')}"] = ("subset", m[name].mean(1))
@@ -152,18 +158,15 @@ def _ratio(name: str, numerator: np.ndarray, gap: np.ndarray, valid: bool) -> di
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
-def _against_nulls(m: dict[str, np.ndarray], gap: float, faithfulness: float) -> dict[str, Any]:
-    null = m["null"].mean(1)
-    recovered = (null - m["empty"][0].mean()) / gap
-    if len(null) and np.isfinite(faithfulness):
-        p95 = float(np.quantile(recovered, 0.95))
-        # A null circuit that is this circuit recovers the same up to rounding.
-        p_value = (1 + int((recovered >= faithfulness - 1e-9).sum())) / (len(null) + 1)
-    else:
-        p95 = p_value = np.nan
+def _against_nulls(name: str, null: np.ndarray, value: float) -> dict[str, Any]:
+    """What random circuits give, their 95th percentile, and how often they reach the circuit's value."""
+    p95 = p_value = np.nan
+    if len(null) and np.isfinite(value):
+        p95 = float(np.quantile(null, 0.95))
+        # A null circuit that is this circuit gives the same up to rounding.
+        p_value = (1 + int((null >= value - 1e-9).sum())) / (len(null) + 1)
     return {
-        "null_m": ("null", null),
-        "null_faithfulness": ("null", recovered),
-        "null_faithfulness_p95": p95,
-        "null_p_value": p_value,
+        f"null_{name}": ("null", null),
+        f"null_{name}_p95": p95,
+        "null_p_value" if name == "faithfulness" else f"null_{name}_p_value": p_value,
     }
