@@ -123,7 +123,11 @@ class MarkovChains(Task):
         }
 
     def preset(self) -> Preset:
-        """Two attention-only layers of one head."""
+        """Two attention-only layers of one head.
+
+        KL(chain || model) ends at 1.20-1.23 times the bigram's; with one layer at 0.93-0.94 times the unigram's (three
+        seeds). Rotary positions instead keep the model at the unigram for about 750 steps and end at 1.35.
+        """
         model: dict[str, Any] = dict(n_layers=2, n_heads=1, d_model=32, d_vocab=self.states, n_ctx=self.seq_len)
         model |= dict(positions="learned", normalization="LN", attn_bias=False)
         training: dict[str, Any] = dict(steps=1500, batch_size=32, lr=3e-3, weight_decay=0.01, beta1=0.9, beta2=0.98)

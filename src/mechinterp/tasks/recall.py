@@ -137,7 +137,11 @@ class Recall(Task):
         }
 
     def preset(self) -> Preset:
-        """Two attention-only layers of one head, without norm."""
+        """Two attention-only layers of one head, without norm.
+
+        Both loads pass .99 at steps 400-500 and end at .998 or more; with one layer at .12-.14 and .06-.07, where
+        whoever is blind to the query gets 1/8 and 1/16 (three seeds).
+        """
         model: dict[str, Any] = dict(n_layers=2, n_heads=1, d_model=64, d_vocab=self.vocab, n_ctx=self.seq_len)
         model |= dict(positions="learned", normalization="none", attn_bias=False, attn_scale=4.0)
         training: dict[str, Any] = dict(steps=1500, batch_size=32, lr=3e-3, weight_decay=0.01, beta1=0.9, beta2=0.98)
