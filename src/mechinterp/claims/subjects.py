@@ -10,7 +10,7 @@ from typing import Any
 import xarray as xr
 
 from mechinterp.claims.schema import ROLES
-from mechinterp.core import RunError, derive_seed
+from mechinterp.core import RunError, UnsupportedError, derive_seed
 from mechinterp.measures import measure
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.tasks import Task, from_dict
@@ -48,7 +48,8 @@ class Subject:
         if run.config.model is None or run.seed is None:
             raise RunError(f"{run.path} does not record model and seed: claims are checked on Runs of train()")
         model = run.model()
-        assert isinstance(model, Transformer)
+        if not isinstance(model, Transformer):
+            raise UnsupportedError(f"{run.path} holds a {type(model).__name__}: claims are checked on a Transformer")
         return cls(run.task, run.seed, run.config.model, model, run)
 
     @cached_property
@@ -72,6 +73,8 @@ class Subject:
             scores = measure("head_scores")(model, self.task, derive_seed(self.seed, "claims", "roles"))
             table = scores.sel(score=ROLES[name])
             table = table.mean("example") if "example" in table.dims else table
+            if not table.notnull().all():
+                raise UnsupportedError(f"the role '{name}' is undefined here: its score is NaN for some head")
             best = int(table.transpose("layer", "head").values.argmax())
             self._roles[key] = divmod(best, table.sizes["head"])
         return self._roles[key]

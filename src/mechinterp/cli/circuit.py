@@ -67,7 +67,7 @@ def find(
 def evaluate(
     run: RunFolder,
     circuit: Annotated[str, typer.Option("--circuit", help=f"File that `find` wrote; RUN/{FILE} by default.")] = "",
-    metric: Metric = "logit_diff",
+    metric: Metric = "",
     ablation: Ablation = "resample",
     corruption: Corruption = "all",
     examples: Examples = 64,
@@ -78,6 +78,7 @@ def evaluate(
 ) -> None:
     """Score a circuit on pairs it was not found on, beside random circuits of its size."""
     from mechinterp.cli.output import emit, table, waiting
+    from mechinterp.emergence.explain import metric_of
     from mechinterp.evaluation import evaluate as judge
     from mechinterp.measures.pairs import draw_pair
     from mechinterp.training import Run
@@ -85,14 +86,15 @@ def evaluate(
     opened = Run(run)
     found = read(Path(circuit) if circuit else Path(run) / FILE)
     pair = draw_pair(opened.task, examples, seed, corruption)
+    model = opened.model(step)
     with waiting("evaluating the circuit"):
-        score = judge(found, opened.model(step), pair, metric or "logit_diff", ablation, nulls, seed=seed)  # type: ignore[arg-type]
+        score = judge(found, model, pair, metric or metric_of(model), ablation, nulls, seed=seed)
     if as_json:
         emit({"run": run, **{str(name): score[name] for name in score.variables}, **score.attrs})
         return
     rows = [
         ["faithfulness", *_with_ends(score, "faithfulness"), float(score["null_faithfulness_p95"])],
-        ["removal cost", *_with_ends(score, "removal_cost"), None],
+        ["removal cost", *_with_ends(score, "removal_cost"), float(score["null_removal_cost_p95"])],
         ["gap", *_with_ends(score, "gap"), None],
         ["edges, alive", int(score["live_size"]), None, None, None],
         ["edges, of all alive", int(score["live_edges"]), None, None, None],

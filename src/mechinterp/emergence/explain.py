@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -50,9 +51,10 @@ def has_pairs(task: Task, seed: int) -> bool:
     return True
 
 
-def metric_of(model: Transformer) -> str:
+def metric_of(model: Any) -> str:
     """`logit_diff`, or `mse` for a model that writes values."""
-    return "mse" if model.config.outputs == "values" else "logit_diff"
+    values = isinstance(model, Transformer) and model.config.outputs == "values"
+    return "mse" if values else "logit_diff"
 
 
 def explain(

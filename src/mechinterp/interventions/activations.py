@@ -54,9 +54,8 @@ def activations(model: Transformer, inputs: Tensor) -> Activations:
     """
     resid, shift = model.embedded(inputs)
     embed = model.embed.W_E[inputs] if model.config.inputs == "tokens" else inputs @ model.embed.W_E
-    pos = resid - embed if model.config.positions == "learned" else None
-    if pos is not None:
-        pos = model.pos_embed.W_pos[: resid.shape[-2]].expand_as(resid)
+    learned = model.config.positions == "learned"
+    pos = model.pos_embed.W_pos[: resid.shape[-2]].expand_as(resid) if learned else None
     kept: dict[str, list[Tensor]] = {name: [] for name in ("resid_pre", "resid_mid", "q", "k", "v", "z", "post")}
     for block in model.blocks:
         kept["resid_pre"].append(resid)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import xarray as xr
 
-from mechinterp.core import Circuit, ConfigError, UnsupportedError, labelled, t_interval
+from mechinterp.core import Circuit, UnsupportedError, labelled, t_interval
 from mechinterp.interventions import score_circuits
 from mechinterp.measures.pairs import draw_pair
 from mechinterp.measures.registry import register_measure
@@ -31,7 +31,7 @@ def node_effects(
 ) -> xr.DataArray:
     """Exact effect of every node of one kind, in the metric's unit; arguments and dimensions as in `patch_nodes`."""
     pair = draw_pair(task, examples, seed, corruption)
-    found = patch_nodes(model, pair, site, at, metric, direction, ablation)  # type: ignore[arg-type]
+    found = patch_nodes(model, pair, site, at, metric, direction, ablation)
     return found["effect"].assign_attrs(found.attrs)
 
 
@@ -49,7 +49,7 @@ def edge_effects(
 ) -> xr.DataArray:
     """Exact effect of every edge, in the metric's unit: dimensions edge, example; arguments as in `patch_edges`."""
     pair = draw_pair(task, examples, seed, corruption)
-    found = patch_edges(model, pair, direction, ablation, metric, inputs)  # type: ignore[arg-type]
+    found = patch_edges(model, pair, direction, ablation, metric, inputs)
     return found["effect"].assign_attrs(found.attrs)
 
 
@@ -87,12 +87,10 @@ def circuit_faithfulness(
     pair = draw_pair(task, examples, seed, corruption)
     if not hasattr(getattr(model, "config", None), "graph"):
         raise UnsupportedError(f"a {type(model).__name__} has no graph of edges to run circuits in")
-    if inputs not in ("merged", "split"):
-        raise ConfigError(f"inputs='{inputs}' is unknown: use 'merged' or 'split'")
     circuit = Circuit(edges, inputs)
     whole, empty = Circuit(model.config.graph(inputs).edges, inputs), Circuit([], inputs)
     tried = [whole, circuit, empty, whole - circuit]
-    scores = score_circuits(model, pair, tried, metric=metric, ablation=ablation)  # type: ignore[arg-type]
+    scores = score_circuits(model, pair, tried, metric=metric, ablation=ablation)
     gap = scores[0] - scores[2]
     low, high = t_interval(gap.detach().cpu().numpy())
     unit = gap.mean() if low > 0 or high < 0 else torch.tensor(float("nan"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 from types import SimpleNamespace
 
 import torch
@@ -71,7 +70,10 @@ class Transformer(LensTools):
 
         Raises:
             ShapeError: If the inputs do not fit the configuration.
+            UnsupportedError: If another `return_type` is asked for; losses belong to tasks here.
         """
+        if return_type not in ("logits", None):
+            raise UnsupportedError(f"return_type='{return_type}': a Transformer returns 'logits' or None")
         resid, shift = self.embedded(inputs)
         for block in self.blocks:
             resid = block(resid, shift)
@@ -194,8 +196,3 @@ class Transformer(LensTools):
             shape = (config.d_model,) if name == "b_O" else (config.n_heads, config.d_head)
             return self.W_U.new_zeros(config.n_layers, *shape)
         return torch.stack([getattr(block.attn, name) for block in self.blocks])
-
-    @cached_property
-    def n_params(self) -> int:
-        """Number of weights."""
-        return sum(weight.numel() for weight in self.parameters())

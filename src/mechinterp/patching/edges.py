@@ -7,7 +7,7 @@ read it; then each head's changed attention output is one patch of the residual 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -95,6 +95,7 @@ def _effects(runs: Runs, graph: Graph, asked: Sequence[Edge], budget_mb: float) 
     groups: dict[tuple[int | None, str], list[int]] = {}
     for i, edge in enumerate(asked):
         groups.setdefault((edge.reader.layer, edge.reader.kind), []).append(i)
+    many = runs.affordable(runs.this.embed.shape[1], budget_mb)
     for (layer, kind), members in groups.items():
         # By source, so that edges which share a normalised input are computed together.
         members.sort(key=lambda i: row[asked[i].source])
@@ -106,17 +107,10 @@ def _effects(runs: Runs, graph: Graph, asked: Sequence[Edge], budget_mb: float) 
             run = _read_mlp(runs, steps, layer)
         else:
             run = _read_head(runs, steps, layer, kind)
-        for part in _parts(runs, layer, members, budget_mb):
-            at = [members.index(i) for i in part]
-            output = run([sources[j] for j in at], [heads[j] for j in at])
-            effect[part] = runs.effect(output)
+        for first in range(0, len(members), many):
+            part = slice(first, first + many)
+            effect[members[part]] = runs.effect(run(sources[part], heads[part]))
     return effect
-
-
-def _parts(runs: Runs, layer: int | None, members: list[int], budget_mb: float) -> Iterator[list[int]]:
-    many = runs.affordable(runs.this.embed.shape[1], budget_mb)
-    for first in range(0, len(members), many):
-        yield members[first : first + many]
 
 
 Run = Callable[[list[int], list[int]], Float[Tensor, "edge batch kept out"]]
