@@ -29,6 +29,7 @@ EXPRESSIBLE = [
     {"unembed_bias": True, "d_vocab_out": 7, "attn_scale": 4.0},
     {"attn_scale": 8**0.5, "positions": "rotary"},  # scores divided by exactly 1, which a bridge's settings refuse
     {"outputs": "values", "d_out": 3},
+    {"embedding": "fixed", "d_model": 22},
 ]
 
 
@@ -93,6 +94,7 @@ def test_ready_for_patching_and_leaves_torchs_generator_alone():
         ({"inputs": "vectors", "d_in": 4}, "inputs='vectors'"),
         ({"attention": "linear"}, "attention='linear'"),
         ({"positions": "shortformer"}, "positions='shortformer'"),
+        ({"readout_layers": 1}, "readout_layers > 0"),
     ],
 )
 def test_what_it_cannot_express_is_refused_by_name(settings, named):
