@@ -47,15 +47,15 @@ def test_predictor_loss_of_a_model_that_is_the_bigram():
     task = MarkovChains()
     model = Predicting(task, "bigram")
     truth = measure("predictor_loss", truth="oracle", examples=400)(model, task, 1).mean("example")
-    assert truth["predictor"].values.tolist() == ["model", "uniform", "unigram", "bigram", "oracle"]
-    assert float(truth.sel(predictor="model")) == pytest.approx(float(truth.sel(predictor="bigram")), abs=1e-6)
-    assert float(truth.sel(predictor="bigram")) == pytest.approx(0.0675, abs=0.006)
-    assert float(truth.sel(predictor="oracle")) == pytest.approx(0, abs=1e-7)
+    assert truth["forecaster"].values.tolist() == ["model", "uniform", "unigram", "bigram", "oracle"]
+    assert float(truth.sel(forecaster="model")) == pytest.approx(float(truth.sel(forecaster="bigram")), abs=1e-6)
+    assert float(truth.sel(forecaster="bigram")) == pytest.approx(0.0675, abs=0.006)
+    assert float(truth.sel(forecaster="oracle")) == pytest.approx(0, abs=1e-7)
     # The loss is the chain's entropy and the divergence, up to sampling.
     loss = measure("predictor_loss", examples=400)(model, task, 1).mean("example")
-    excess = loss - loss.sel(predictor="oracle")
+    excess = loss - loss.sel(forecaster="oracle")
     assert np.allclose(excess, truth, atol=0.01)
-    assert float(loss.sel(predictor="uniform")) == pytest.approx(math.log(3), abs=1e-6)
+    assert float(loss.sel(forecaster="uniform")) == pytest.approx(math.log(3), abs=1e-6)
 
 
 def test_spectrum_and_progress_losses_of_a_model_that_adds_and_remembers():
@@ -71,16 +71,16 @@ def test_spectrum_and_progress_losses_of_a_model_that_adds_and_remembers():
         logits[0] += memory
         return float(-logits.log_softmax(0)[0])
 
-    full = found.sel(quantity="full")
+    full = found.sel(logits="full")
     assert float(full.sel(group="test")) == pytest.approx(loss(9, 0), abs=1e-5)
     assert float(full.sel(group="train")) == pytest.approx(loss(9, 6), abs=1e-5)
     # A memory of 40% of the answers has a little of every frequency in it.
-    assert float(found.sel(quantity="restricted", group="train")) == pytest.approx(loss(9, 0), abs=0.25)
-    assert float(found.sel(quantity="excluded", group="test")) == pytest.approx(math.log(13), abs=0.5)
+    assert float(found.sel(logits="restricted", group="train")) == pytest.approx(loss(9, 0), abs=0.25)
+    assert float(found.sel(logits="excluded", group="test")) == pytest.approx(math.log(13), abs=0.5)
     own = measure("progress_losses")(Adder(scale=9.0, memory=0.0), MODULAR, 0)
     assert own.attrs["frequencies"] == "2"
-    assert float(own.sel(quantity="restricted", group="test")) == pytest.approx(loss(9, 0), abs=1e-5)
-    assert float(own.sel(quantity="excluded", group="train")) == pytest.approx(math.log(13), abs=1e-5)
+    assert float(own.sel(logits="restricted", group="test")) == pytest.approx(loss(9, 0), abs=1e-5)
+    assert float(own.sel(logits="excluded", group="train")) == pytest.approx(math.log(13), abs=1e-5)
 
 
 def test_gradient_symmetricity_is_that_of_the_models_gradients():

@@ -32,7 +32,7 @@ def predictor_loss(model: Any, task: Task, seed: int, examples: int = 128, truth
             KL(truth || .) in nats, for real values the squared distance to it, takes the place of the loss.
 
     Returns:
-        Dimensions predictor (`model` first), example.
+        Dimensions forecaster (`model`, then the predictors), example.
 
     Raises:
         UnsupportedError: If the task has no predictors, or not this one.
@@ -48,7 +48,7 @@ def predictor_loss(model: Any, task: Task, seed: int, examples: int = 128, truth
     for output in given.values():
         loss = task.loss(output, batch) if truth is None else _distance(given[truth], output, batch.targets)
         rows.append(torch.where(batch.scored, loss, 0.0).sum(1) / batch.scored.sum(1))
-    return labelled(torch.stack([row.double() for row in rows]), ["predictor", "example"], {"predictor": list(given)})
+    return labelled(torch.stack([row.double() for row in rows]), ["forecaster", "example"], {"forecaster": list(given)})
 
 
 @register_measure("sum_spectrum")
@@ -75,7 +75,7 @@ def progress_losses(model: Any, task: Task, seed: int, frequencies: Sequence[int
             None takes this model's own.
 
     Returns:
-        Dimensions quantity (`full`, `restricted`, `excluded`), group (`train`, `test`), in nats.
+        Dimensions logits (`full`, `restricted`, `excluded`), group (`train`, `test`), in nats.
 
     Source: Nanda et al. 2023. There the excluded loss is on the training set; the restricted loss is on all examples.
     """
@@ -88,8 +88,8 @@ def progress_losses(model: Any, task: Task, seed: int, frequencies: Sequence[int
     answers = batch.targets[:, -1]
     losses = [torch.nn.functional.cross_entropy(kept.flatten(0, 1), answers, reduction="none") for kept in tables]
     rows = torch.stack([torch.stack([loss[mask].mean() for mask in groups.values()]) for loss in losses])
-    coords = {"quantity": ["full", "restricted", "excluded"], "group": list(groups)}
-    return labelled(rows, ["quantity", "group"], coords, frequencies=", ".join(str(key) for key in keys))
+    coords = {"logits": ["full", "restricted", "excluded"], "group": list(groups)}
+    return labelled(rows, ["logits", "group"], coords, frequencies=", ".join(str(key) for key in keys))
 
 
 @register_measure("gradient_symmetricity")
