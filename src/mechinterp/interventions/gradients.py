@@ -47,6 +47,9 @@ def gradients(
                 value = edits[name](value).detach()
             # Frozen weights would leave nothing to differentiate; the graph may as well start here.
             value = value if value.requires_grad else value.detach().requires_grad_()
+            if name.endswith(("_input", "mlp_in")):
+                # A reader's input may be the stream itself; only what this reader takes from it counts.
+                value = value.view_as(value)
             kept[name] = value
             return value
 

@@ -41,6 +41,7 @@ from mechinterp.interventions import (
     take,
 )
 from mechinterp.models import Transformer
+from mechinterp.patching.foreign import foreign_graph, forked, recorded_sources
 from mechinterp.patching.places import At, places
 from mechinterp.patching.select import node_result, select_nodes
 
@@ -59,7 +60,7 @@ def estimate_edges(
     """Estimated effect of every edge, in the shape of `patch_edges` with `direction="noise"`.
 
     Args:
-        model: A `Transformer`.
+        model: A `Transformer`, or a `TransformerBridge` with per-head inputs (not a native one).
         pair: Clean and corrupted inputs.
         method: `eap` takes the gradient at the clean run; `eap-ig` averages it over `steps` points from the corrupted
             embedding (included) to the clean one (left out); `clean-corrupted` averages the two endpoints.
@@ -73,7 +74,7 @@ def estimate_edges(
 
     Raises:
         ConfigError: If the method is unknown or `steps` is below 1.
-        UnsupportedError: If the model is no `Transformer`.
+        UnsupportedError: If the model has no such edges (grouped-query attention, parallel MLPs, no per-head inputs).
 
     Source: Syed et al. 2023 (EAP); Hanna et al. 2024 (EAP-IG inputs, clean-corrupted). Differs: per-example sums, and
     positive means that keeping the edge helps.
@@ -83,25 +84,42 @@ def estimate_edges(
     if steps < 1:
         raise ConfigError(f"steps={steps}: needs at least 1")
     check_ablation(ablation)
-    if not isinstance(model, Transformer):
-        raise UnsupportedError(f"edge estimates need a Transformer, not a {type(model).__name__}")
-    check_unhooked(model)
-    graph, pair = model.config.graph(inputs), on_model(pair, model)
+    pair = on_model(pair, model)
+    if isinstance(model, Transformer):
+        check_unhooked(model)
+        return _estimated(model, model.config.graph(inputs), pair, method, steps, ablation, metric)
+    graph = foreign_graph(model, inputs)
+    if ablation == "zero":
+        raise UnsupportedError("ablation='zero' needs a Transformer: a bridge's MLP hands over its bias as well")
+    with forked(model):
+        return _estimated(model, graph, pair, method, steps, ablation, metric)
+
+
+def _estimated(
+    model: Any, graph: Graph, pair: Pair, method: str, steps: int, ablation: Ablation, metric: str | Metric
+) -> xr.Dataset:
+    _, positions, _ = pair.clean.at_scored()
     with quiet(model):
-        clean, corrupted = (activations(model, batch.inputs) for batch in (pair.clean, pair.corrupted))
-        difference = source_values(model, clean, graph)
-        difference = difference - ablated(source_values(model, corrupted, graph), ablation, batch_dim=1)
-        _, positions, _ = pair.clean.at_scored()
-        outputs = [model.read(take(run.final, positions)) for run in (clean, corrupted)]
-        scorer = Scorer.of(pair, metric, outputs[0])
-        values = [scorer(output) for output in outputs]
-    start, stop = corrupted.resid_pre[0], clean.resid_pre[0]
+        (mine, output, stop), (theirs, corrupted, start) = (
+            _sources(model, batch.inputs, graph) for batch in (pair.clean, pair.corrupted)
+        )
+        difference = mine - ablated(theirs, ablation, batch_dim=1)
+        scorer = Scorer.of(pair, metric, take(output, positions))
+        values = [scorer(take(run, positions)) for run in (output, corrupted)]
     points = {"eap": [1.0], "clean-corrupted": [0.0, 1.0]}.get(method) or [k / steps for k in range(steps)]
     grads = _reader_gradients(model, graph, pair, scorer, torch.stack([start + a * (stop - start) for a in points]))
     effect = _edge_products(graph, difference, grads)
     made = labelled(effect, ["edge", "example"], {"edge": [str(edge) for edge in graph.edges]})
-    attrs = {"direction": "noise", "ablation": ablation, "inputs": inputs, "steps": len(points)}
+    attrs = {"direction": "noise", "ablation": ablation, "inputs": graph.inputs, "steps": len(points)}
     return patching_result(made, values[0], values[1], metric=scorer.name, method=method, **attrs)
+
+
+def _sources(model: Any, inputs: Tensor, graph: Graph) -> tuple[Tensor, Tensor, Tensor]:
+    """What each source writes, the output at every position, and the stream before the first layer."""
+    if not isinstance(model, Transformer):
+        return recorded_sources(model, inputs, graph)
+    run = activations(model, inputs)
+    return source_values(model, run, graph), model.read(run.final), run.resid_pre[0]
 
 
 def estimate_nodes(
@@ -180,7 +198,7 @@ def pattern_gradient(model: Any, batch: Batch, metric: str | Metric = "log_prob"
 
 
 def _reader_gradients(
-    model: Transformer, graph: Graph, pair: Pair, scorer: Scorer, points: Float[Tensor, "point batch seq d_model"]
+    model: Any, graph: Graph, pair: Pair, scorer: Scorer, points: Float[Tensor, "point batch seq d_model"]
 ) -> Float[Tensor, "reader batch seq d_model"]:
     """Mean gradient with respect to each reader's input, over the points on the embedding's path."""
     many = len(points)

@@ -136,15 +136,16 @@ class MarkovChains(Task):
     def _draw(self, batch: int, gen: torch.Generator) -> tuple[Float[Tensor, "batch states states"], Tokens]:
         """Chains, and walks of them with the last target, `[batch, seq + 1]`."""
         chains = self._draw_chains(batch, gen)
-        # Where the walk goes from every state at every step; all of these maps composed at once, in log2(seq) rounds.
-        chance = torch.rand(batch, self.seq_len, 1, 1, generator=gen)
-        maps = (chance >= chains.cumsum(-1)[:, None, :, :-1]).sum(-1)
+        # Where the walk goes from every state (axis 1) at every step (axis 2); all of these maps are then composed at
+        # once, in log2(seq) rounds.
+        chance = torch.rand(batch, 1, 1, self.seq_len, generator=gen)
+        maps = (chance >= chains.cumsum(-1)[:, :, :-1, None]).sum(2)
         reach = 1
         while reach < self.seq_len:
-            maps = torch.cat([maps[:, :reach], maps[:, reach:].gather(2, maps[:, :-reach])], 1)
+            maps[..., reach:] = maps[..., reach:].gather(1, maps[..., :-reach])
             reach *= 2
         first = torch.randint(self.states, (batch, 1), generator=gen)
-        walked = maps.gather(2, first[:, None].expand(-1, self.seq_len, -1))[..., 0]
+        walked = maps.gather(1, first[..., None].expand(-1, -1, self.seq_len))[:, 0]
         return chains, torch.cat([first, walked], 1)
 
     def _draw_chains(self, batch: int, gen: torch.Generator) -> Float[Tensor, "batch states states"]:

@@ -139,8 +139,8 @@ class Recall(Task):
     def preset(self) -> Preset:
         """Two attention-only layers of one head, without norm.
 
-        Both loads stay above .99 from step 400-600 on and end at .998 or more; with one layer at .12-.14 and .06-.07, where
-        whoever is blind to the query gets 1/8 and 1/16 (three seeds).
+        Both loads stay above .99 from step 400-600 on and end at .998 or more; with one layer they end at .12-.14 and
+        .06-.07, where whoever is blind to the query gets 1/8 and 1/16 (three seeds).
         """
         model: dict[str, Any] = dict(n_layers=2, n_heads=1, d_model=64, d_vocab=self.vocab, n_ctx=self.seq_len)
         model |= dict(positions="learned", normalization="none", attn_bias=False, attn_scale=4.0)
@@ -166,7 +166,7 @@ class Recall(Task):
     def _draw_places(self, load: Int[Tensor, "batch 1"], gen: torch.Generator) -> Tokens:
         """Positions after the pairs in the order in which they are drawn, without replacement: a race of clocks."""
         gap = torch.arange(self.seq_len) - 2 * load + 1
-        clock = torch.empty(gap.shape).exponential_(generator=gen) * gap.clamp(min=1) ** (1 - self.power)
+        clock = -torch.rand(gap.shape, generator=gen).log() * gap.clamp(min=1) ** (1 - self.power)
         return clock.masked_fill(gap < 1, float("inf")).argsort(1)
 
     def _make_pair(self, inputs: Tokens, swapped: Tokens, query: Tensor, roles: dict[str, Tensor]) -> Pair:
@@ -206,11 +206,11 @@ class Lookup:
 def read_answers(inputs: Tokens, keys: int) -> tuple[Tokens, Tokens]:
     """At each query the value of its key and the number of the pair, -1 elsewhere; read off the tokens."""
     inside = _in_pairs(inputs, keys)
-    position = torch.arange(inputs.shape[1], device=inputs.device).expand_as(inputs)
+    position = torch.arange(inputs.shape[1], device=inputs.device)
     asks = ~inside & (inputs > BLANK) & (inputs <= keys)
     # Where each key stands among the pairs; the blank's column takes all that is no key there.
     stands = torch.full((len(inputs), keys + 1), -1, device=inputs.device)
-    stands = stands.scatter(1, torch.where(inside & (position % 2 == 0), inputs, BLANK), position)
+    stands = stands.scatter(1, torch.where(inside & (position % 2 == 0), inputs, BLANK), position.expand_as(inputs))
     place = torch.where(asks, stands.gather(1, torch.where(asks, inputs, BLANK)), -1)
     value = inputs.gather(1, (place + 1).clamp(max=inputs.shape[1] - 1))
     return torch.where(place >= 0, value, -1), torch.where(place >= 0, place // 2, -1)

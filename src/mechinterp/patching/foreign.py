@@ -1,0 +1,81 @@
+"""Sources and readers of a model that is not ours, by TransformerLens's hook points alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechinterp.core import Graph, Inputs, Site, UnsupportedError
+from mechinterp.interventions import record
+
+FLAGS = ("use_attn_in", "use_attn_result", "use_split_qkv_input", "use_hook_mlp_in")
+
+
+def foreign_graph(model: Any, inputs: Inputs) -> Graph:
+    """The edges of a `TransformerBridge`.
+
+    Raises:
+        UnsupportedError: If the model is no sum of heads and MLPs that each read the stream for themselves.
+    """
+    cfg = getattr(model, "cfg", None)
+    if cfg is None or not hasattr(model, "set_use_split_qkv_input"):
+        raise UnsupportedError(
+            f"edge estimates need a Transformer or a TransformerBridge, not a {type(model).__name__}"
+        )
+    shared = getattr(cfg, "n_key_value_heads", None)
+    if shared not in (None, cfg.n_heads):
+        raise UnsupportedError(f"{cfg.n_heads} query heads share {shared} key heads: an edge into k has no one head")
+    if getattr(cfg, "parallel_attn_mlp", False):
+        raise UnsupportedError("attention and MLP run in parallel here: a head is no source of its own layer's MLP")
+    added = (getattr(cfg, "positional_embedding_type", None) or "standard") == "standard"
+    return Graph(cfg.n_layers, cfg.n_heads, not getattr(cfg, "attn_only", False), added, inputs)
+
+
+@contextmanager
+def forked(model: Any) -> Iterator[None]:
+    """Per-head results and inputs switched on in a bridge; on leaving, also by an error, all is as it was.
+
+    Raises:
+        UnsupportedError: If this bridge cannot.
+    """
+    before = {flag: bool(getattr(model.cfg, flag, False)) for flag in FLAGS}
+    try:
+        # The flags exclude each other, so the first goes off before the third goes on, and back in reverse order.
+        for flag in FLAGS:
+            _switch(model, flag, flag != "use_attn_in")
+        yield
+    finally:
+        for flag in reversed(FLAGS):
+            if bool(getattr(model.cfg, flag, False)) != before[flag]:
+                _switch(model, flag, before[flag])
+
+
+def _switch(model: Any, flag: str, on: bool) -> None:
+    if bool(getattr(model.cfg, flag, False)) == on:
+        return
+    try:
+        getattr(model, f"set_{flag}")(on)
+    except NotImplementedError as error:
+        raise UnsupportedError(f"this bridge cannot {flag.replace('_', ' ')}: load its weights into ours") from error
+
+
+def recorded_sources(
+    model: Any, inputs: Tensor, graph: Graph
+) -> tuple[Float[Tensor, "source batch seq d_model"], Tensor, Float[Tensor, "batch seq d_model"]]:
+    """What each source writes (MLPs with their biases), the output, and the stream before the first layer."""
+    start = Site("input").hook
+    layers = range(graph.n_layers)
+    heads = [Site("result", layer).hook for layer in layers]
+    mlps = [Site("mlp", layer).hook for layer in layers] if graph.mlp else []
+    roots = [site.hook for site in graph.roots]
+    output, kept = record(model, inputs, list(dict.fromkeys([start, *roots, *heads, *mlps])))
+    parts = [kept[name].expand_as(kept[start]) for name in roots]
+    for layer in layers:
+        parts += kept[heads[layer]].unbind(2)
+        parts += [kept[mlps[layer]]] if graph.mlp else []
+    return torch.stack(parts), output, kept[start]
