@@ -126,7 +126,8 @@ class MarkovChains(Task):
         """Two attention-only layers of one head.
 
         KL(chain || model) ends at 1.20-1.23 times the bigram's; with one layer at 0.93-0.94 times the unigram's (three
-        seeds). Rotary positions instead stay at the unigram's until about step 750 and end at 1.35 (one seed, 64 positions).
+        seeds). Rotary positions instead stay at the unigram's until about step 750 and
+        end at 1.35 (one seed, 64 positions).
         """
         model: dict[str, Any] = dict(n_layers=2, n_heads=1, d_model=32, d_vocab=self.states, n_ctx=self.seq_len)
         model |= dict(positions="learned", normalization="LN", attn_bias=False)

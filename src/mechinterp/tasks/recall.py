@@ -140,8 +140,8 @@ class Recall(Task):
     def preset(self) -> Preset:
         """Two attention-only layers of one head, without norm.
 
-        Both loads stay above .99 from step 400-600 on and end at .997 or more (five seeds); with one layer they end at .12-.14 and
-        .06-.07, where whoever is blind to the query gets 1/8 and 1/16 (three seeds).
+        Both loads stay above .99 from step 400-600 on and end at .997 or more (five seeds); with one layer
+        they end at .12-.14 and .06-.07, where whoever is blind to the query gets 1/8 and 1/16 (three seeds).
         """
         model: dict[str, Any] = dict(n_layers=2, n_heads=1, d_model=64, d_vocab=self.vocab, n_ctx=self.seq_len)
         model |= dict(positions="learned", normalization="none", attn_bias=False, attn_scale=4.0)
