@@ -78,12 +78,15 @@ def evaluate(
 ) -> None:
     """Score a circuit on pairs it was not found on, beside random circuits of its size."""
     from mechinterp.cli.output import emit, table, waiting
+    from mechinterp.core import resolve_metric
     from mechinterp.emergence.explain import metric_of
     from mechinterp.evaluation import evaluate as judge
     from mechinterp.measures.pairs import draw_pair
     from mechinterp.training import Run
 
     opened = Run(run)
+    if metric:
+        resolve_metric(metric)  # a misspelt word is told before anything is read or run
     found = read(Path(circuit) if circuit else Path(run) / FILE)
     pair = draw_pair(opened.task, examples, seed, corruption)
     model = opened.model(step)

@@ -127,6 +127,7 @@ def _losses(found: Study, control: Run) -> list[Row]:
 
 
 def _circuit(found: Study) -> list[Row]:
+    from mechinterp.emergence.findings import CLEAR
     from mechinterp.evaluation import fewest_edges
 
     judged, line = found.evaluation, found.curve
@@ -153,7 +154,7 @@ def _circuit(found: Study) -> list[Row]:
             lost,
             f"95% of random ones below {chance_lost:.2f}",
             *_at_least(cost, 0.8),
-            note=little if float(judged["null_removal_cost_p_value"]) > 0.05 else "",
+            note="" if cost > chance_lost + CLEAR else little,
         ),
     ]
 

@@ -19,6 +19,9 @@ from mechinterp.evaluation import ratio_of_means
 
 Row = dict[str, Any]
 
+CLEAR = 0.05
+"""By how much a share must exceed its null to say anything, however certain the difference is."""
+
 
 def row(
     name: str,
@@ -140,7 +143,7 @@ def circuit_rows(found: Explained) -> Iterator[Row]:
     yield from _corruption_rows(judged)
     chance = float(judged["null_removal_cost_p95"])
     note = "Null: removing random circuits of that size, 95th percentile."
-    if float(judged["null_removal_cost_p_value"]) > 0.05:
+    if not removed[0] > chance + CLEAR:
         note += " Removing almost any part breaks the behaviour, so this number does not single out the circuit."
     yield row("gap lost when it is removed", removed[0], removed[1], chance, "%", where, note)
 
