@@ -33,7 +33,7 @@ test: setup
 	$(call step,import floors)
 	$(BIN)/lint-imports
 	$(call step,tests and doctests)
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile
 	$(call step,notebooks)
 	MECHINTERP_NOTEBOOK_SCALE=small $(BIN)/pytest --nbmake --nbmake-timeout=600 notebooks
 	$(call step,docs)
