@@ -1,11 +1,12 @@
 """Measures: named, parametrised functions (model, task, seed) -> labelled numbers, yours among them."""
 
-from mechinterp.measures import behaviour, causal, circuits, estimates, structure, theory
+from mechinterp.measures import attention, behaviour, causal, circuits, estimates, structure, theory
 from mechinterp.measures.registry import Measure, as_measure, measure, names, register_measure
 
 __all__ = [
     "Measure",
     "as_measure",
+    "attention",
     "behaviour",
     "causal",
     "circuits",

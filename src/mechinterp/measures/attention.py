@@ -1,0 +1,74 @@
+"""What heads attend to by the roles that positions play: for tasks that name a place, wherever it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from mechinterp.core import Batch, Site, SiteError, labelled, suggest
+from mechinterp.interventions import record
+from mechinterp.measures.pairs import draw_pair
+from mechinterp.measures.registry import register_measure
+from mechinterp.tasks import Task
+
+
+@register_measure("role_attention")
+def role_attention(
+    model: Any,
+    task: Task,
+    seed: int,
+    query: str,
+    key: str | Sequence[str],
+    corruption: str | None = None,
+    examples: int = 64,
+) -> xr.DataArray:
+    """Attention of every head from the position of one role to the positions of others, in the clean run.
+
+    Attention suggests what a head reads; whether the model needs it, `removal` and `edge_effects` decide.
+
+    Args:
+        model: A `Transformer`, or any model with TransformerLens's hook points and `cfg`.
+        task: Its pairs name the roles.
+        seed: Of the pairs.
+        query: The role that attends.
+        key: Roles attended to, or patterns of them such as `right_label_*`: attention to their positions is added up,
+            once for roles that share a position.
+        corruption: One of the task's, its first by default, or `all`. It may decide which roles there are.
+        examples: Pairs.
+
+    Returns:
+        Dimensions layer, head, example; in [0, 1] under softmax. NaN where an example lacks the query or all keys.
+
+    Raises:
+        SiteError: If the pairs have no such role.
+    """
+    batch = draw_pair(task, examples, seed, corruption).clean
+    weight = next(model.parameters())
+    batch = batch.to(weight.device, weight.dtype)
+    start = batch.role(query)
+    mask = _positions(batch, [key] if isinstance(key, str) else key)
+    sites = [Site("pattern", layer) for layer in range(model.cfg.n_layers)]
+    _, kept = record(model, batch.inputs, sites)
+    rows = torch.arange(len(batch), device=batch.device)
+    paid = torch.stack([kept[site.hook][rows, :, start.clamp(min=0)] for site in sites])  # layer batch head key
+    shares = torch.where(mask[:, None], paid, torch.zeros_like(paid)).sum(-1).movedim(1, -1)
+    defined = (start >= 0) & mask.any(-1)
+    shares = torch.where(defined, shares, torch.full_like(shares, float("nan")))
+    return labelled(shares, ["layer", "head", "example"])
+
+
+def _positions(batch: Batch, patterns: Sequence[str]) -> Tensor:
+    """Which positions play one of the roles: bool `[batch, seq]`."""
+    names = []
+    for pattern in patterns:
+        fits = [name for name in batch.roles if fnmatchcase(name, pattern)]
+        if not fits:
+            raise SiteError(f"no role '{pattern}' in this batch.{suggest(pattern, batch.roles)}")
+        names += fits
+    places = torch.stack([batch.roles[name] for name in names], 1)
+    return (places[..., None] == torch.arange(batch.seq_len, device=batch.device)).any(1)

@@ -1,0 +1,95 @@
+"""Attention by role: hand-made heads, attention read off by hand, roles that are absent, shared or unknown."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mechinterp.core import Circuit, Pair, SiteError, derive_seed
+from mechinterp.interventions import record
+from mechinterp.measures import measure
+from mechinterp.models import ModelConfig, Transformer
+from mechinterp.models.handmade import HandMade, induction_model
+from mechinterp.tasks import Classification, Induction
+
+
+class HandMadePairs(Induction):
+    """Pairs of the hand-made model; the first `lacking` examples have no place `first_B`."""
+
+    name = "pairs-for-role-attention"
+    lacking: int = 0
+
+    def pair(self, batch: int = 64, seed: int = 0, corruption: str | None = None) -> Pair:
+        pair = induction_model().pair(batch, seed, "match")
+        roles = {name: place.clone() for name, place in pair.clean.roles.items()}
+        roles["same_place"] = roles["first_B"].clone()
+        roles["first_B"][: self.lacking] = -1
+        return Pair(replace(pair.clean, roles=roles), pair.corrupted)
+
+
+@pytest.fixture(scope="module")
+def made() -> HandMade:
+    return induction_model(inert_heads=1)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> tuple[Transformer, Classification]:
+    task = Classification(classes=64)
+    return Transformer(ModelConfig(**task.preset().model), seed=3), task
+
+
+def true_head(circuit: Circuit, layer: int) -> int:
+    """Number of the layer's head whose queries the circuit feeds."""
+    edge = next(str(edge) for edge in circuit if f"->L{layer}" in str(edge) and str(edge).endswith(".q"))
+    return int(edge.split(".H")[-1].split(".")[0])
+
+
+def test_the_hand_made_heads_attend_where_they_were_made_to(made: HandMade):
+    first, second = true_head(made.circuit, 0), true_head(made.circuit, 1)
+    back = measure("role_attention", query="first_B", key="first_A")(made.model, HandMadePairs())
+    assert back.dims == ("layer", "head", "example") and back.shape == (2, 2, 64)
+    assert np.allclose(back[0, first], 1) and back[0, 1 - first].mean() < 0.5
+    match = measure("role_attention", query="answer", key="first_B")(made.model, HandMadePairs())
+    assert np.allclose(match[1, second], 1) and match[1, 1 - second].mean() < 0.5
+    assert np.allclose(
+        measure("role_attention", query="answer", key="other_B")(made.model, HandMadePairs())[1, second], 0
+    )
+
+
+def test_attention_is_added_up_over_the_keys(classifier: tuple[Transformer, Classification]):
+    model, task = classifier
+    found = measure("role_attention", query="query", key="right_label_*", examples=8)(model, task, 5)
+    batch = task.pair(8, derive_seed(5, "measure", "role_attention")).clean
+    for layer in range(2):
+        hook = f"blocks.{layer}.attn.hook_pattern"
+        pattern = record(model, batch.inputs, [hook])[1][hook]
+        for row in range(8):
+            places = [int(batch.roles[f"right_label_{copy}"][row]) for copy in (1, 2)]
+            by_hand = sum(float(pattern[row, 0, -1, place]) for place in places)
+            assert float(found[layer, 0, row]) == pytest.approx(by_hand, abs=1e-6)
+    parts = [
+        measure("role_attention", query="query", key=f"right_label_{copy}", examples=8)(model, task, 5)
+        for copy in (1, 2)
+    ]
+    assert np.allclose(found, parts[0] + parts[1], atol=1e-6)
+
+
+def test_a_place_with_two_roles_counts_once_and_an_absent_role_is_undefined(made: HandMade):
+    def paid(query: str, key: list[str], **settings):
+        return measure("role_attention", query=query, key=key)(made.model, HandMadePairs(**settings))
+
+    assert np.allclose(paid("answer", ["first_B", "same_place"]), paid("answer", ["first_B"]))
+    lacking = paid("answer", ["first_B"], lacking=3)
+    assert np.isnan(lacking[..., :3]).all() and np.isfinite(lacking[..., 3:]).all()
+    assert np.isnan(paid("first_B", ["first_A"], lacking=3)[..., :3]).all()
+    assert np.allclose(paid("answer", ["first_B", "same_place"], lacking=3), paid("answer", ["first_B"]))
+
+
+def test_an_unknown_role_is_named(classifier: tuple[Transformer, Classification]):
+    model, task = classifier
+    with pytest.raises(SiteError, match=r"no role 'right_lable_1'.*right_label_1"):
+        measure("role_attention", query="query", key="right_lable_1")(model, task)
+    with pytest.raises(SiteError, match="no role 'answer'"):
+        measure("role_attention", query="answer", key="query")(model, task)
+    assert torch.is_grad_enabled()
