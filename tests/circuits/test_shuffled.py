@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mechinterp.tasks import Regression, MarkovChains, ModularAddition, Recall
+from mechinterp.tasks import MarkovChains, ModularAddition, Recall, Regression
 
 TASKS = [MarkovChains(seq_len=12), Recall(), ModularAddition(), Regression()]
 
