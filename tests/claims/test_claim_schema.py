@@ -69,13 +69,17 @@ def test_two_claims_of_one_name(tmp_path: Path):
         read_claims(path)
 
 
+PASSAGE = {"chance": 0.0, "best": 1.0}
+
+
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
         (dict(compare=">=", value=0.7), ">= 0.7"),
         (dict(compare="between", value=1, high=2), "1 to 2"),
         (dict(compare="equals", value=0.625, within=0.01), "0.625 ± 0.01"),
-        (dict(compare="after", value=0, weaker=0), "> 0 (weaker: >= 0)"),
+        (dict(compare="<=", value=1, weaker=2), "<= 1 (weaker: <= 2)"),
+        (dict(compare="after", value=0, against={}, on=["retrained"], passage=PASSAGE), "> 0, p <= .05"),
     ],
 )
 def test_tolerance_in_one_line(settings: dict, text: str):
@@ -91,7 +95,11 @@ def test_tolerance_in_one_line(settings: dict, text: str):
         dict(within=0.1),
         dict(compare="equals", within=0.1, weaker=0.2),
         dict(select={"reduce": "count"}),
-        dict(passage={"chance": 0.0, "best": 1.0}),
+        dict(passage=PASSAGE, against={}),  # shipped checkpoints are too few
+        dict(passage=PASSAGE, on=["retrained"]),  # three thresholds and nothing beside
+        dict(compare="after", on=["retrained"]),
+        dict(compare="after", on=["retrained"], passage=PASSAGE, against={}, weaker=0),
+        dict(relative=True),
     ],
 )
 def test_settings_that_do_not_fit_each_other(settings: dict):

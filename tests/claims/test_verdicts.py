@@ -20,6 +20,11 @@ def claim(**settings) -> Claim:
     return Claim(**{**given, **settings})
 
 
+ORDER = dict(
+    compare="after", value=0, on=("retrained",), against={"model": "one"}, passage={"chance": 0.0, "best": 1.0}
+)
+
+
 def numbers(*values: float) -> list[Number]:
     return [Number.exact(value) for value in values]
 
@@ -40,11 +45,14 @@ def numbers(*values: float) -> list[Number]:
         (dict(compare="between", high=1.0), (1.1,), "not reproduced"),
         (dict(compare="equals", within=0.1), (0.45, 0.55), "reproduced"),
         (dict(compare="equals", within=0.1), (0.3,), "not reproduced"),
-        (dict(compare="after", value=0), (20.0,), "reproduced"),
-        (dict(compare="after", value=0), (0.0,), "not reproduced"),
-        (dict(compare="after", value=0, weaker=0), (0.0,), "weaker"),  # a tie
-        (dict(compare="after", value=0), (math.inf,), "reproduced"),  # the other never came
-        (dict(compare="after", value=0), (math.nan,), "not reproduced"),  # neither came
+        (ORDER, (20.0,) * 5, "reproduced"),  # 5 of 5: p = 1/32
+        (ORDER, (20.0,) * 4, "not testable at this scale"),
+        (ORDER, (20.0, 20.0, math.inf, 20.0, 20.0), "reproduced"),  # the other never came
+        (ORDER, (20.0, 20.0, 0.0, 20.0, 20.0), "weaker"),  # a tie counts against it: p = 6/32
+        (ORDER, (20.0, 20.0, math.nan, 20.0, 20.0), "weaker"),  # so does a run in which neither came
+        (ORDER, (20.0, -20.0, -20.0, 20.0, 0.0), "not reproduced"),
+        (ORDER, (20.0, -20.0, *[20.0] * 6), "reproduced"),  # 7 of 8: p = 9/256
+        (ORDER, (20.0, -20.0, *[20.0] * 5), "weaker"),  # 6 of 7: p = 8/128 = .0625
     ],
 )
 def test_verdict(settings: dict, values: tuple[float, ...], verdict: str):
@@ -64,6 +72,26 @@ def test_over_seeds_the_interval_is_students():
 def test_intervals_of_a_difference_add_as_squares():
     found = Number(3.0, 2.7, 3.3).minus(Number(1.0, 0.6, 1.4))
     assert (found.value, round(found.low, 6), round(found.high, 6)) == (2.0, 1.5, 2.5)
+
+
+def test_examples_that_both_sides_share_are_compared_one_by_one():
+    noise = np.array([0.0, 5.0, -5.0, 10.0])
+    both = [Number.over_examples(noise + shift) for shift in (np.array([2.0, 2.1, 1.9, 2.0]), np.zeros(4))]
+    found = both[0].minus(both[1])
+    assert found.value == pytest.approx(2.0)
+    assert found.high - found.low == pytest.approx(2 * 3.18245 * np.std([0, 0.1, -0.1, 0], ddof=1) / 2, rel=1e-4)
+
+
+def test_a_ratio_is_that_of_the_means_and_its_interval_shrinks_where_examples_agree():
+    rows = np.array([1.0, 2.0, 3.0, 4.0])
+    found = Number.over_examples(1.2 * rows).over(Number.over_examples(rows))
+    assert (found.value, found.low, found.high) == pytest.approx((1.2, 1.2, 1.2))
+    against_theory = Number.over_examples(rows).over(Number.exact(5.0))
+    low, high = (2.5 + sign * 3.18245 * np.std(rows, ddof=1) / 2 for sign in (-1, 1))
+    assert (against_theory.value, against_theory.low, against_theory.high) == pytest.approx(
+        (0.5, low / 5, high / 5), rel=1e-4
+    )
+    assert math.isnan(Number.exact(1.0).over(Number(0.1, -0.1, 0.3)).value)  # nothing sure to divide by
 
 
 @pytest.fixture(scope="module")

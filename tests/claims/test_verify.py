@@ -30,13 +30,14 @@ def test_every_claim_comes_out_as_stated():
     assert [one.claim for one in results if one.failed] == []
     assert {one.claim for one in results if one.verdict != "reproduced"} == {
         "unseen-distances",
-        "previous-token-head-first",
+        "circuit-of-matching-removed-not-chance",
     }
     by_name = {one.claim: one for one in results}
     head = by_name["induction-head"]
     assert head.measured is not None and head.low is not None and head.high is not None
     assert 0.8 < head.low < head.measured < head.high < 0.9
-    assert by_name["untrained-induction"].seeds == (0, 1, 2, 3, 4)
+    assert by_name["untrained-induction"].seeds == tuple(range(19))
+    assert "previous-token-head-first" not in by_name  # an order needs models trained anew
 
 
 def test_the_shipped_model_is_what_its_claims_say(shipped: LoadedCircuit):

@@ -43,6 +43,23 @@ class Predicting(torch.nn.Module):
         return self.predict(Batch(inputs, inputs, inputs >= 0)) + self.weight
 
 
+@pytest.mark.parametrize("name", ["uniform", "unigram", "bigram"])
+def test_the_nearest_predictor_is_the_one_that_the_model_is(name: str):
+    found = measure("nearest_predictor")(Predicting(MarkovChains(), name), MarkovChains(), 1)
+    assert {str(one): float(found.sel(predictor=one)) for one in found["predictor"].values} == {
+        one: float(one == name) for one in ("uniform", "unigram", "bigram", "oracle")
+    }
+
+
+def test_the_nearest_of_some_predictors():
+    task = MarkovChains()
+    found = measure("nearest_predictor", predictors=["unigram", "uniform"])(Predicting(task, "bigram"), task, 1)
+    assert found["predictor"].values.tolist() == ["unigram", "uniform"]
+    assert found.values.tolist() == [1.0, 0.0]
+    with pytest.raises(UnsupportedError, match="no predictor .trigram"):
+        measure("nearest_predictor", predictors=["trigram"])(Predicting(task, "bigram"), task, 1)
+
+
 def test_predictor_loss_of_a_model_that_is_the_bigram():
     task = MarkovChains()
     model = Predicting(task, "bigram")

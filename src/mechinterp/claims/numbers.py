@@ -12,7 +12,7 @@ import xarray as xr
 from mechinterp.claims.schema import ROLES, Claim, Quantity, Select
 from mechinterp.claims.subjects import Subject
 from mechinterp.claims.verdict import Number
-from mechinterp.core import ConfigError, UnsupportedError, derive_seed, suggest, t_interval
+from mechinterp.core import ConfigError, UnsupportedError, derive_seed, suggest
 from mechinterp.emergence import first_passage
 from mechinterp.measures import measure
 from mechinterp.models import Transformer
@@ -26,20 +26,29 @@ def claim_number(claim: Claim, subjects: dict[str, Subject]) -> Number:
         subjects: Model name -> model of that seed.
     """
     quantity, other = claim.quantity, claim.other
-    if quantity.passage is not None and other is not None:
+    if quantity.passage is not None:
         first = passages(quantity, subjects[quantity.model])
+        if other is None:
+            return Number.exact(float(first[0]))
         second = passages(other, subjects[other.model])
-        with np.errstate(invalid="ignore"):
-            leads = second - first
+        with np.errstate(invalid="ignore", divide="ignore"):
+            leads = second / first if claim.relative else second - first
         return Number.exact(float(leads.min()))  # neither passes: inf - inf is NaN, and so is the minimum
     found = number(quantity, subjects[quantity.model])
-    return found if other is None else found.minus(number(other, subjects[other.model]))
+    if other is None:
+        return found
+    beside = number(other, subjects[other.model])
+    return found.over(beside) if claim.relative else found.minus(beside)
 
 
 def number(quantity: Quantity, subject: Subject) -> Number:
-    """A quantity of one model, with its interval over examples."""
-    model = subject.final if quantity.step == "final" else subject.untrained
-    return pick(_measured(quantity, subject, model, model), quantity.select, subject, model)
+    """A quantity of one model, with its interval over examples.
+
+    Roles are those that heads play in the trained model; in the untrained model, its own best heads play them.
+    """
+    model = subject.at(quantity.step)
+    cast = model if quantity.step == "untrained" else subject.final
+    return pick(_measured(quantity, subject, model, cast), quantity.select, subject, cast)
 
 
 def passages(quantity: Quantity, subject: Subject) -> np.ndarray:
@@ -51,13 +60,11 @@ def passages(quantity: Quantity, subject: Subject) -> np.ndarray:
         UnsupportedError: If the model has no history.
     """
     how = quantity.passage
-    assert how is not None
-    if subject.run is None:
+    if how is None or subject.run is None:
         raise UnsupportedError("this claim is about when something appeared: it needs a Run with checkpoints")
     values = []
     for step in subject.run.steps:
-        model = subject.run.model(step)
-        assert isinstance(model, Transformer)
+        model = subject.at(step)
         table = _measured(quantity, subject, model, subject.final)
         values.append(pick(table, quantity.select, subject, subject.final).value)
     series = xr.DataArray(values, dims="step", coords={"step": list(subject.run.steps)})
@@ -117,14 +124,12 @@ def pick(table: xr.DataArray, select: Select, subject: Subject, model: Transform
     value, index = _reduced(means, select)
     if index is None:
         return Number.exact(value)
-    low, high = t_interval(rows[index])
-    return Number(value, low, high)
+    return Number.over_examples(rows[index])
 
 
 def _reduced(values: np.ndarray, select: Select) -> tuple[float, int | None]:
     """The number, and the entry it stands for, if it is one entry's."""
-    if select.reduce == "count":
-        assert select.above is not None
+    if select.above is not None:  # reduce="count"
         return float((values >= select.above).sum()), None
     if select.reduce == "mean":
         return float(values.mean()), 0

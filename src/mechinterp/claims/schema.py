@@ -42,7 +42,7 @@ class Select(Settings):
 
 
 class Passage(Settings):
-    """When a series over checkpoints first passes thresholds, instead of its value at the end.
+    """When a series over checkpoints first passes thresholds and stays past them, instead of its value at the end.
 
     Args:
         chance: What the measure is without the thing measured.
@@ -62,7 +62,7 @@ class Quantity(Settings):
 
     Args:
         model: Which of the circuit's models.
-        step: `final`, or `untrained`: the same model before its first update.
+        step: `final`; `untrained`, the same model before its first update; or the step of a checkpoint.
         task: Settings of the task that differ from those it was trained with.
         measure: Name of a measure.
         params: The measure's parameters; `{circuit}` stands for the edges of the shipped circuit, `{previous_token}`
@@ -72,7 +72,7 @@ class Quantity(Settings):
     """
 
     model: str
-    step: Literal["final", "untrained"] = "final"
+    step: Literal["final", "untrained"] | int = "final"
     task: dict[str, Any] = Field(default_factory=dict)
     measure: str
     params: dict[str, Any] = Field(default_factory=dict)
@@ -102,12 +102,15 @@ class Claim(Quantity):
         published: The value in the source, where it gives one.
         against: A second quantity, as changes to this one. What is compared is then this one minus that one; with
             `passage`, by how many steps that one comes later, at the least favourable threshold.
-        compare: `>=`, `<=`, `between` low and high, `equals` value within `within`, or `after`: strictly more than.
+        relative: Compare with `against` by division instead: this one over that one; with `passage`, how many times
+            as many steps that one takes.
+        compare: `>=`, `<=`, `between` low and high, `equals` value within `within`, or `after`: more than, in so many
+            of the models that chance does not explain it (a sign test over five or more).
         value: Bound or wanted value.
         high: Upper bound of `between`.
         within: Largest distance from `value` for `equals`.
-        weaker: Bound that still shows the effect, if weakly (for `>=`, `<=`, `after`).
-        on: Which models it can be checked on.
+        weaker: Bound that still shows the effect, if weakly (for `>=`, `<=`).
+        on: Which models it can be checked on. A `passage` needs the dense checkpoints of models trained anew.
         known: A documented verdict that falls short.
         not_testable: Why the claim cannot be checked at this scale; it is listed with that verdict.
     """
@@ -117,6 +120,7 @@ class Claim(Quantity):
     source: str
     published: float | None = None
     against: dict[str, Any] | None = None
+    relative: bool = False
     compare: Literal[">=", "<=", "between", "equals", "after"]
     value: float
     high: float | None = None
@@ -132,7 +136,7 @@ class Claim(Quantity):
             raise ValueError("compare='between' and high belong together")
         if (self.compare == "equals") != (self.within is not None):
             raise ValueError("compare='equals' and within belong together")
-        if self.weaker is not None and self.compare in ("between", "equals"):
+        if self.weaker is not None and self.compare in ("between", "equals", "after"):
             raise ValueError(f"compare='{self.compare}' has no weaker bound")
         if (
             self.weaker is not None
@@ -140,8 +144,14 @@ class Claim(Quantity):
             and self.weaker != self.value
         ):
             raise ValueError(f"weaker={self.weaker} is stricter than {self.compare} {self.value}")
-        if self.passage is not None and self.against is None:
-            raise ValueError("passage compares two quantities: give against")
+        if self.passage is not None and "shipped" in self.on and not self.not_testable:
+            raise ValueError("too few checkpoints are shipped to date anything: write on=['retrained']")
+        if self.passage is not None and self.against is None and len(self.passage.thresholds) > 1:
+            raise ValueError("a passage that is not compared with another one needs one threshold")
+        if self.relative and self.against is None:
+            raise ValueError("relative compares two quantities: give against")
+        if self.compare == "after" and (self.passage is None or self.against is None):
+            raise ValueError("compare='after' is about which comes first: give passage and against")
         self.other  # noqa: B018  (an `against` that makes no sense is an error now, not when it is measured)
         return self
 
@@ -168,9 +178,11 @@ class Claim(Quantity):
             return f"{self.value:g} to {self.high:g}"
         if self.compare == "equals":
             return f"{self.value:g} ± {self.within:g}"
-        sign = ">" if self.compare == "after" else self.compare
-        weak = ">=" if self.compare == "after" else self.compare
-        return f"{sign} {self.value:g}" + ("" if self.weaker is None else f" (weaker: {weak} {self.weaker:g})")
+        if self.compare == "after":
+            return f"> {self.value:g}, p <= .05"
+        return f"{self.compare} {self.value:g}" + (
+            "" if self.weaker is None else f" (weaker: {self.compare} {self.weaker:g})"
+        )
 
 
 class ClaimsFile(Settings):
@@ -179,6 +191,7 @@ class ClaimsFile(Settings):
     Args:
         about: The circuit in one sentence.
         main: The model that the circuit lies in.
+        seeds: How many models of each kind are trained to confirm the claims; an order takes at least five.
         models: The shipped models, by name: what each is.
         circuit: The main model's circuit, as `Circuit.to_dict` writes it.
         claims: In the order in which they are told.
@@ -186,6 +199,7 @@ class ClaimsFile(Settings):
 
     about: str
     main: str
+    seeds: int = Field(5, ge=1)
     models: dict[str, str]
     circuit: dict[str, Any]
     claims: tuple[Claim, ...]

@@ -31,6 +31,7 @@ class LoadedCircuit:
         main: Which of the models the circuit lies in.
         circuit: Its edges.
         claims: What is claimed.
+        seeds: How many models of each kind confirm them.
         models: Model name -> the shipped model and its shipped history.
         records: Model name -> settings of its training.
         readme: The evidence in words.
@@ -42,6 +43,7 @@ class LoadedCircuit:
     main: str
     circuit: Circuit
     claims: tuple[Claim, ...]
+    seeds: int
     models: Mapping[str, Subject]
     records: Mapping[str, RunRecord]
     readme: str
@@ -89,6 +91,7 @@ def load_circuit(name: str | Path) -> LoadedCircuit:
         main=file.main,
         circuit=Circuit.from_dict(file.circuit),
         claims=claims,
+        seeds=file.seeds,
         models=models,
         records=records,
         readme=readme.read_text(encoding="utf-8") if readme.is_file() else "",

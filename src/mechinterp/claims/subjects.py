@@ -52,6 +52,22 @@ class Subject:
             raise UnsupportedError(f"{run.path} holds a {type(model).__name__}: claims are checked on a Transformer")
         return cls(run.task, run.seed, run.config.model, model, run)
 
+    def at(self, step: int | str) -> Transformer:
+        """The model at `final`, `untrained` or a checkpoint's step.
+
+        Raises:
+            UnsupportedError: If it has no history, or no checkpoint there.
+        """
+        if step in ("final", "untrained"):
+            return self.final if step == "final" else self.untrained
+        if self.run is None or step not in self.run.steps:
+            known = "no history" if self.run is None else f"checkpoints at {', '.join(map(str, self.run.steps))}"
+            raise UnsupportedError(f"no checkpoint at step {step}: this model has {known}")
+        model = self.run.model(int(step))
+        if not isinstance(model, Transformer):
+            raise UnsupportedError(f"step {step} is a {type(model).__name__}: claims are checked on a Transformer")
+        return model
+
     @cached_property
     def untrained(self) -> Transformer:
         """What training began with."""

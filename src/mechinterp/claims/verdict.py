@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.stats import binomtest
 
 from mechinterp.claims.schema import Claim, Verdict
 from mechinterp.core import t_interval
+
+ORDER_SEEDS = 5
+"""Fewest models that can decide an order: five of five gives p = 1/32."""
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -20,23 +25,45 @@ class Number:
         value: NaN where the model has no such number (say, nothing to recover).
         low: Lower end of the 95% interval.
         high: Upper end.
+        rows: One value per example, whose mean is `value`; None where there is none.
     """
 
     value: float
     low: float
     high: float
+    rows: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def exact(cls, value: float) -> Number:
         """A number without an interval."""
         return cls(value, value, value)
 
+    @classmethod
+    def over_examples(cls, rows: np.ndarray) -> Number:
+        """The mean of one value per example, with its t-interval; NaN entries are examples without a value."""
+        return cls(float(np.nanmean(rows)), *t_interval(rows), rows) if np.isfinite(rows).any() else cls.exact(math.nan)
+
     def minus(self, other: Number) -> Number:
-        """The difference of two independent numbers; distances to the ends add as squares."""
+        """The difference; example by example where both have one value for each."""
+        if self.rows is not None and other.rows is not None and len(self.rows) == len(other.rows):
+            return Number.over_examples(self.rows - other.rows)
         value = self.value - other.value
         low = math.hypot(self.value - self.low, other.high - other.value)
         high = math.hypot(self.high - self.value, other.value - other.low)
         return Number(value, value - low, value + high)
+
+    def over(self, other: Number) -> Number:
+        """The ratio of the two means (its interval to first order); NaN where the other's interval contains zero."""
+        if not (other.low > 0 or other.high < 0):
+            return Number.exact(math.nan)
+        ratio = self.value / other.value
+        rows = [np.zeros(1) if one.rows is None else one.rows - one.value for one in (self, other)]
+        if self.rows is not None and other.rows is not None and len(self.rows) != len(other.rows):
+            spread = [(one.high - one.low) / 2 for one in (self, other)]
+            half = math.hypot(spread[0], ratio * spread[1]) / abs(other.value)
+            return Number(ratio, ratio - half, ratio + half)
+        found = ratio + (rows[0] - ratio * rows[1]) / other.value
+        return Number.exact(ratio) if len(found) == 1 else Number.over_examples(found)
 
 
 def decide(claim: Claim, numbers: Sequence[Number]) -> tuple[Verdict, Number]:
@@ -47,6 +74,9 @@ def decide(claim: Claim, numbers: Sequence[Number]) -> tuple[Verdict, Number]:
     - *weaker*: not so, but the mean meets the comparison, or every model meets the claim's `weaker` bound.
     - *not reproduced*: all else, also if a model has no such number.
 
+    An order in time (`after`) is reproduced if a one-sided exact sign test over the models says so (p <= .05; models
+    in which neither comes first count against it), weaker if most models show it; fewer than five models cannot tell.
+
     Args:
         claim: The claim.
         numbers: One per model.
@@ -55,19 +85,32 @@ def decide(claim: Claim, numbers: Sequence[Number]) -> tuple[Verdict, Number]:
         Verdict, and the mean with a t-interval over models, or one model's number with its interval over examples.
     """
     values = np.array([number.value for number in numbers])
-    mean = float(values.mean())
-    whole = Number(mean, *t_interval(values)) if len(values) > 1 else numbers[0]
-    tested = [number.value for number in numbers]
-    if len(numbers) == 1:
-        tested += [numbers[0].low, numbers[0].high]
+    whole = Number(float(values.mean()), *_spread(values)) if len(values) > 1 else numbers[0]
+    if claim.compare == "after":
+        return _order(claim, values), whole
     if np.isnan(values).any():
         return "not reproduced", Number.exact(math.nan)
+    tested = values.tolist() if len(values) > 1 else [numbers[0].value, numbers[0].low, numbers[0].high]
     if all(meets(claim, value) for value in tested):
         return "reproduced", whole
     weak = claim.weaker is not None and all(meets(claim, number.value, weaker=True) for number in numbers)
-    if weak or meets(claim, mean):
+    if weak or meets(claim, whole.value):
         return "weaker", whole
     return "not reproduced", whole
+
+
+def _order(claim: Claim, values: np.ndarray) -> Verdict:
+    if len(values) < ORDER_SEEDS:
+        return "not testable at this scale"
+    wins = int((values > claim.value).sum())
+    if binomtest(wins, len(values), 0.5, alternative="greater").pvalue <= LEVEL:
+        return "reproduced"
+    return "weaker" if 2 * wins > len(values) else "not reproduced"
+
+
+def _spread(values: np.ndarray) -> tuple[float, float]:
+    """A t-interval, or NaN where something never happened in a model."""
+    return t_interval(values) if np.isfinite(values).all() else (math.nan, math.nan)
 
 
 def meets(claim: Claim, value: float, weaker: bool = False) -> bool:
@@ -79,6 +122,4 @@ def meets(claim: Claim, value: float, weaker: bool = False) -> bool:
     if claim.compare == "equals":
         assert claim.within is not None
         return abs(value - claim.value) <= claim.within
-    if claim.compare == "<=":
-        return value <= bound
-    return value > bound if claim.compare == "after" and not weaker else value >= bound
+    return value <= bound if claim.compare == "<=" else value >= bound

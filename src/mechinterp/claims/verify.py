@@ -21,8 +21,9 @@ from mechinterp.training import Job, TrainConfig, train_jobs
 
 FRESH = 1000
 """First seed of models that are trained to confirm: none of those on which settings and tolerances were chosen."""
-UNTRAINED = 5
-"""Untrained models that stand beside one shipped model."""
+UNTRAINED = 19
+"""Untrained models that stand beside one shipped model: where a claim holds in all of them and a trained model does not
+meet it, chance is below 1 in 20."""
 Show = Callable[[str, int, int], None]
 
 
@@ -72,7 +73,7 @@ class ClaimResult:
 def verify(
     name: str | Path | None = None,
     retrain: bool = False,
-    seeds: int | Sequence[int] = 3,
+    seeds: int | Sequence[int] | None = None,
     out: str | Path | None = None,
     workers: int | None = None,
     models: Mapping[str, Any] | None = None,
@@ -84,7 +85,8 @@ def verify(
     Args:
         name: A circuit's name or folder; None for all.
         retrain: Train the models from scratch instead of taking the shipped weights.
-        seeds: With `retrain`: how many models (seeds 1000, 1001, ... which nothing was tuned on), or their seeds.
+        seeds: With `retrain`: how many models of each kind (seeds 1000, 1001, ... which nothing was tuned on), or their
+            seeds; None for as many as the circuit's `claims.toml` asks.
         out: With `retrain`: where their Runs are kept, and taken up again; by default nowhere.
         workers: With `retrain`: processes; None for one per core.
         models: Put another model in the place of a shipped one, by its name: a Transformer, a Run or a Subject.
@@ -101,18 +103,28 @@ def verify(
     if retrain and models:
         raise ConfigError("retrain=True trains its own models: give models, or retrain")
     show = progress or (lambda *_: None)
+    circuits = [load_circuit(one) for one in ([name] if name is not None else circuit_names())]
+    mode = "retrained" if retrain else "shipped"
     results = []
-    for one in [name] if name is not None else circuit_names():
-        circuit = load_circuit(one)
-        with ExitStack() as stack:
-            if retrain:
-                folder = Path(out) / circuit.name if out else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                numbers = range(FRESH, FRESH + seeds) if isinstance(seeds, int) else seeds
-                subjects = _retrained(circuit, list(numbers), folder, workers, show)
-            else:
-                subjects = [_shipped(circuit, models or {})]
-            results += _check(circuit, "retrained" if retrain else "shipped", subjects, only, show)
+    with ExitStack() as stack:
+        trained: dict[str, list[dict[str, Subject]]] = {}
+        if retrain:
+            folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            wanted = {one.name: _seeds(one, seeds) for one in circuits}
+            trained = _retrained(circuits, wanted, folder, workers, show)
+        for circuit in circuits:
+            subjects = trained[circuit.name] if retrain else [_shipped(circuit, models or {})]
+            results += _check(circuit, mode, subjects, only, show)
     return results
+
+
+def _seeds(circuit: LoadedCircuit, asked: int | Sequence[int] | None) -> list[int]:
+    """Seeds of the confirming models."""
+    count = circuit.seeds if asked is None else asked
+    found = list(range(FRESH, FRESH + count)) if isinstance(count, int) else list(count)
+    if not found:
+        raise ConfigError("seeds: at least one is needed")
+    return found
 
 
 def _check(
@@ -166,15 +178,20 @@ def _shipped(circuit: LoadedCircuit, models: Mapping[str, Any]) -> dict[str, Sub
 
 
 def _retrained(
-    circuit: LoadedCircuit, seeds: list[int], folder: Path, workers: int | None, show: Show
-) -> list[dict[str, Subject]]:
-    """Train each of the circuit's models once per seed, all in one pool, with the settings it was shipped with."""
-    if not seeds:
-        raise ConfigError("seeds: at least one is needed")
-    names = list(circuit.models)
-    jobs = [_job(circuit, name, seed, folder / f"{name}-{seed}") for seed in seeds for name in names]
+    circuits: Sequence[LoadedCircuit], seeds: Mapping[str, list[int]], folder: Path, workers: int | None, show: Show
+) -> dict[str, list[dict[str, Subject]]]:
+    """Train each circuit's models once per seed, all in one pool, with the settings they were shipped with."""
+    jobs = [
+        _job(circuit, name, seed, folder / circuit.name / f"{name}-{seed}")
+        for circuit in circuits
+        for seed in seeds[circuit.name]
+        for name in circuit.models
+    ]
     runs = iter(train_jobs(jobs, workers, resume=True, progress=show))
-    return [{name: Subject.of(next(runs)) for name in names} for _ in seeds]
+    return {
+        circuit.name: [{name: Subject.of(next(runs)) for name in circuit.models} for _ in seeds[circuit.name]]
+        for circuit in circuits
+    }
 
 
 def _job(circuit: LoadedCircuit, name: str, seed: int, folder: Path) -> Job:

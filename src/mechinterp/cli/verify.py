@@ -18,7 +18,9 @@ def register(app: typer.Typer) -> None:
 def verify(
     name: Annotated[str, typer.Argument(metavar="[CIRCUIT]", help="A circuit or its folder; all by default.")] = "",
     retrain: Annotated[bool, typer.Option("--retrain", help="Train the models from scratch and check those.")] = False,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="With --retrain: how many models of each kind.")] = 3,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=0, help="With --retrain: models of each kind; 0 for as claimed.")
+    ] = 0,
     only: Annotated[str, typer.Option("--only", help="Ids of claims, apart by commas; all by default.")] = "",
     workers: Annotated[int, typer.Option("--workers", help="With --retrain: processes; 0 is one per core.")] = 0,
     out: Annotated[str, typer.Option("--out", help="With --retrain: keep the Runs there, and resume them.")] = "",
@@ -30,7 +32,7 @@ def verify(
 
     with progress() as show:
         chosen = only.split(",") if only else None
-        results = check(name or None, retrain, seeds, out or None, workers or None, only=chosen, progress=show)
+        results = check(name or None, retrain, seeds or None, out or None, workers or None, only=chosen, progress=show)
     if as_json:
         for result in results:
             emit(result.to_dict())
@@ -40,7 +42,7 @@ def verify(
         for one in results
     ]
     columns = ["circuit", "claim", "measured", "low", "high", "tolerance", "published", "verdict"]
-    kind = f"{seeds} models trained anew" if retrain else "shipped weights"
+    kind = f"models trained anew, {seeds or 'as many as claimed'} of each" if retrain else "shipped weights"
     ends = "low and high: 95% over seeds, or over examples where one model was measured"
     known = [f"* {one.claim}: {one.known.why}" for one in results if one.known and not one.failed]
     failed = [one.claim for one in results if one.failed]

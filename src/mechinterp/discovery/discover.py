@@ -11,17 +11,15 @@ from mechinterp.core import (
     Circuit,
     ConfigError,
     Edge,
-    Graph,
     Inputs,
     Metric,
     Pair,
-    UnsupportedError,
     resolve_metric,
     suggest,
 )
 from mechinterp.discovery.acdc import acdc, edge_order
 from mechinterp.discovery.top_k import top_k
-from mechinterp.interventions import Ablation, score_circuits
+from mechinterp.interventions import Ablation, graph_of, score_circuits
 from mechinterp.patching import patch_edges
 
 METHODS = ("acdc", "top-k")
@@ -70,7 +68,7 @@ def discover(
     """
     settings = {"threshold": threshold, "order": order, "k": k, "share": share}
     _check(method, settings)
-    graph = _graph(model, inputs)
+    graph = graph_of(model, inputs)
     name = metric if metric is not None else _default_metric(method, model)
 
     def score(circuits: Sequence[Circuit]) -> Tensor:
@@ -106,13 +104,6 @@ def _check(method: str, settings: dict[str, Any]) -> None:
     foreign = [name for name, value in settings.items() if value is not None and name not in takes[method]]
     if foreign:
         raise ConfigError(f"method='{method}' takes {' and '.join(takes[method])}, not {' or '.join(foreign)}")
-
-
-def _graph(model: Any, inputs: Inputs) -> Graph:
-    config = getattr(model, "config", None)
-    if not hasattr(config, "graph"):
-        raise UnsupportedError(f"circuits are found in a mechinterp Transformer; {type(model).__name__} lists no edges")
-    return config.graph(inputs)  # type: ignore[union-attr]
 
 
 def _default_metric(method: str, model: Any) -> str:

@@ -13,9 +13,9 @@ from mechinterp.core import Circuit, ConfigError, Edge, Metric, Pair, derive_see
 from mechinterp.evaluation.live import live_edges
 from mechinterp.evaluation.minimality import minimality
 from mechinterp.evaluation.nulls import random_circuits
-from mechinterp.evaluation.scoring import graph_of, scorer
+from mechinterp.evaluation.scoring import scorer
 from mechinterp.evaluation.statistics import Ratio, gap_between, ratio_of_means
-from mechinterp.interventions import Ablation
+from mechinterp.interventions import Ablation, graph_of
 
 
 def evaluate(

@@ -30,9 +30,9 @@ from mechinterp._version import __version__
 from mechinterp.core import Circuit, ConfigError, Edge, Metric, Pair, derive_seed, resolve_metric
 from mechinterp.evaluation.live import live_edges
 from mechinterp.evaluation.nulls import inflate, random_circuits
-from mechinterp.evaluation.scoring import graph_of, scorer
+from mechinterp.evaluation.scoring import scorer
 from mechinterp.evaluation.statistics import rounding
-from mechinterp.interventions import Ablation
+from mechinterp.interventions import Ablation, graph_of
 
 TESTS = ("equivalence", "independence", "minimality", "sufficiency", "partial_necessity")
 SPEAKS_FOR = ("null kept", "null kept", "null kept", "null rejected", "null rejected")

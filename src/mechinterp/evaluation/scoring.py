@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mechinterp.core import Circuit, Graph, Inputs, Metric, Pair, UnsupportedError
+from mechinterp.core import Circuit, Metric, Pair
 from mechinterp.interventions import Ablation, score_circuits
 
 Score = Callable[[Sequence[Circuit]], np.ndarray]
@@ -30,17 +30,3 @@ def scorer(model: Any, pair: Pair, metric: str | Metric, ablation: Ablation) -> 
         return values.detach().cpu().double().numpy()[[place[circuit] for circuit in asked]]
 
     return score
-
-
-def graph_of(model: Any, inputs: Inputs) -> Graph:
-    """The model's edges.
-
-    Raises:
-        UnsupportedError: If the model cannot list them.
-    """
-    config = getattr(model, "config", None)
-    if not hasattr(config, "graph"):
-        raise UnsupportedError(
-            f"circuits are judged on a mechinterp Transformer; {type(model).__name__} lists no edges"
-        )
-    return config.graph(inputs)  # type: ignore[union-attr]

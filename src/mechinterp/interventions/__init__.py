@@ -1,7 +1,7 @@
 """The one engine: run, record, edit, resume from the middle, run a circuit."""
 
 from mechinterp.interventions.activations import Activations, activations, source_values
-from mechinterp.interventions.circuits import score_circuits
+from mechinterp.interventions.circuits import graph_of, score_circuits
 from mechinterp.interventions.gradients import gradients
 from mechinterp.interventions.hooks import check_unhooked, hook_name, quiet, record, run_edited
 from mechinterp.interventions.reference import Ablation, Direction, ablated, check_ablation
@@ -19,6 +19,7 @@ __all__ = [
     "check_ablation",
     "check_unhooked",
     "gradients",
+    "graph_of",
     "hook_name",
     "on_model",
     "quiet",

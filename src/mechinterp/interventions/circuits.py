@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mechinterp.core import Circuit, ConfigError, Graph, Metric, Pair, Site, UnsupportedError
+from mechinterp.core import Circuit, ConfigError, Graph, Inputs, Metric, Pair, Site, UnsupportedError
 from mechinterp.interventions.activations import activations, neurons, source_values
 from mechinterp.interventions.hooks import check_unhooked, quiet
 from mechinterp.interventions.reference import Ablation, ablated, check_ablation
@@ -55,13 +55,11 @@ def score_circuits(
     check_ablation(ablation)
     if not circuits:
         raise ConfigError("no circuits to run")
-    if not isinstance(model, Transformer):
-        raise UnsupportedError(f"circuits run on a Transformer, not on {type(model).__name__}")
     conventions = {circuit.inputs for circuit in circuits}
     if len(conventions) > 1:
         raise ConfigError("circuits mix inputs='merged' and inputs='split'")
+    graph = graph_of(model, circuits[0].inputs)
     check_unhooked(model)
-    graph = model.config.graph(circuits[0].inputs)
     masks = edge_masks(graph, circuits).to(model.device)
     pair = on_model(pair, model)
     with quiet(model):
@@ -74,6 +72,17 @@ def score_circuits(
         run = _Runner(model, graph, clean.shift, budget_mb)
         blocks = zip(roots.split(BLOCK, 1), reference.split(BLOCK, 1), positions.split(BLOCK), strict=True)
         return scorer(torch.cat([run(masks, *block) for block in blocks], 1))
+
+
+def graph_of(model: Any, inputs: Inputs = "merged") -> Graph:
+    """The edges of a model that circuits can be run in.
+
+    Raises:
+        UnsupportedError: If they cannot be run in it.
+    """
+    if not isinstance(model, Transformer):
+        raise UnsupportedError(f"circuits run in a mechinterp Transformer; a {type(model).__name__} lists no edges")
+    return model.config.graph(inputs)
 
 
 def edge_masks(graph: Graph, circuits: Sequence[Circuit]) -> Bool[Tensor, "circuit source reader"]:

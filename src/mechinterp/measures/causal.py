@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import xarray as xr
 
-from mechinterp.core import Circuit, UnsupportedError, labelled, t_interval
-from mechinterp.interventions import score_circuits
+from mechinterp.core import Circuit, labelled, t_interval
+from mechinterp.interventions import graph_of, score_circuits
 from mechinterp.measures.pairs import draw_pair
 from mechinterp.measures.registry import register_measure
 from mechinterp.patching import patch_edges, patch_nodes
@@ -85,10 +85,9 @@ def circuit_faithfulness(
         of the model without the circuit.
     """
     pair = draw_pair(task, examples, seed, corruption)
-    if not hasattr(getattr(model, "config", None), "graph"):
-        raise UnsupportedError(f"a {type(model).__name__} has no graph of edges to run circuits in")
+    graph = graph_of(model, inputs)
     circuit = Circuit(edges, inputs)
-    whole, empty = Circuit(model.config.graph(inputs).edges, inputs), Circuit([], inputs)
+    whole, empty = Circuit(graph.edges, inputs), Circuit([], inputs)
     tried = [whole, circuit, empty, whole - circuit]
     scores = score_circuits(model, pair, tried, metric=metric, ablation=ablation)
     gap = scores[0] - scores[2]

@@ -13,12 +13,12 @@ from mechinterp.core import Circuit, Edge, Graph, Pair, UnsupportedError, derive
 from mechinterp.discovery import discover
 from mechinterp.evaluation import live_edges, random_circuits
 from mechinterp.evaluation.scoring import scorer
+from mechinterp.interventions import graph_of
 from mechinterp.measures.pairs import draw_pair
 from mechinterp.measures.registry import register_measure
-from mechinterp.models import Transformer
 from mechinterp.tasks import Task
 
-SCORES = ("faithfulness", "removal_cost", "null_p95", "size", "live_edges")
+SCORES = ("faithfulness", "removal_cost", "null_p95", "null_removal_p95", "size", "live_edges")
 
 
 @register_measure("removal")
@@ -53,7 +53,7 @@ def removal(
     Raises:
         UnsupportedError: If the model has no graph of edges, or none that fits a pattern.
     """
-    graph = _graph(model)
+    graph = graph_of(model)
     removed = _matching(graph, edges)
     pair = draw_pair(task, examples, seed, corruption)
     groups = [[edge] for edge in removed] if each else [removed]
@@ -92,18 +92,18 @@ def circuit_quality(
         ablation: What absent edges carry.
         metric: A name.
         examples: Pairs to find on, and as many to judge on.
-        nulls: Random circuits of the same size; 0 leaves `null_p95` NaN.
+        nulls: Random circuits of the same size; 0 leaves their scores NaN.
 
     Returns:
         Dimensions `score`, `example`. `faithfulness` and `removal_cost` have the ratio of means as their mean, and its
-        spread (first order); `null_p95`, the 95th percentile of random circuits' faithfulness, `size` (edges that are
-        not identically zero) and `live_edges` (all such edges of the model) are the same for every example. All NaN
-        where the gap may be zero.
+        spread (first order). The same for every example: `null_p95` and `null_removal_p95`, the 95th percentiles of
+        random circuits' faithfulness and of what removing them costs; `size`, its edges that are not identically zero;
+        `live_edges`, all such edges of the model. All NaN where the gap may be zero.
 
     Raises:
         UnsupportedError: If the model has no graph of edges.
     """
-    graph = _graph(model)
+    graph = graph_of(model)
     find, judge = (draw_pair(task, examples, derive_seed(seed, use), corruption) for use in ("find", "judge"))
     how: dict[str, Any] = {"metric": metric, "ablation": ablation}
     whole, empty = Circuit(graph.edges), Circuit()
@@ -115,10 +115,12 @@ def circuit_quality(
     live = live_edges(model, judge, **how)
     core = (asked & Circuit(live)).pruned()
     drawn = random_circuits(graph, len(core), live, nulls, seed)
-    full, none, own, without, *null = _scores(model, judge, [whole, empty, asked, whole - asked, *drawn], how)
-    recovered = [(row.mean() - none.mean()) / (full - none).mean() for row in null]
-    chance = float(np.quantile(recovered, 0.95)) if recovered else np.nan
-    numbers = (chance, float(len(core)), float(len(Circuit(live).pruned())))
+    tried = [whole, empty, asked, whole - asked, *drawn, *(whole - one for one in drawn)]
+    full, none, own, without, *null = _scores(model, judge, tried, how)
+    recovered = [_share(row - none, full - none).mean() for row in null[: len(drawn)]]
+    removed = [_share(full - row, full - none).mean() for row in null[len(drawn) :]]
+    chance = [float(np.quantile(shares, 0.95)) if drawn else np.nan for shares in (recovered, removed)]
+    numbers = (*chance, float(len(core)), float(len(Circuit(live).pruned())))
     rows = [_share(own - none, full - none), _share(full - without, full - none)]
     rows += [np.full(examples, number) for number in numbers]
     return labelled(np.stack(rows), ["score", "example"], {"score": list(SCORES)})
@@ -136,12 +138,6 @@ def _share(part: np.ndarray, gap: np.ndarray) -> np.ndarray:
         return np.full_like(gap, np.nan)
     ratio = part.mean() / gap.mean()
     return ratio + (part - ratio * gap) / gap.mean()
-
-
-def _graph(model: Any) -> Graph:
-    if not isinstance(model, Transformer):
-        raise UnsupportedError(f"circuits are run in a mechinterp Transformer, not in a {type(model).__name__}")
-    return model.config.graph()
 
 
 def _matching(graph: Graph, patterns: Sequence[str]) -> list[Edge]:

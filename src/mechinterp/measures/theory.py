@@ -12,6 +12,7 @@ from torch import Tensor
 from mechinterp.attribution import fourier
 from mechinterp.core import UnsupportedError, generator, labelled, suggest
 from mechinterp.interventions import quiet
+from mechinterp.measures.behaviour import predictor_distance
 from mechinterp.measures.registry import register_measure
 from mechinterp.tasks import ModularAddition, Task
 
@@ -49,6 +50,35 @@ def predictor_loss(model: Any, task: Task, seed: int, examples: int = 128, truth
         loss = task.loss(output, batch) if truth is None else _distance(given[truth], output, batch.targets)
         rows.append(torch.where(batch.scored, loss, 0.0).sum(1) / batch.scored.sum(1))
     return labelled(torch.stack([row.double() for row in rows]), ["forecaster", "example"], {"forecaster": list(given)})
+
+
+@register_measure("nearest_predictor")
+def nearest_predictor(
+    model: Any, task: Task, seed: int, examples: int = 64, predictors: Sequence[str] | None = None
+) -> xr.DataArray:
+    """Which reference predictor the model is closest to: 1 there, 0 at the others; all NaN where none can be said.
+
+    Args:
+        model: The model.
+        task: Has `predictors`.
+        seed: Of the examples.
+        examples: How many.
+        predictors: Those that are compared; None for all.
+
+    Returns:
+        Dimension predictor. Close is a small mean of `predictor_distance`: KL(model || predictor), or squared distance.
+
+    Raises:
+        UnsupportedError: If the task has no predictors, or not these.
+    """
+    mean = predictor_distance(model, task, seed, examples).mean("example")
+    known = mean["predictor"].values.tolist()
+    unknown = [name for name in predictors or () if name not in known]
+    if unknown:
+        raise UnsupportedError(f"task '{task.name}' has no predictor '{unknown[0]}'.{suggest(unknown[0], known)}")
+    mean = mean if predictors is None else mean.sel(predictor=list(predictors))
+    nearest = (mean == mean.min()).astype(float)
+    return nearest.where(mean.notnull().all())
 
 
 @register_measure("sum_spectrum")

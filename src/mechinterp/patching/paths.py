@@ -30,6 +30,7 @@ from mechinterp.interventions import (
     ablated,
     check_ablation,
     check_unhooked,
+    graph_of,
     on_model,
     quiet,
     record,
@@ -137,9 +138,7 @@ def patch_edge_pairs(
         SiteError: If the model lacks one of the edges.
         ConfigError: If fewer than two edges are given, or one twice.
     """
-    if not isinstance(model, Transformer):
-        raise UnsupportedError(f"edge effects need a Transformer, not a {type(model).__name__}")
-    graph = model.config.graph(inputs)
+    graph = graph_of(model, inputs)
     asked = [graph.check(edge) for edge in edges]
     if len(asked) < 2 or len(set(asked)) < len(asked):
         raise ConfigError(f"pairs of edges need at least two different edges, got {len(asked)}")
