@@ -1,8 +1,8 @@
 """Fourier structure of modular addition: which frequencies carry the logits, and what is left with or without them.
 
-All but `gradient_symmetricity` works on a model's logits over the whole table, `[a, b, answer]`, all three of the same
-size p. Of these p * p * p numbers, what is the same for all answers says nothing (the softmax ignores it), and what is
-the same for all inputs is a bias; the variance that is shared out below is that of the rest.
+Most of it works on a model's logits over the whole table, `[a, b, answer]`, all three of the same size p. Of these
+p * p * p numbers, what is the same for all answers says nothing (the softmax ignores it), and what is the same for all
+inputs is a bias; the variance that is shared out below is that of the rest. Neurons and embeddings have their own.
 
 Source: Nanda et al. 2023. A model that adds writes cos and sin of w (a + b) into its logits for a few frequencies
 w = 2 pi k / p, k from 1 to (p - 1) / 2.
@@ -76,6 +76,57 @@ def excluded_logits(logits: Table, frequencies: Sequence[int]) -> Table:
     return (logits.double() - _in_frequencies(logits, frequencies)).to(logits)
 
 
+def neuron_spectrum(activations: Float[Tensor, "a b neuron"]) -> Float[Tensor, "frequency neuron"]:
+    """Share of each neuron's variance over the table that waves of one frequency explain.
+
+    A frequency's waves are cos and sin of w a, those of w b, and the four products of one with another: all that a
+    neuron can make of one pair of circles up to second degree.
+
+    Args:
+        activations: Of every pair of residues.
+
+    Returns:
+        Row k - 1 is frequency k. What no single frequency explains (say, a product of two) is in no row, so a column
+        sums to 1 at most; NaN where a neuron does not vary.
+
+    Raises:
+        ShapeError: If the table is not p x p for an odd p.
+
+    Source: Nanda et al. 2023, section 4.3.
+    """
+    p = len(activations)
+    if activations.shape[1] != p or p % 2 == 0:
+        raise ShapeError(f"activations of a whole table are [p, p, neuron] with an odd p, got {list(activations.shape)}")
+    basis = _basis(p)
+    power = torch.einsum("ia,jb,abn->ijn", basis, basis, activations.double()).square()
+    power[0, 0] = 0
+    alone = power[0, 1:] + power[1:, 0]
+    both = power[1:, 1:].unflatten(0, (-1, 2)).unflatten(2, (-1, 2)).sum((1, 3))
+    waves = alone.unflatten(0, (-1, 2)).sum(1) + both.diagonal().T
+    return waves / power.sum((0, 1))
+
+
+def restricted_embedding(
+    embedding: Float[Tensor, "residue d_model"], frequencies: Sequence[int]
+) -> Float[Tensor, "residue d_model"]:
+    """Only the waves of these frequencies over the residues, and the mean: what a circuit of them alone would read.
+
+    Args:
+        embedding: One row per residue.
+        frequencies: Those to keep.
+
+    Raises:
+        ShapeError: If the number of residues is even.
+        ConfigError: If a frequency is not in 1 .. (p - 1) / 2.
+    """
+    p = len(embedding)
+    if p % 2 == 0:
+        raise ShapeError(f"an embedding of residues has an odd number of rows, got {p}")
+    _check_frequencies(frequencies, p)
+    kept = _basis(p)[[0, *(row for k in frequencies for row in (2 * k - 1, 2 * k))]]
+    return (kept.T @ (kept @ embedding.double())).to(embedding)
+
+
 def gradient_symmetricity(
     model: Transformer, inputs: Int[Tensor, "batch 3"], answers: Int[Tensor, " batch"]
 ) -> Float[Tensor, " batch"]:
@@ -107,13 +158,25 @@ def gradient_symmetricity(
 def _in_frequencies(logits: Table, frequencies: Sequence[int]) -> Table:
     """The part of the logits in cos and sin of w (a + b)."""
     varying = _varying(logits)
-    top = (len(logits) - 1) // 2
-    wrong = [k for k in frequencies if not 1 <= k <= top]
-    if wrong:
-        raise ConfigError(f"no frequency {wrong[0]}: modulo {len(logits)} they are 1 to {top}")
+    _check_frequencies(frequencies, len(logits))
     waves = _waves(len(logits))[:, [k - 1 for k in frequencies]]
     coefficients = _sum_parts(varying)[:, [k - 1 for k in frequencies]]
     return torch.einsum("skab,skc->abc", waves, coefficients)
+
+
+def _check_frequencies(frequencies: Sequence[int], p: int) -> None:
+    wrong = [k for k in frequencies if not 1 <= k <= (p - 1) // 2]
+    if wrong:
+        raise ConfigError(f"no frequency {wrong[0]}: modulo {p} they are 1 to {(p - 1) // 2}")
+
+
+def _basis(p: int) -> Float[Tensor, "wave residue"]:
+    """Orthonormal waves over the residues: the constant, then cos and sin of each frequency."""
+    residue = torch.arange(p, dtype=torch.float64)
+    frequency = torch.arange(1, (p - 1) // 2 + 1, dtype=torch.float64)
+    angle = 2 * math.pi / p * frequency[:, None] * residue
+    waves = torch.stack([angle.cos(), angle.sin()], 1).flatten(0, 1) * math.sqrt(2 / p)
+    return torch.cat([torch.full((1, p), 1 / math.sqrt(p), dtype=torch.float64), waves])
 
 
 def _sum_parts(varying: Table) -> Float[Tensor, "2 frequency answer"]:

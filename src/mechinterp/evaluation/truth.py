@@ -39,6 +39,39 @@ def edge_auroc(scores: Scores, truth: Circuit, identifiable: Iterable[str | Edge
     return float(roc_auc_score(*_labels(scores, truth, identifiable)))
 
 
+def group_auroc(scores: Scores, groups: Sequence[Circuit]) -> float:
+    """Chance that a true group scores higher than an edge outside all groups, ties counting half.
+
+    For circuits with edges that stand in for each other, such as those of two copies of one head: it is no mistake to
+    find one of them only, and a group's score is its best member's.
+
+    Args:
+        scores: Edge -> score; higher means more surely in the circuit.
+        groups: The known circuit, in groups that share no edge.
+
+    Returns:
+        Area under the ROC curve over groups and other edges, anchored at (0, 0) and (1, 1).
+
+    Raises:
+        ConfigError: If a true edge has no score, two groups share an edge, or there is no edge outside the groups.
+
+    >>> group_auroc({"L0.H0->logits": 2.0, "L0.H1->logits": 0.0, "L0.H2->logits": 1.0},
+    ...             [Circuit(["L0.H0->logits", "L0.H1->logits"])])
+    1.0
+    """
+    from sklearn.metrics import roc_auc_score
+
+    members = [edge for group in groups for edge in group]
+    truth = Circuit(members, groups[0].inputs) if groups else Circuit()
+    if len(truth) < len(members):
+        raise ConfigError("two groups share an edge: an edge stands in for those of one group")
+    label, values = _labels(scores, truth, None)
+    found = edge_scores(scores)
+    best = [max(found[edge] for edge in group) for group in groups]
+    outside = values[~label]
+    return float(roc_auc_score([1] * len(best) + [0] * len(outside), [*best, *outside]))
+
+
 def edge_average_precision(scores: Scores, truth: Circuit, identifiable: Iterable[str | Edge] | None = None) -> float:
     """Mean precision over the true edges as they are found from the highest score down; ties enter together.
 

@@ -2,7 +2,9 @@
 
 from mechinterp.models.bridge import to_bridge
 from mechinterp.models.config import ModelConfig
-from mechinterp.models.handmade import HandMade, induction_model
+from mechinterp.models.ground_truth import HandMade, conceal
+from mechinterp.models.handmade import induction_model
+from mechinterp.models.handmade_gates import gate_model
 from mechinterp.models.handmade_regression import GradientStep, gradient_step, gradient_step_model
 from mechinterp.models.legacy import from_legacy
 from mechinterp.models.transformer import Transformer
@@ -12,7 +14,9 @@ __all__ = [
     "HandMade",
     "ModelConfig",
     "Transformer",
+    "conceal",
     "from_legacy",
+    "gate_model",
     "gradient_step",
     "gradient_step_model",
     "induction_model",

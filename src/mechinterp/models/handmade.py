@@ -1,26 +1,22 @@
-"""Models whose circuit is known because it was written by hand: the ground truth of every exam.
+"""Induction by hand: two heads, seven edges, exact.
 
-The induction model's residual stream, before it is rotated, is `[position | token | previous | output | junk]`::
+The residual stream, before it is concealed, is `[position | token | previous | output]`::
 
     layer 0   q: position i asks for i-1     k: position     v: token -> previous
     layer 1   q: token                       k: previous     v: token -> output
     logits    output
-
-Inert heads read everything and write to `junk`, which no true head and no logit reads: every edge that is not in the
-circuit is inert by construction. A random rotation of the stream then hides the axes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mechinterp.core import Batch, Circuit, ConfigError, Pair, generator, suggest
 from mechinterp.models.config import ModelConfig
+from mechinterp.models.ground_truth import WAYS, HandMade, conceal
 from mechinterp.models.transformer import Transformer
 
 CORRUPTIONS = ("successor", "match", "query")
@@ -28,23 +24,6 @@ SHARPNESS = 40.0
 """Attention logit of a match: a wrong key gets exp(-40) = 4e-18 of the attention."""
 GAIN = 8.0
 """Logit of the copied token."""
-
-
-@dataclass(frozen=True, eq=False)
-class HandMade:
-    """A model, its true circuit, and pairs that exercise it.
-
-    Args:
-        model: The model.
-        circuit: All edges that the task needs, and no other.
-        pair: `pair(batch, seed, corruption) -> Pair`.
-        seen: Edges that an intervention can see: `seen(ablation, corruption) -> Circuit`.
-    """
-
-    model: Transformer
-    circuit: Circuit
-    pair: Callable[..., Pair]
-    seen: Callable[[str, str], Circuit]
 
 
 def induction_model(
@@ -74,53 +53,13 @@ def induction_model(
     """
     if seq_len < 6 or vocab < seq_len - 1:
         raise ConfigError(f"vocab={vocab}, seq_len={seq_len}: needs seq_len >= 6 and vocab >= seq_len - 1")
-    heads, junk = inert_heads + 1, 4
-    sizes = {"position": seq_len, "token": vocab, "previous": vocab, "output": vocab, "junk": junk}
-    starts = dict(zip(sizes, [sum(list(sizes.values())[:i]) for i in range(len(sizes))], strict=True))
-    width, d_head = sum(sizes.values()), max(seq_len, vocab)
-    config = ModelConfig(
-        n_layers=2, n_heads=heads, d_model=width, d_head=d_head, d_vocab=vocab, n_ctx=seq_len,
-        normalization="none", attn_bias=False,
-    )  # fmt: skip
-    model = Transformer(config, seed).to(dtype)
-    true = [int(torch.randint(heads, (), generator=generator(seed, "handmade", "place", layer))) for layer in (0, 1)]
-
-    def block(name: str, size: int | None = None) -> slice:
-        return slice(starts[name], starts[name] + (size or sizes[name]))
-
-    with torch.no_grad():
-        # Inert heads keep their random q, k, v and write to junk alone.
-        for layer in model.blocks:
-            attn = layer.attn
-            attn.W_O[:, :, : starts["junk"]] = 0
-        for layer, (asks, holds, writes) in enumerate(
-            [("position", "position", "previous"), ("token", "previous", "output")]
-        ):
-            attn, head = model.blocks[layer].attn, true[layer]
-            for weight in (attn.W_Q, attn.W_K, attn.W_V, attn.W_O):
-                weight[head] = 0
-            eye = torch.eye(sizes[asks], dtype=dtype)
-            query = eye.roll(-1, 1) if asks == "position" else eye
-            if asks == "position":
-                query[0] = 0  # nothing comes before the first position, and the roll would wrap around
-            attn.W_Q[head][block(asks), : sizes[asks]] = query * (SHARPNESS * math.sqrt(d_head))
-            attn.W_K[head][block(holds), : sizes[holds]] = torch.eye(sizes[holds], dtype=dtype)
-            attn.W_V[head][block("token"), :vocab] = torch.eye(vocab, dtype=dtype)
-            attn.W_O[head][:vocab, block(writes)] = torch.eye(vocab, dtype=dtype)
-        model.embed.W_E.zero_()[:, block("token")] = torch.eye(vocab, dtype=dtype)
-        model.pos_embed.W_pos.zero_()[:, block("position")] = torch.eye(seq_len, dtype=dtype)
-        model.unembed.W_U.zero_()[block("output")] = GAIN * torch.eye(vocab, dtype=dtype)
-        if rotate:
-            draw = torch.randn(width, width, dtype=torch.float64, generator=generator(seed, "handmade", "rotation"))
-            rotate_stream(model, torch.linalg.qr(draw).Q.to(dtype))
-
-    first, second = f"L0.H{true[0]}", f"L1.H{true[1]}"
-    wires = {
-        "ask_position": f"pos->{first}.q", "hold_position": f"pos->{first}.k", "carry_token": f"embed->{first}.v",
-        "hold_previous": f"{first}->{second}.k", "ask_token": f"embed->{second}.q",
-        "copy_token": f"embed->{second}.v", "write": f"{second}->logits",
+    model, moved = conceal(_plain(vocab, seq_len, dtype), inert_heads, rotate, seed)
+    plain = {
+        "ask_position": "pos->L0.H0.q", "hold_position": "pos->L0.H0.k", "carry_token": "embed->L0.H0.v",
+        "hold_previous": "L0.H0->L1.H0.k", "ask_token": "embed->L1.H0.q",
+        "copy_token": "embed->L1.H0.v", "write": "L1.H0->logits",
     }  # fmt: skip
-    circuit = Circuit(wires.values(), "split")
+    wires = {name: moved(edge) for name, edge in plain.items()}
     by_corruption = {
         "successor": ["copy_token", "write"],
         "match": ["carry_token", "hold_previous", "write"],
@@ -129,7 +68,7 @@ def induction_model(
 
     def seen(ablation: str, corruption: str) -> Circuit:
         if ablation in ("zero", "mean-pos"):
-            return circuit
+            return Circuit(wires.values(), "split")
         # A source that is equal in the run and in its replacement has no effect; positions always are.
         names = [name for name in wires if "position" not in name] if ablation == "mean" else by_corruption[corruption]
         return Circuit([wires[name] for name in names], "split")
@@ -137,30 +76,40 @@ def induction_model(
     def pair(batch: int = 64, seed: int = 0, corruption: str = "successor") -> Pair:
         return _induction_pair(vocab, seq_len, batch, seed, corruption)
 
-    return HandMade(model, circuit, pair, seen)
+    exams = {(ablation, kind, way): seen(ablation, kind) for ablation, way in WAYS for kind in CORRUPTIONS}
+    return HandMade(model, Circuit(wires.values(), "split"), pair, exams)
 
 
-@torch.no_grad()
-def rotate_stream(model: Transformer, rotation: Tensor) -> None:
-    """Change the basis of the residual stream, in place; without a norm the outputs stay the same.
-
-    Args:
-        model: A model without normalisation.
-        rotation: Orthogonal, `[d_model, d_model]`.
-
-    Raises:
-        ConfigError: If the model has a norm, which a rotation does not commute with, or a readout.
-    """
-    if model.config.readout_layers:
-        raise ConfigError("a model with readout_layers > 0 is not rotated")
-    if model.config.normalization != "none":
-        raise ConfigError(f"normalization='{model.config.normalization}' does not commute with a rotation")
-    for name, weight in model.named_parameters():
-        leaf = name.rsplit(".", 1)[-1]
-        if leaf in ("W_E", "W_pos", "W_O", "b_O", "W_out", "b_out"):
-            weight.copy_(weight @ rotation)
-        elif leaf in ("W_Q", "W_K", "W_V", "W_in", "W_U"):
-            weight.copy_(rotation.T @ weight)
+def _plain(vocab: int, seq_len: int, dtype: torch.dtype) -> Transformer:
+    """The two true heads alone, every variable on its own axes."""
+    sizes = {"position": seq_len, "token": vocab, "previous": vocab, "output": vocab}
+    at, width = {}, 0
+    for name, size in sizes.items():
+        at[name], width = slice(width, width + size), width + size
+    d_head = max(seq_len, vocab)
+    config = ModelConfig(
+        n_layers=2, n_heads=1, d_model=width, d_head=d_head, d_vocab=vocab, n_ctx=seq_len,
+        normalization="none", attn_bias=False,
+    )  # fmt: skip
+    model = Transformer(config).to(dtype)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+        for block, asks, holds, writes in zip(
+            model.blocks, ("position", "token"), ("position", "previous"), ("previous", "output"), strict=True
+        ):
+            query = torch.eye(sizes[asks], dtype=dtype)
+            if asks == "position":
+                query = query.roll(-1, 1)
+                query[0] = 0  # nothing comes before the first position, and the roll would wrap around
+            block.attn.W_Q[0, at[asks], : sizes[asks]] = query * (SHARPNESS * math.sqrt(d_head))
+            block.attn.W_K[0, at[holds], : sizes[holds]] = torch.eye(sizes[holds], dtype=dtype)
+            block.attn.W_V[0, at["token"], :vocab] = torch.eye(vocab, dtype=dtype)
+            block.attn.W_O[0, :vocab, at[writes]] = torch.eye(vocab, dtype=dtype)
+        model.embed.W_E[:, at["token"]] = torch.eye(vocab, dtype=dtype)
+        model.pos_embed.W_pos[:, at["position"]] = torch.eye(seq_len, dtype=dtype)
+        model.unembed.W_U[at["output"]] = GAIN * torch.eye(vocab, dtype=dtype)
+    return model
 
 
 def _induction_pair(vocab: int, seq_len: int, batch: int, seed: int, corruption: str) -> Pair:

@@ -1,7 +1,7 @@
 """Linear regression at its optimum: linear attention written by hand to do one exact step of gradient descent.
 
-Positions hold (x, y), the last one the query (x, 0). The residual stream, before it is rotated, is
-`[x | y | output | junk]`::
+Positions hold (x, y), the last one the query (x, 0). The residual stream, before it is concealed, is
+`[x | y | output]`::
 
     layer 0   q: x times rate / N     k: x     v: y -> output
     values    output
@@ -21,11 +21,10 @@ from torch import Tensor
 
 from mechinterp.core import Batch, Circuit, ConfigError, Pair, UnsupportedError, generator, suggest
 from mechinterp.models.config import ModelConfig
-from mechinterp.models.handmade import HandMade, rotate_stream
+from mechinterp.models.ground_truth import WAYS, HandMade, conceal
 from mechinterp.models.transformer import Transformer
 
 CORRUPTIONS = ("weights", "query")
-_JUNK = 4
 
 
 def gradient_step_model(
@@ -57,41 +56,42 @@ def gradient_step_model(
     >>> [str(edge) for edge in made.circuit]
     ['input->L0.H0.q', 'input->L0.H0.k', 'input->L0.H0.v', 'L0.H0->logits']
     """
-    width, heads = dim + 2 + _JUNK, inert_heads + 1
-    config = ModelConfig(
-        n_layers=1, n_heads=heads, d_model=width, d_head=dim, n_ctx=pairs + 1, inputs="vectors", d_in=dim + 1,
-        outputs="values", d_out=1, positions="none", normalization="none", attention="linear", attn_bias=False,
-    )  # fmt: skip
-    model = Transformer(config, seed).to(dtype)
-    true = int(torch.randint(heads, (), generator=generator(seed, "handmade", "place", 0)))
     rate = best_rate(dim, pairs) if rate is None else rate
-    attn, output = model.blocks[0].attn, dim + 1
-    with torch.no_grad():
-        attn.W_O[:, :, : output + 1] = 0  # inert heads keep their random q, k, v and write to junk alone
-        for weight in (attn.W_Q, attn.W_K, attn.W_V, attn.W_O):
-            weight[true] = 0
-        eye = torch.eye(dim, dtype=dtype)
-        attn.W_Q[true][:dim] = eye * (rate / pairs * math.sqrt(dim))
-        attn.W_K[true][:dim] = eye
-        attn.W_V[true][dim, 0] = 1
-        attn.W_O[true][0, output] = 1
-        model.embed.W_E.copy_(torch.eye(dim + 1, width, dtype=dtype))
-        model.unembed.W_U.zero_()[output] = 1
-        if rotate:
-            draw = torch.randn(width, width, dtype=torch.float64, generator=generator(seed, "handmade", "rotation"))
-            rotate_stream(model, torch.linalg.qr(draw).Q.to(dtype))
-    head = f"L0.H{true}"
-    circuit = Circuit([f"input->{head}.q", f"input->{head}.k", f"input->{head}.v", f"{head}->logits"])
-    changed = {"weights": f"input->{head}.v", "query": f"input->{head}.q"}
+    model, moved = conceal(_plain(dim, pairs, rate, dtype), inert_heads, rotate, seed)
+    edges = {name: moved(f"input->L0.H0.{name}") for name in "qkv"} | {"write": moved("L0.H0->logits")}
+    circuit, changed = Circuit(edges.values()), {"weights": "v", "query": "q"}
 
     def seen(ablation: str, corruption: str) -> Circuit:
         # Another w changes no x, and another query no example, so by resampling k is never seen.
-        return Circuit([changed[corruption], f"{head}->logits"]) if ablation == "resample" else circuit
+        return Circuit([edges[changed[corruption]], edges["write"]]) if ablation == "resample" else circuit
 
     def pair(batch: int = 64, seed: int = 0, corruption: str = "weights") -> Pair:
         return _pair(dim, pairs, batch, seed, corruption)
 
-    return HandMade(model, circuit, pair, seen)
+    exams = {(ablation, kind, way): seen(ablation, kind) for ablation, way in WAYS for kind in CORRUPTIONS}
+    return HandMade(model, circuit, pair, exams, metric="mse")
+
+
+def _plain(dim: int, pairs: int, rate: float, dtype: torch.dtype) -> Transformer:
+    """The true head alone, every variable on its own axes."""
+    output = dim + 1
+    config = ModelConfig(
+        n_layers=1, n_heads=1, d_model=dim + 2, d_head=dim, n_ctx=pairs + 1, inputs="vectors", d_in=dim + 1,
+        outputs="values", d_out=1, positions="none", normalization="none", attention="linear", attn_bias=False,
+    )  # fmt: skip
+    model = Transformer(config).to(dtype)
+    attn = model.blocks[0].attn
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+        eye = torch.eye(dim, dtype=dtype)
+        attn.W_Q[0, :dim] = eye * (rate / pairs * math.sqrt(dim))
+        attn.W_K[0, :dim] = eye
+        attn.W_V[0, dim, 0] = 1
+        attn.W_O[0, 0, output] = 1
+        model.embed.W_E.copy_(torch.eye(dim + 1, dim + 2, dtype=dtype))
+        model.unembed.W_U[output] = 1
+    return model
 
 
 def best_rate(dim: int, pairs: int) -> float:
