@@ -5,7 +5,14 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mechinterp.core import Circuit, ConfigError, Graph, SiteError
 from mechinterp.evaluation.scores import edge_scores, score_every_edge
-from mechinterp.evaluation.truth import edge_auroc, edge_average_precision, mib_auroc, pessimistic_auc, rates
+from mechinterp.evaluation.truth import (
+    edge_auroc,
+    edge_average_precision,
+    group_auroc,
+    mib_auroc,
+    pessimistic_auc,
+    rates,
+)
 
 GRAPH = Graph(1, 2, mlp=False)
 TRUTH = Circuit(["input->L0.H0.v", "L0.H0->logits"])
@@ -30,6 +37,18 @@ def test_edges_that_an_exam_cannot_see_are_left_out_on_both_sides():
     scores = {"input->L0.H0.v": 1.0, "L0.H0->logits": -5.0, "L0.H1->logits": 0.0}
     assert edge_auroc(scores, TRUTH) == 0.5
     assert edge_auroc(scores, TRUTH, identifiable=["input->L0.H0.v", "L0.H1->logits"]) == 1.0
+
+
+def test_a_group_is_found_by_its_best_member():
+    scores = {"input->L0.H0.v": 1.0, "L0.H0->logits": -5.0, "L0.H1->logits": 0.0, "input->logits": 3.0}
+    pairs = [Circuit(["input->L0.H0.v", "L0.H0->logits"])]
+    # One group at 1 against edges at 0 and 3.
+    assert group_auroc(scores, pairs) == 0.5
+    assert group_auroc(scores, [Circuit([edge]) for edge in pairs[0]]) == edge_auroc(scores, pairs[0])
+    with pytest.raises(ConfigError, match="share an edge"):
+        group_auroc(scores, [*pairs, Circuit(["L0.H0->logits"])])
+    with pytest.raises(ConfigError, match="0 of 4 edges are true"):
+        group_auroc(scores, [])
 
 
 def test_missing_scores_and_one_sided_exams_are_errors():

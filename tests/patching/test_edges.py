@@ -123,7 +123,7 @@ def test_resampling_sees_only_what_differs(direction, corruption):
     made = induction_model(seed=1)
     effect = patch_edges(made.model, made.pair(64, 0, corruption), direction, inputs="split")["effect"].mean("example")
     size = np.abs(effect).to_series()
-    seen = [str(edge) for edge in made.seen("resample", corruption)]
+    seen = [str(edge) for edge in made.seen("resample", corruption, direction)]
     assert size[seen].min() > 1 and size.drop(seen).max() < 1e-12
     assert not any(name.startswith("pos") for name in seen)
 

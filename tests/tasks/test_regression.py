@@ -5,6 +5,7 @@ import torch
 
 from mechinterp.core import Batch, ConfigError, UnsupportedError, metrics
 from mechinterp.models import ModelConfig, Transformer
+from mechinterp.models.ground_truth import WAYS
 from mechinterp.models.handmade_regression import gradient_step, gradient_step_model
 from mechinterp.patching import patch_edges
 from mechinterp.tasks import Regression
@@ -172,12 +173,12 @@ def test_the_hand_made_model_has_the_least_error():
 
 
 @pytest.mark.parametrize("corruption", ["weights", "query"])
-@pytest.mark.parametrize("ablation", ["resample", "zero", "mean", "mean-pos"])
-def test_exam_the_four_true_edges_and_none_other(ablation: str, corruption: str):
+@pytest.mark.parametrize(("ablation", "direction"), WAYS)
+def test_exam_the_four_true_edges_and_none_other(ablation: str, direction: str, corruption: str):
     made = gradient_step_model(inert_heads=2, seed=3)
-    effects = patch_edges(made.model, made.pair(64, 0, corruption), "noise", ablation, metric="mse")["effect"]
+    effects = patch_edges(made.model, made.pair(64, 0, corruption), direction, ablation, metric=made.metric)["effect"]
     size = abs(effects).mean("example").to_series()
-    seen = [str(edge) for edge in made.seen(ablation, corruption)]
+    seen = [str(edge) for edge in made.seen(ablation, corruption, direction)]
     assert size[seen].min() > 0.05 and size.drop(seen).max() < 1e-12
     assert len(made.circuit) == 4
 

@@ -8,7 +8,14 @@ from mechinterp.evaluation.live import live_edges
 from mechinterp.evaluation.minimality import minimality
 from mechinterp.evaluation.nulls import inflate, random_circuits
 from mechinterp.evaluation.statistics import Ratio, ratio_of_means
-from mechinterp.evaluation.truth import edge_auroc, edge_average_precision, mib_auroc, pessimistic_auc, rates
+from mechinterp.evaluation.truth import (
+    edge_auroc,
+    edge_average_precision,
+    group_auroc,
+    mib_auroc,
+    pessimistic_auc,
+    rates,
+)
 
 __all__ = [
     "Ratio",
@@ -20,6 +27,7 @@ __all__ = [
     "edge_average_precision",
     "evaluate",
     "fewest_edges",
+    "group_auroc",
     "hypothesis_tests",
     "inflate",
     "live_edges",
