@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mechinterp import training as training
     from mechinterp.attribution import head_scores as head_scores
     from mechinterp.attribution import logit_attribution as logit_attribution
+    from mechinterp.claims import Claim as Claim
+    from mechinterp.claims import assert_claim as assert_claim
     from mechinterp.claims import load_circuit as load_circuit
     from mechinterp.claims import verify as verify
     from mechinterp.core import Batch as Batch
@@ -106,6 +108,8 @@ _EXPORTS: dict[str, str] = {
     "onset": "mechinterp.emergence",
     "study": "mechinterp.emergence",
     "trace": "mechinterp.emergence",
+    "Claim": "mechinterp.claims",
+    "assert_claim": "mechinterp.claims",
     "load_circuit": "mechinterp.claims",
     "verify": "mechinterp.claims",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from mechinterp.measures import measure
 from mechinterp.models import Transformer
 
 
-def claim_number(claim: Claim, subjects: dict[str, Subject]) -> Number:
+def claim_number(claim: Claim, subjects: Mapping[str, Subject]) -> Number:
     """What a claim compares, for one seed.
 
     Args:

@@ -61,7 +61,7 @@ class Quantity(Settings):
     """A number that a model has.
 
     Args:
-        model: Which of the circuit's models.
+        model: Which of the circuit's models; for a claim about one model of your own any name will do.
         step: `final`; `untrained`, the same model before its first update; or the step of a checkpoint.
         task: Settings of the task that differ from those it was trained with.
         measure: Name of a measure.
@@ -71,7 +71,7 @@ class Quantity(Settings):
         passage: Ask when the number first passes thresholds.
     """
 
-    model: str
+    model: str = "model"
     step: Literal["final", "untrained"] | int = "final"
     task: dict[str, Any] = Field(default_factory=dict)
     measure: str
@@ -117,7 +117,7 @@ class Claim(Quantity):
 
     id: str = Field(pattern=r"^[a-z0-9-]+$")
     sentence: str
-    source: str
+    source: str = "own"
     published: float | None = None
     against: dict[str, Any] | None = None
     relative: bool = False

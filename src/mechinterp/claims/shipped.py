@@ -172,12 +172,12 @@ def _subject(weights: Path, name: str, record: RunRecord) -> Subject:
     return Subject(task, record.seed, config, load(files[max(files)]), run)
 
 
-def as_subject(given: Any, like: Subject) -> Subject:
-    """A model to check in the place of a shipped one: a Subject, a Run, or a bare Transformer."""
+def as_subject(given: Any, like: Subject | None = None) -> Subject:
+    """A model to check: a Subject, a Run, or in the place of a shipped one a bare Transformer."""
     if isinstance(given, Subject):
         return given
     if isinstance(given, Run):
         return Subject.of(given)
-    if isinstance(given, Transformer):
+    if isinstance(given, Transformer) and like is not None:
         return Subject(like.task, like.seed, given.config, given)
-    raise ConfigError(f"in the place of a shipped model put a Run or a Transformer, not a {type(given).__name__}")
+    raise ConfigError(f"claims are checked on a Run or a Transformer, not on a {type(given).__name__}")

@@ -139,26 +139,33 @@ def _check(
     results = []
     for done, claim in enumerate(claims):
         show(f"claims of {circuit.name}", done, len(claims))
-        results.append(_result(circuit, claim, subjects))
+        results.append(check_claim(claim, subjects, circuit.name))
     show(f"claims of {circuit.name}", len(claims), len(claims))
     return results
 
 
-def _result(circuit: LoadedCircuit, claim: Claim, subjects: list[dict[str, Subject]]) -> ClaimResult:
+def check_claim(claim: Claim, subjects: Sequence[Mapping[str, Subject]], circuit: str = "") -> ClaimResult:
+    """Check one claim.
+
+    Args:
+        claim: The claim.
+        subjects: Per seed, name of a model -> the model.
+        circuit: The name of the circuit that claims it.
+    """
     if claim.step == "untrained" and len(subjects) == 1:
         subjects = [_reseeded(subjects[0], seed) for seed in range(UNTRAINED)]
     seeds = tuple(group[claim.model].seed for group in subjects)
     about: dict[str, Any] = {
         name: getattr(claim, name) for name in ("source", "published", "tolerance", "sentence", "known")
     }
-    about |= {"circuit": circuit.name, "claim": claim.id}
+    about |= {"circuit": circuit, "claim": claim.id}
     if claim.not_testable:
         return ClaimResult(**about, measured=None, low=None, high=None, seeds=(), verdict="not testable at this scale")
     verdict, found = decide(claim, [_number(claim, group) for group in subjects])
     return ClaimResult(**about, measured=found.value, low=found.low, high=found.high, seeds=seeds, verdict=verdict)
 
 
-def _number(claim: Claim, group: dict[str, Subject]) -> Number:
+def _number(claim: Claim, group: Mapping[str, Subject]) -> Number:
     """NaN where this model cannot have such a number: a one-layer model has no composition."""
     try:
         return claim_number(claim, group)
@@ -166,7 +173,7 @@ def _number(claim: Claim, group: dict[str, Subject]) -> Number:
         return Number.exact(float("nan"))
 
 
-def _reseeded(group: dict[str, Subject], seed: int) -> dict[str, Subject]:
+def _reseeded(group: Mapping[str, Subject], seed: int) -> dict[str, Subject]:
     return {name: Subject(one.task, seed, one.config, one.final) for name, one in group.items()}
 
 

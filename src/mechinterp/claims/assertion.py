@@ -1,0 +1,123 @@
+"""`assert_claim`: a claim as one line of a test, with a failure that says what to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mechinterp.claims.schema import Claim, Quantity
+from mechinterp.claims.shipped import LoadedCircuit, as_subject, load_circuit
+from mechinterp.claims.subjects import Subject
+from mechinterp.claims.verify import ClaimResult, check_claim
+from mechinterp.core import ConfigError, suggest
+from mechinterp.models import Transformer
+from mechinterp.tasks import Task
+
+
+class ClaimError(AssertionError):
+    """A claim that does not hold; its text says which, what was expected and measured, and where to look."""
+
+
+def assert_claim(
+    claim: Claim | str,
+    on: Any = None,
+    task: Task | None = None,
+    circuit: LoadedCircuit | str | None = None,
+) -> ClaimResult:
+    """Fail unless a claim comes out as stated.
+
+    Args:
+        claim: A claim of your own; or one that a circuit makes, by its id, or as `"induction/induction-head"`.
+        on: What it is checked on: a Run, a Transformer, or a mapping from the claim's names of models to these; or a
+            list of such, one per seed. For a claim of a circuit what is not given is the shipped model.
+        task: For a bare Transformer and a claim of your own: what it is measured on.
+        circuit: Whose claim it is, if its id says no more; a name, a folder or an opened circuit.
+
+    Returns:
+        What was measured.
+
+    Raises:
+        ClaimError: If the claim fails.
+        ConfigError: If there is no such claim, or nothing to check it on.
+
+    >>> assert_claim("induction/learns-repeats").verdict
+    'reproduced'
+    """
+    owner, asked = _find(claim, circuit)
+    seeds = on if isinstance(on, list | tuple) else [on]
+    groups = [_group(asked, owner, one, task) for one in seeds]
+    if not groups:
+        raise ConfigError("an empty list: hand over at least one model")
+    result = check_claim(asked, groups, owner.name if owner else "")
+    if result.failed:
+        raise ClaimError(_told(asked, result, owner))
+    return result
+
+
+def _find(claim: Claim | str, circuit: LoadedCircuit | str | None) -> tuple[LoadedCircuit | None, Claim]:
+    if isinstance(claim, str) and circuit is None:
+        circuit, _, claim = claim.rpartition("/")
+        if not circuit:
+            raise ConfigError(f"whose claim is '{claim}'? Write 'induction/{claim}', or give circuit=")
+    owner = load_circuit(circuit) if isinstance(circuit, str) else circuit
+    if isinstance(claim, Claim):
+        return owner, claim
+    known = {one.id: one for one in owner.claims} if owner else {}
+    if claim not in known:
+        raise ConfigError(f"circuit '{owner.name if owner else ''}' claims no '{claim}'.{suggest(claim, known)}")
+    return owner, known[claim]
+
+
+def _group(claim: Claim, owner: LoadedCircuit | None, given: Any, task: Task | None) -> dict[str, Subject]:
+    """Name of a model -> what stands for it."""
+    shipped = dict(owner.models) if owner else {}
+    named = given if isinstance(given, Mapping) else {} if given is None else {claim.model: given}
+    for name, model in named.items():
+        if name in shipped:
+            shipped[name] = as_subject(model, shipped[name])
+        elif isinstance(model, Transformer):
+            if task is None:
+                raise ConfigError(
+                    "a bare Transformer does not say what it was trained on: give task=, or hand over its Run"
+                )
+            shipped[name] = Subject(task, 0, model.config, model)
+        else:
+            shipped[name] = as_subject(model)
+    wanted = {claim.model} | ({claim.other.model} if claim.other else set())
+    if wanted - set(shipped):
+        raise ConfigError(f"claim '{claim.id}' is about '{min(wanted - set(shipped))}': hand it over with on=")
+    return shipped
+
+
+def _told(claim: Claim, result: ClaimResult, owner: LoadedCircuit | None) -> str:
+    """The failure as text, a line for each thing one wants to know."""
+    name = f"{result.circuit}/{claim.id}" if result.circuit else claim.id
+    many = len(result.seeds) > 1
+    ends = "over seeds" if many else "over examples"
+    seeds = f"seed{'s' if many else ''} {', '.join(map(str, result.seeds))}"
+    lines = [
+        f"{name}: {result.verdict}",
+        f"claim     {claim.sentence}",
+        f"source    {claim.source}" + ("" if claim.published is None else f" (published: {claim.published:g})"),
+        f"expected  {claim.tolerance}",
+        f"measured  {result.measured:.4g} [{result.low:.4g}, {result.high:.4g}], 95% {ends}; {seeds}",
+        f"look at   {_place(claim.quantity)}",
+    ]
+    if claim.other is not None:
+        lines.append(f"{'over' if claim.relative else 'minus':10s}{_place(claim.other)}")
+    if owner is not None:
+        lines.append(f"evidence  {owner.path / 'README.md'}")
+    return "\n  ".join(lines)
+
+
+def _place(quantity: Quantity) -> str:
+    """Which number this is."""
+    params = "".join(f", {name}={value!r}" for name, value in quantity.params.items())
+    text = f'mi.measure("{quantity.measure}"{params}) of {quantity.model}'
+    text += "" if quantity.step == "final" else f" at step {quantity.step}"
+    text += f", task with {quantity.task}" if quantity.task else ""
+    select = quantity.select
+    text += f", {select.where}" if select.where else ""
+    text += f", head: {select.role}" if select.role else ""
+    text += "" if select.reduce == "only" else f", {select.reduce}"
+    return text + (", first passage" if quantity.passage else "")

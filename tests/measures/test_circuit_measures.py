@@ -1,0 +1,65 @@
+"""Measures of circuits on the hand-made induction model, where the answers are known."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from mechinterp.core import Batch, Pair, UnsupportedError
+from mechinterp.measures import measure
+from mechinterp.models import induction_model
+from mechinterp.models.handmade import HandMade
+from mechinterp.tasks import Task
+
+
+@cache
+def made() -> HandMade:
+    return induction_model(seed=3)
+
+
+class HandMadeInduction(Task):
+    """The pairs of the hand-made model, as a task."""
+
+    name = "handmade-induction-test"
+    corruptions = ("successor", "match")
+
+    def batch(self, batch: int = 64, seed: int = 0) -> Batch:
+        return self.pair(batch, seed).clean
+
+    def pair(self, batch: int = 64, seed: int = 0, corruption: str | None = None) -> Pair:
+        return made().pair(batch, seed, self.corruption(corruption))
+
+
+def quality(corruption: str, **params) -> dict[str, float]:
+    found = measure("circuit_quality", corruption=corruption, examples=16, **params)(made().model, HandMadeInduction())
+    return {str(name): float(found.sel(score=name).mean()) for name in found["score"].values}
+
+
+@pytest.mark.parametrize(("corruption", "size"), [("successor", 2), ("match", 3)])
+def test_the_circuit_found_is_all_that_the_corruption_shows(corruption: str, size: int):
+    found = quality(corruption, nulls=20)
+    assert found["faithfulness"] == pytest.approx(1, abs=1e-9)
+    assert found["removal_cost"] == pytest.approx(1, abs=1e-9)
+    assert (found["size"], found["live_edges"]) == (size, size)
+    # No other edge is alive, so that a random circuit of this size is the circuit.
+    assert found["null_p95"] == pytest.approx(1) and found["null_removal_p95"] == pytest.approx(1)
+
+
+def test_removing_what_the_match_passes_costs_the_whole_gap():
+    true = [str(edge) for edge in made().circuit]
+    keys = [edge for edge in true if edge.endswith(".k") and edge.startswith("L0")]
+    lost = measure("removal", edges=keys, corruption="match", examples=16)(made().model, HandMadeInduction())
+    assert np.allclose(lost, 1, atol=1e-9)
+    heads = measure("removal", edges=["L1.H*->logits"], each=True, examples=16)(made().model, HandMadeInduction())
+    by_edge = heads.mean("example").to_series().to_dict()
+    assert {edge: round(value, 9) for edge, value in by_edge.items()} == {edge: float(edge in true) for edge in by_edge}
+
+
+def test_no_edge_of_that_name():
+    with pytest.raises(UnsupportedError, match="no edge fits 'L7"):
+        measure("removal", edges=["L7.H*->logits"])(made().model, HandMadeInduction())
+
+
+def test_without_random_circuits_their_scores_are_unknown():
+    found = quality("match", nulls=0)
+    assert np.isnan([found["null_p95"], found["null_removal_p95"]]).all()
