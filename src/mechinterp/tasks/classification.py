@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cached_property
 from typing import Any, ClassVar, Literal, get_args
 
@@ -17,6 +17,7 @@ from mechinterp.core import Batch, ConfigError, Pair, generator
 from mechinterp.tasks.base import Predictor, Preset, Task
 from mechinterp.tasks.draws import first_allowed, first_distinct
 from mechinterp.tasks.label_predictors import AnyLabel, NearestClass, NearestNeighbour, SeenLabels
+from mechinterp.tasks.labelled_items import LabelledItems
 
 Context = Literal["trained", "novel", "swapped", "absent"]
 _DRAWS = 50
@@ -131,7 +132,7 @@ class Classification(Task):
     def batch(self, batch: int = 64, seed: int = 0) -> Batch:
         """Draw sequences; only the query has a target."""
         drawn = self._draw(batch, generator(seed, self.name, "batch", self.context))
-        return self._batch(drawn)
+        return drawn.batch(self.label_vectors)
 
     def variants(self) -> dict[str, Task]:
         """The task with each other context that its sizes allow."""
@@ -157,13 +158,13 @@ class Classification(Task):
         if self.context == "absent" or self._shown < 2:
             raise ConfigError(f"{self!r} has no pairs: the context must show the query's class and another one")
         gen = generator(seed, self.name, "pair", self.context)
-        kept: list[_Drawn] = []
+        kept: list[LabelledItems] = []
         while sum(len(part.who) for part in kept) < batch:
             if len(kept) == _DRAWS:
                 raise ConfigError(f"{self!r} leaves too few sequences with two labels: give it more labels")
             drawn = self._draw(batch, gen)
             kept.append(drawn.take((drawn.labels != drawn.labels[:, -1:]).any(1)))
-        return self._twins(_Drawn.join(kept).take(slice(batch)), how, gen)
+        return self._twins(LabelledItems.join(kept).take(slice(batch)), how, gen)
 
     def predictors(self) -> dict[str, Predictor]:
         """Log probabilities of labels at items, from what comes before; at labels, whose next is an item, uniform.
@@ -203,7 +204,7 @@ class Classification(Task):
         scale = self.noise / self.dim**0.5
         return (means + scale * torch.randn(means.shape, generator=gen)) / (1 + self.noise**2) ** 0.5
 
-    def _draw(self, batch: int, gen: torch.Generator) -> _Drawn:
+    def _draw(self, batch: int, gen: torch.Generator) -> LabelledItems:
         """The context's classes in random order, and the query's among them (or not, if it is to be absent)."""
         slots = torch.rand(batch, self.pairs, generator=gen).argsort(1) // self.burstiness
         asked = torch.randint(self._shown, (batch, 1), generator=gen)
@@ -225,14 +226,16 @@ class Classification(Task):
             labels[:, -1] = self.label_of[who[:, -1]]
         return self._drawn(self.means[who], who, labels, self.label_of[who], gen)
 
-    def _drawn(self, centres: Tensor, who: Tensor, labels: Tensor, known: Tensor, gen: torch.Generator) -> _Drawn:
-        return _Drawn(self._noisy(centres, gen), centres, who, labels, known)
+    def _drawn(
+        self, centres: Tensor, who: Tensor, labels: Tensor, known: Tensor, gen: torch.Generator
+    ) -> LabelledItems:
+        return LabelledItems(self._noisy(centres, gen), centres, who, labels, known)
 
     @cached_property
     def _weights(self) -> Float[Tensor, " classes"]:
         return torch.arange(1, self.classes + 1, dtype=torch.float64) ** -self.zipf
 
-    def _twins(self, clean: _Drawn, how: str, gen: torch.Generator) -> Pair:
+    def _twins(self, clean: LabelledItems, how: str, gen: torch.Generator) -> Pair:
         """What the class shows: the chosen parts of the sequence change places, or the query is another."""
         count, rows = len(clean.who), torch.arange(len(clean.who))[:, None]
         differs = clean.labels[:, :-1] != clean.labels[:, -1:]
@@ -250,56 +253,10 @@ class Classification(Task):
                 made[part][:, -1] = made[part][rows, slot][:, 0]
             made["items"][:, -1] = self._noisy(made["centres"][:, -1], gen)
         made["labels"][:, -1] = clean.labels[rows, slot][:, 0]
-        twin = _Drawn(**made)
+        twin = LabelledItems(**made)
         roles = {"query": torch.full((count,), self.seq_len - 1)}
         for name, slots in (("right", right), ("other", other)):
             for copy in range(self.burstiness):
                 roles[f"{name}_item_{copy + 1}"] = 2 * slots[:, copy]
                 roles[f"{name}_label_{copy + 1}"] = 2 * slots[:, copy] + 1
-        return Pair(self._batch(clean, twin, roles), self._batch(twin, clean, roles))
-
-    def _batch(self, drawn: _Drawn, twin: _Drawn | None = None, roles: Mapping[str, Tensor] | None = None) -> Batch:
-        """Items and labels by turns, scored at the query, with the latents that follow from them."""
-        count = len(drawn.who)
-        spread = torch.empty(count, self.seq_len, self.dim)
-        spread[:, ::2], spread[:, 1::2] = drawn.items, self.label_vectors[drawn.labels[:, :-1]]
-        nothing = torch.full((count, self.seq_len), -1)
-        label, context, weights, targets = (nothing.clone() for _ in range(4))
-        label[:, 1::2], weights[:, ::2] = drawn.labels[:, :-1], drawn.known
-        earlier = (drawn.who[:, :, None] == drawn.who[:, None, :]).tril(-1)
-        last = torch.where(earlier, torch.arange(self.pairs + 1), -1).amax(-1)
-        context[:, ::2] = torch.where(last >= 0, drawn.labels.gather(1, last.clamp(min=0)), -1)
-        is_label = (torch.arange(self.seq_len) % 2).expand(count, -1)
-        latents = dict(label=label, in_context_label=context, in_weights_label=weights, is_label=is_label)
-        targets[:, -1] = drawn.labels[:, -1]
-        wrong = None
-        if twin is not None:
-            wrong = nothing.clone()
-            wrong[:, -1] = twin.labels[:, -1]
-        return Batch(spread, targets, (targets >= 0), wrong, roles or {}, latents)
-
-
-@dataclass(frozen=True, eq=False)
-class _Drawn:
-    """What was drawn; the last column is the query.
-
-    Args:
-        items: With noise, `[batch, pairs + 1, dim]`.
-        centres: Without, of the same shape.
-        who: Which class; numbers mean nothing beyond their row.
-        labels: In this sequence; the query's is the answer.
-        known: What the class is labelled for good, -1 for new ones.
-    """
-
-    items: Tensor
-    centres: Tensor
-    who: Tensor
-    labels: Tensor
-    known: Tensor
-
-    def take(self, rows: Tensor | slice) -> _Drawn:
-        return _Drawn(*(getattr(self, item.name)[rows] for item in fields(self)))
-
-    @staticmethod
-    def join(parts: list[_Drawn]) -> _Drawn:
-        return _Drawn(*(torch.cat([getattr(part, item.name) for part in parts]) for item in fields(_Drawn)))
+        return Pair(clean.batch(self.label_vectors, twin, roles), twin.batch(self.label_vectors, clean, roles))
