@@ -105,3 +105,39 @@ def test_symmetric_models_have_gradient_symmetricity_one():
     )
     assert float(found.max()) < 0.999
     assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_the_spectrum_of_neurons():
+    residue = torch.arange(P, dtype=torch.float64)
+    a, b = torch.meshgrid(2 * math.pi / P * residue, 2 * math.pi / P * residue, indexing="ij")
+    neurons = {
+        "one circle": (3 * a).cos() + 2,
+        "product": (3 * a).cos() * (3 * b).sin(),
+        "sum": (3 * (a + b)).cos() - 0.3 * (3 * b).sin(),
+        "two circles": (2 * a).cos() + (3 * b).sin(),
+        "product of two": (2 * a).cos() * (3 * b).cos(),
+        "constant": torch.ones_like(a),
+    }
+    found = fourier.neuron_spectrum(torch.stack(list(neurons.values()), -1))
+    assert found.shape == (6, 6)
+    best = dict(zip(neurons, found.T, strict=True))
+    for name in ("one circle", "product", "sum"):
+        assert float(best[name][2]) == pytest.approx(1, abs=1e-12) and float(best[name].sum()) == pytest.approx(1)
+    assert best["two circles"][1:3].tolist() == pytest.approx([0.5, 0.5], abs=1e-12)
+    assert float(best["product of two"].abs().max()) < 1e-12 and bool(best["constant"].isnan().all())
+
+
+def test_restricted_embedding_keeps_waves_and_mean():
+    residue = torch.arange(P, dtype=torch.float64)[:, None]
+    wave = (2 * math.pi / P * 4 * residue + torch.rand(1, 5)).cos()
+    rest = (2 * math.pi / P * 2 * residue).sin() * torch.randn(1, 5)
+    mean = torch.randn(1, 5).double()
+    found = fourier.restricted_embedding(wave + rest + mean, [4])
+    torch.testing.assert_close(found, wave + mean, atol=1e-12, rtol=0)
+    torch.testing.assert_close(fourier.restricted_embedding(wave + mean, [1]), mean.expand(P, 5), atol=1e-12, rtol=0)
+    with pytest.raises(ConfigError, match="no frequency 7: modulo 13 they are 1 to 6"):
+        fourier.restricted_embedding(wave, [7])
+    with pytest.raises(ShapeError, match="odd number of rows, got 4"):
+        fourier.restricted_embedding(torch.ones(4, 2), [1])
+    with pytest.raises(ShapeError, match="odd p, got"):
+        fourier.neuron_spectrum(torch.ones(13, 12, 2))

@@ -6,30 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mechinterp.attribution import fourier
 from mechinterp.core import Batch, UnsupportedError
 from mechinterp.measures import measure
 from mechinterp.models import ModelConfig, Transformer
-from mechinterp.tasks import Induction, MarkovChains, ModularAddition
-
-MODULAR = ModularAddition(p=13)
-
-
-class Adder(torch.nn.Module):
-    """Logits `scale * cos w (a + b - c)` for one frequency, and on the training set a memory of the right answer."""
-
-    def __init__(self, scale: float, memory: float, k: int = 2) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.scale, self.memory, self.k = scale, memory, k
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        total = inputs[:, 0] + inputs[:, 1]
-        angle = 2 * math.pi * self.k / 13 * (total[:, None] - torch.arange(13))
-        known = MODULAR.training_set[inputs[:, 0], inputs[:, 1]].float()
-        memory = torch.nn.functional.one_hot(total % 13, 13) * known[:, None]
-        last = self.scale * angle.cos() + self.memory * memory + self.weight
-        return torch.stack([torch.zeros_like(last), torch.zeros_like(last), last], 1)
+from mechinterp.tasks import Induction, MarkovChains
 
 
 class Predicting(torch.nn.Module):
@@ -75,55 +55,9 @@ def test_predictor_loss_of_a_model_that_is_the_bigram():
     assert float(loss.sel(forecaster="uniform")) == pytest.approx(math.log(3), abs=1e-6)
 
 
-def test_spectrum_and_progress_losses_of_a_model_that_adds_and_remembers():
-    model = Adder(scale=9.0, memory=6.0)
-    spectrum = measure("sum_spectrum")(model, MODULAR, 0)
-    assert spectrum.dims == ("frequency",) and int(spectrum.idxmax()) == 2
-    found = measure("progress_losses", frequencies=[2])(model, MODULAR, 0)
-    assert found["group"].values.tolist() == ["train", "test"]
-    answer = 9 * torch.cos(2 * math.pi * 2 / 13 * torch.arange(13))
-
-    def loss(scale: float, memory: float) -> float:
-        logits = scale / 9 * answer
-        logits[0] += memory
-        return float(-logits.log_softmax(0)[0])
-
-    full = found.sel(logits="full")
-    assert float(full.sel(group="test")) == pytest.approx(loss(9, 0), abs=1e-5)
-    assert float(full.sel(group="train")) == pytest.approx(loss(9, 6), abs=1e-5)
-    # A memory of 40% of the answers has a little of every frequency in it.
-    assert float(found.sel(logits="restricted", group="train")) == pytest.approx(loss(9, 0), abs=0.25)
-    assert float(found.sel(logits="excluded", group="test")) == pytest.approx(math.log(13), abs=0.5)
-    own = measure("progress_losses")(Adder(scale=9.0, memory=0.0), MODULAR, 0)
-    assert own.attrs["frequencies"] == "2"
-    assert float(own.sel(logits="restricted", group="test")) == pytest.approx(loss(9, 0), abs=1e-5)
-    assert float(own.sel(logits="excluded", group="train")) == pytest.approx(math.log(13), abs=1e-5)
-
-
-def test_gradient_symmetricity_is_that_of_the_models_gradients():
-    model = Transformer(ModelConfig(**MODULAR.preset().model), seed=1)
-    found = measure("gradient_symmetricity", examples=20)(model, MODULAR, 0)
-    assert found.dims == ("example",) and found.sizes["example"] == 20 and float(abs(found).max()) <= 1
-    with torch.no_grad():
-        model.blocks[0].attn.W_Q.zero_()
-    # With even attention both embeddings enter as one sum.
-    assert measure("gradient_symmetricity", examples=20)(model, MODULAR, 0).values == pytest.approx(1, abs=1e-5)
-
-
 def test_what_a_measure_needs_it_says():
     model = Transformer(ModelConfig(**Induction().preset().model))
     with pytest.raises(UnsupportedError, match="defined for modular addition, and the task is 'induction'"):
         measure("sum_spectrum")(model, Induction(), 0)
     with pytest.raises(UnsupportedError, match="has no predictor 'orcale'"):
         measure("predictor_loss", truth="orcale")(model, MarkovChains(), 0)
-
-
-def test_the_table_is_read_in_order():
-    """Residues a and b are not interchanged: a model that answers a alone has no structure in a + b."""
-
-    class First(Adder):
-        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.one_hot(inputs[:, :1], 13).float().expand(-1, 3, -1) + self.weight
-
-    assert float(measure("sum_spectrum")(First(1, 1), MODULAR, 0).sum()) == pytest.approx(0, abs=1e-6)
-    assert fourier.key_frequencies(torch.eye(13)[:, None].expand(13, 13, 13)) == []

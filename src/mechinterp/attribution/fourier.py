@@ -96,14 +96,19 @@ def neuron_spectrum(activations: Float[Tensor, "a b neuron"]) -> Float[Tensor, "
     """
     p = len(activations)
     if activations.shape[1] != p or p % 2 == 0:
-        raise ShapeError(f"activations of a whole table are [p, p, neuron] with an odd p, got {list(activations.shape)}")
+        raise ShapeError(
+            f"activations of a whole table are [p, p, neuron] with an odd p, got {list(activations.shape)}"
+        )
     basis = _basis(p)
     power = torch.einsum("ia,jb,abn->ijn", basis, basis, activations.double()).square()
+    constant = power[0, 0].clone()
     power[0, 0] = 0
     alone = power[0, 1:] + power[1:, 0]
     both = power[1:, 1:].unflatten(0, (-1, 2)).unflatten(2, (-1, 2)).sum((1, 3))
     waves = alone.unflatten(0, (-1, 2)).sum(1) + both.diagonal().T
-    return waves / power.sum((0, 1))
+    varying = power.sum((0, 1))
+    # What rounding leaves of a constant in single precision is no variance.
+    return waves / torch.where(varying > 1e-12 * constant, varying, math.nan)
 
 
 def restricted_embedding(

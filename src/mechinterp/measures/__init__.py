@@ -1,6 +1,16 @@
 """Measures: named, parametrised functions (model, task, seed) -> labelled numbers, yours among them."""
 
-from mechinterp.measures import attention, behaviour, causal, circuits, estimates, structure, theory
+from mechinterp.measures import (
+    attention,
+    behaviour,
+    causal,
+    circuits,
+    estimates,
+    modular,
+    regression,
+    structure,
+    theory,
+)
 from mechinterp.measures.registry import Measure, as_measure, measure, names, register_measure
 
 __all__ = [
@@ -12,8 +22,10 @@ __all__ = [
     "circuits",
     "estimates",
     "measure",
+    "modular",
     "names",
     "register_measure",
+    "regression",
     "structure",
     "theory",
 ]

@@ -1,4 +1,4 @@
-"""Measures that hold a model against theory: reference predictors, and the Fourier structure of modular addition."""
+"""Measures that hold a model against reference predictors."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from mechinterp.attribution import fourier
-from mechinterp.core import UnsupportedError, generator, labelled, suggest
+from mechinterp.core import UnsupportedError, labelled, suggest
 from mechinterp.interventions import quiet
 from mechinterp.measures.behaviour import predictor_distance
 from mechinterp.measures.registry import register_measure
-from mechinterp.tasks import ModularAddition, Task
+from mechinterp.tasks import Task
 
 
 @register_measure("predictor_loss")
@@ -79,72 +78,6 @@ def nearest_predictor(
     mean = mean if predictors is None else mean.sel(predictor=list(predictors))
     nearest = (mean == mean.min()).astype(float)
     return nearest.where(mean.notnull().all())
-
-
-@register_measure("sum_spectrum")
-def sum_spectrum(model: Any, task: Task, seed: int) -> xr.DataArray:
-    """Share of the logits' variance in cos and sin of w (a + b), over the whole table: dimension frequency (1, 2, ...).
-
-    Of modular addition only; no examples are drawn. See `attribution.fourier.sum_spectrum`.
-    """
-    share = fourier.sum_spectrum(_table(model, _modular(task)))
-    return labelled(share, ["frequency"], {"frequency": list(range(1, len(share) + 1))})
-
-
-@register_measure("progress_losses")
-def progress_losses(model: Any, task: Task, seed: int, frequencies: Sequence[int] | None = None) -> xr.DataArray:
-    """Loss with all of the logits, with the key frequencies alone, and without them, over the whole table.
-
-    Of modular addition only; no examples are drawn.
-
-    Args:
-        model: The model.
-        task: Modular addition.
-        seed: Not used.
-        frequencies: Along training, the key frequencies of the final model (`attribution.fourier.key_frequencies`);
-            None takes this model's own.
-
-    Returns:
-        Dimensions logits (`full`, `restricted`, `excluded`), group (`train`, `test`), in nats.
-
-    Source: Nanda et al. 2023. There the excluded loss is on the training set; the restricted loss is on all examples.
-    """
-    task = _modular(task)
-    logits = _table(model, task)
-    keys = fourier.key_frequencies(logits) if frequencies is None else list(frequencies)
-    tables = (logits, fourier.restricted_logits(logits, keys), fourier.excluded_logits(logits, keys))
-    batch = task.table()
-    groups = {name: mask[:, -1] for name, mask in task.groups(batch).items()}
-    answers = batch.targets[:, -1]
-    losses = [torch.nn.functional.cross_entropy(kept.flatten(0, 1), answers, reduction="none") for kept in tables]
-    rows = torch.stack([torch.stack([loss[mask].mean() for mask in groups.values()]) for loss in losses])
-    coords = {"logits": ["full", "restricted", "excluded"], "group": list(groups)}
-    return labelled(rows, ["logits", "group"], coords, frequencies=", ".join(str(key) for key in keys))
-
-
-@register_measure("gradient_symmetricity")
-def gradient_symmetricity(model: Any, task: Task, seed: int, examples: int = 100) -> xr.DataArray:
-    """Cosine between gradients with respect to both summands' embeddings, for random answers: dimension example.
-
-    Of modular addition only. See `attribution.fourier.gradient_symmetricity`.
-    """
-    task = _modular(task)
-    batch = task.batch(examples, seed)
-    answers = torch.randint(task.p, (examples,), generator=generator(seed, "answers"))
-    device = next(model.parameters()).device
-    with quiet(model):
-        return labelled(fourier.gradient_symmetricity(model, batch.inputs.to(device), answers.to(device)), ["example"])
-
-
-def _modular(task: Task) -> ModularAddition:
-    if not isinstance(task, ModularAddition):
-        raise UnsupportedError(f"this is defined for modular addition, and the task is '{task.name}'")
-    return task
-
-
-def _table(model: Any, task: ModularAddition) -> Tensor:
-    """The logits at `=` of the whole table, `[a, b, answer]`."""
-    return _run(model, task.table().inputs)[:, -1].view(task.p, task.p, task.p)
 
 
 def _run(model: Any, inputs: Tensor) -> Tensor:
