@@ -10,10 +10,10 @@ from mechinterp import bench
 from mechinterp.bench.edges import hooked_edges
 from mechinterp.bench.inputs import random_model, random_pair
 from mechinterp.bench.minimal import Minimal
-from mechinterp.bench.timing import Times, alternate, measure, threads
+from mechinterp.bench.timing import Times, alternate, measure
 from mechinterp.bench.training import give_weights
 from mechinterp.cli import run
-from mechinterp.core import ConfigError
+from mechinterp.core import ConfigError, using_threads
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.patching import patch_edges
 
@@ -28,6 +28,17 @@ def test_quick_run(name):
     if name == "training":
         assert result["sizes"][0]["same_loss"] < 1e-5
         assert result["target"] == 1.10
+    elif name == "tasks":
+        assert {row["size"] for row in result["sizes"]} == {
+            "induction",
+            "markov",
+            "classification",
+            "regression",
+            "modular",
+            "recall",
+        }
+        assert all(row["draw_seconds"] < row["step_seconds"] for row in result["sizes"])
+        assert result["ratio"] == min(row["ratio"] for row in result["sizes"])
     else:
         assert result["error"] < 1e-5
         assert all(row["largest_effect"] > 0.1 for row in result["sizes"] if row["scored"] == "last")
@@ -91,7 +102,7 @@ def test_what_another_program_takes_does_not_count():
 
 def test_threads_are_put_back():
     before = torch.get_num_threads()
-    with pytest.raises(RuntimeError), threads(before + 1):
+    with pytest.raises(RuntimeError), using_threads(before + 1):
         assert torch.get_num_threads() == before + 1
         raise RuntimeError
     assert torch.get_num_threads() == before

@@ -12,11 +12,16 @@ import torch
 from mechinterp._version import __version__
 from mechinterp.bench.edges import edges
 from mechinterp.bench.patching import patching
-from mechinterp.bench.timing import threads as using_threads
+from mechinterp.bench.tasks import tasks
 from mechinterp.bench.training import training
-from mechinterp.core import ConfigError, suggest
+from mechinterp.core import ConfigError, suggest, using_threads
 
-BENCHES: dict[str, Callable[[bool], dict[str, Any]]] = {"training": training, "patching": patching, "edges": edges}
+BENCHES: dict[str, Callable[[bool], dict[str, Any]]] = {
+    "training": training,
+    "patching": patching,
+    "edges": edges,
+    "tasks": tasks,
+}
 NAMES = tuple(BENCHES)
 
 
@@ -24,7 +29,7 @@ def run(name: str, quick: bool = False, threads: int = 1) -> dict[str, Any]:
     """Run one benchmark; each takes under a minute on an idle machine.
 
     Args:
-        name: `training`, `patching` or `edges`.
+        name: `training`, `patching`, `edges` or `tasks`.
         quick: A small case once: it shows that all runs and agrees, its times mean nothing.
         threads: Torch's threads. With one the clock is processor time, with more it is time on the wall.
 

@@ -72,17 +72,6 @@ def measure(step: Step, calls: int = 1) -> float:
 
 
 @contextmanager
-def threads(count: int) -> Iterator[None]:
-    """A number of torch threads, for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
 def _no_collection() -> Iterator[None]:
     """Garbage is collected before the measurements, not in them."""
     gc.collect()

@@ -9,6 +9,7 @@ import typer
 from mechinterp.cli.options import Json
 
 SHOWN = ("ratio", "low", "high", "target", "peer_seconds", "hooked_seconds", "minimal_seconds", "our_seconds",
+         "step_seconds", "draw_seconds",
          "exact_over_eap_ig", "error")  # fmt: skip
 
 
@@ -18,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    name: Annotated[str, typer.Argument(metavar="training|patching|edges", help="What to time.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="training|patching|edges|tasks", help="What.", show_default=False)],
     quick: Annotated[
         bool, typer.Option("--quick", help="A small case once: it runs, and its times mean nothing.")
     ] = False,

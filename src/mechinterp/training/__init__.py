@@ -5,5 +5,6 @@ from mechinterp.training.loop import train
 from mechinterp.training.pool import Job, train_jobs, train_many
 from mechinterp.training.recorder import Recorder
 from mechinterp.training.run import Run
+from mechinterp.training.steps import Trainer
 
-__all__ = ["Job", "Recorder", "Run", "TrainConfig", "resolve", "train", "train_jobs", "train_many"]
+__all__ = ["Job", "Recorder", "Run", "TrainConfig", "Trainer", "resolve", "train", "train_jobs", "train_many"]

@@ -1,0 +1,44 @@
+"""How much faster each task draws examples than training uses them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mechinterp import tasks as room
+from mechinterp.bench.timing import alternate
+from mechinterp.training import Trainer, resolve
+
+MEANING = "a whole step of training on a task's preset over drawing its examples; the slowest task; target >= 10"
+SHIPPED = ("induction", "markov", "classification", "regression", "modular", "recall")
+
+
+def tasks(quick: bool = False) -> dict[str, Any]:
+    """A whole training step (draw, forward, backward, update) over drawing that step's examples alone.
+
+    Args:
+        quick: Two blocks a task, to see that it runs.
+
+    Returns:
+        `ratio`, `low`, `high` of the task that comes off worst; `sizes` has all.
+    """
+    rows = [_one(name, quick) for name in SHIPPED]
+    worst = min(rows, key=lambda row: row["ratio"])
+    first = {key: worst[key] for key in ("ratio", "low", "high")}
+    return {"name": "tasks", **first, "meaning": MEANING, "target": 10.0, "sizes": rows}
+
+
+def _one(name: str, quick: bool) -> dict[str, Any]:
+    task = room.get(name)
+    trainer = Trainer.of(task, *resolve(task), seed=0)
+    size, turn = trainer.settings.batch_size, iter(range(10**9))
+    calls = (1, 1) if quick else (5, 20)
+    times = alternate(
+        lambda: trainer.step(next(turn)), lambda: task.training_batch(size, 0, next(turn)), 2 if quick else 20, calls
+    )
+    inputs = task.training_batch(size, 0, 0).inputs
+    return {
+        "size": name,
+        **times.ratio(),
+        **times.seconds("step_seconds", "draw_seconds"),
+        "shape": f"{trainer.model.config.n_layers} layers, batch {' x '.join(map(str, inputs.shape))}",
+    }
