@@ -62,7 +62,11 @@ def train(
     else:
         losses = [name for name in rows[0] if name.startswith("loss")]
         columns = ["seed", "steps", *losses, "checkpoints", "folder"]
-        table(f"Trained on {chosen.name} (losses in nats)", columns, [[row[name] for name in columns] for row in rows])
+        table(
+            f"Trained on {chosen.name} (losses in {chosen.unit})",
+            columns,
+            [[row[name] for name in columns] for row in rows],
+        )
 
 
 def settings(task: str, config: str, flags: dict[str, str | bool]) -> tuple[Any, dict[str, Any], dict[str, Any]]:

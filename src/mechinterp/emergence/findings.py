@@ -39,7 +39,7 @@ def row(
     }  # fmt: skip
 
 
-def loss_rows(line: xr.Dataset, predictors: Mapping[str, float]) -> Iterator[Row]:
+def loss_rows(line: xr.Dataset, predictors: Mapping[str, float], unit: str) -> Iterator[Row]:
     """The loss at the last step, by group, beside the untrained model's."""
     first, last = line.isel(step=0), line.isel(step=-1)
     for group in line["group"].values:
@@ -52,9 +52,23 @@ def loss_rows(line: xr.Dataset, predictors: Mapping[str, float]) -> Iterator[Row
         )
         untrained = float(first["loss"].sel(group=group))
         where = f"step {int(last['step'])}, fresh examples"
-        yield row(
-            f"loss on {_words(group)}", value, interval, untrained, "nats", where, f"Null: step 0. {note}".strip()
-        )
+        yield row(f"loss on {_words(group)}", value, interval, untrained, unit, where, f"Null: step 0. {note}".strip())
+
+
+def theory_rows(line: xr.Dataset, unit: str) -> Iterator[Row]:
+    """Which reference predictor the model ends closest to, and how far from it."""
+    if "predictor_distance" not in line:
+        return
+    last = line["predictor_distance"].isel(step=-1)
+    if not last.notnull().all():
+        return
+    nearest = str(last["predictor"].values[int(last.values.argmin())])
+    value, interval = _at(line.isel(step=-1), "predictor_distance", predictor=nearest)
+    first = line["predictor_distance"].isel(step=0).sel(predictor=nearest)
+    where = f"step {int(line['step'][-1])}, fresh examples"
+    rest = ", ".join(f"{_words(name)} {float(last.sel(predictor=name)):.3g}" for name in last["predictor"].values)
+    note = f"The nearest of all reference predictors: {rest}. Null: step 0."
+    yield row(f"distance from {_words(nearest)}", value, interval, float(first), unit, where, note)
 
 
 def head_rows(line: xr.Dataset, heads: Heads, roles: Mapping[str, str]) -> Iterator[Row]:

@@ -23,7 +23,7 @@ from mechinterp.tasks import Task
 from mechinterp.training.progress import Bars
 
 LOSS_JUMP = 0.5
-"""Least change of a loss that counts as a transition, in nats."""
+"""Least change of a loss that counts as a transition: nats; for real values a share of the untrained model's loss."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +33,8 @@ class Study:
     Args:
         verdict: The outcome in a sentence or two.
         findings: Rows with name, value, low, high, null, unit, where and note: the flat table of all numbers.
-        timeline: head scores, loss, accuracy, margin, and for a task with pairs edge and node effects, at every
-            checkpoint.
+        timeline: head scores, loss, accuracy, margin, for a task with predictors the distance to each, and for one with
+            pairs edge and node effects, at every checkpoint.
         heads: Role -> heads that play it, the best first; more than one where they share it.
         nulls: Head score -> (mean, maximum) of the best head over untrained models.
         onsets: What -> its onset: each role's best head, and the loss on the task's first group.
@@ -117,22 +117,24 @@ def study(
         raise UnsupportedError(f"a study needs a Transformer, not a {type(model).__name__}: use trace and onset")
     with Bars(progress) as show:
         pairs = has_pairs(task, seed)
-        line = trace(run, _measures(model, pairs), seed, progress=show if show is not None else False)
+        line = trace(run, _measures(model, task, pairs), seed, progress=show if show is not None else False)
         tell_null = _counter(show, "untrained models", untrained)
         heads = choose_heads(model, task, seed, examples, untrained, roles, tell_null)
         tell = _stages(show, (3 if pairs else 0) + len(task.latents))
         explained = explain(model, task, seed, examples, nulls, tell) if pairs else Explained(Circuit([]))
         probes = read_latents(model, task, seed, examples, tell)
         tell("")
-    made = _story(line, heads, explained, probes, _predictors(task, seed, examples), roles)
+    made = _story(line, heads, explained, probes, _predictors(task, seed, examples), roles, task.unit)
     made = Study(**made, settings=settings)
     made.save(run)
     return made
 
 
-def _measures(model: Transformer, pairs: bool) -> list[Measure]:
+def _measures(model: Transformer, task: Task, pairs: bool) -> list[Measure]:
     tokens = model.config.outputs == "logits"
     chosen = [measure("head_scores"), measure("loss"), *(map(measure, ("accuracy", "margin")) if tokens else ())]
+    if task.predictors():
+        chosen.append(measure("predictor_distance"))
     if pairs:
         metric = metric_of(model)
         chosen += [measure(name, metric=metric, corruption=ALL) for name in ("edge_effects", "node_effects")]
@@ -146,6 +148,7 @@ def _story(
     probes: dict[str, xr.Dataset],
     predictors: dict[str, float],
     roles: Mapping[str, str],
+    unit: str,
 ) -> dict[str, Any]:
     group = line["group"].values[0]
     loss = f"loss on {group}".replace("_", " ")
@@ -158,10 +161,12 @@ def _story(
         for role, group in heads.by_role.items()
         if group
     }
-    onsets[loss] = onset(line["loss"].sel(group=group, drop=True), min_jump=LOSS_JUMP)
+    learnt = line["loss"].sel(group=group, drop=True)
+    onsets[loss] = onset(learnt, min_jump=LOSS_JUMP * (1.0 if unit == "nats" else abs(float(learnt[0]))))
     seen = line["node_effects"].isel(step=-1) if "node_effects" in line else None
     rows = [
-        *findings.loss_rows(line, predictors),
+        *findings.loss_rows(line, predictors, unit),
+        *findings.theory_rows(line, unit),
         *findings.head_rows(line, heads, roles),
         *findings.onset_rows(onsets),
         *_mirage(line, group),

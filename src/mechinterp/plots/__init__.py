@@ -5,6 +5,7 @@ from mechinterp.plots.effects import node_heatmap as node_heatmap
 from mechinterp.plots.graph import circuit_graph as circuit_graph
 from mechinterp.plots.probes import probe_bars as probe_bars
 from mechinterp.plots.tables import findings_table as findings_table
+from mechinterp.plots.theory import theory as theory
 from mechinterp.plots.training import head_scores as head_scores
 from mechinterp.plots.training import loss_curve as loss_curve
 
@@ -16,4 +17,5 @@ __all__ = [
     "loss_curve",
     "node_heatmap",
     "probe_bars",
+    "theory",
 ]

@@ -25,6 +25,7 @@ def sections(run: Run, study: Study) -> list[Section]:
     return [
         summary(study),
         loss(run, study),
+        theory(run, study),
         heads(study),
         nodes(study),
         graph(study),
@@ -51,13 +52,12 @@ def loss(run: Run, study: Study) -> Section:
         return Section("loss", title, notes=["This Run logged no loss, and none was measured."])
     late = [f"{name}: {onset.reason}" for name, onset in study.onsets.items() if not onset.found]
     notes = [f"No transition is claimed for {'; '.join(late)}."] if late else []
-    training, model = run.config.training, run.config.model
-    valued = model is not None and model.outputs == "values"
+    training = run.config.training
     if training is not None and training.loss_on == "scored" and "loss" in metrics and len(metrics.data_vars) > 2:
         notes.append("Training counted scored positions only: nothing held the loss down elsewhere.")
     figure = Figure(
         "loss-plot",
-        plots.loss_curve(metrics, study.onsets, study.predictors, _unit("mse" if valued else "log_prob")),
+        plots.loss_curve(metrics, study.onsets, study.predictors, _unit("mse" if _valued(run) else "log_prob")),
         "Lower is better; the step axis is logarithmic, with step 0 (before training) at its left end. Dotted vertical "
         "lines mark when each measure made half of its jump, the grey band its 95% interval. Dashed lines are what "
         "simple predictors would pay: below the line the model knows more than that.",
@@ -70,6 +70,25 @@ def loss(run: Run, study: Study) -> Section:
         [figure],
         notes=notes,
     )
+
+
+def theory(run: Run, study: Study) -> Section:
+    """Reference predictors over training."""
+    title = "What theory explains of it"
+    if "predictor_distance" not in study.timeline:
+        return Section("theory", title, notes=[_missing("distance to reference predictors")])
+    figure = Figure(
+        "theory-plot",
+        plots.theory(study.timeline, unit=_unit("mse" if _valued(run) else "log_prob")),
+        "Above: how far the model's answers are from those of each simple predictor, on a logarithmic axis; the strip "
+        "says which one is nearest. Below: how far the model is from knowing nothing, split into what the nearest "
+        "predictor explains of that and what it does not.",
+        "Distance from the model to each reference predictor over training.",
+    )
+    lead = (
+        "Which known rule the model's answers are closest to at each step, and how much that rule leaves unexplained."
+    )
+    return Section("theory", title, lead, [figure])
 
 
 def heads(study: Study) -> Section:
@@ -209,6 +228,10 @@ def _losses(run: Run, study: Study) -> xr.Dataset:
     return xr.Dataset(
         {f"loss_{g}{end}": measured[name].sel(group=g, drop=True) for g in groups for end, name in parts.items()}
     )
+
+
+def _valued(run: Run) -> bool:
+    return run.config.model is not None and run.config.model.outputs == "values"
 
 
 def _unit(metric: str) -> str:

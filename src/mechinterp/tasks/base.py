@@ -78,6 +78,11 @@ class Task(Settings):
         """Hidden variables that a probe may look for: name -> number of classes, or None for a real value."""
         return {}
 
+    @property
+    def unit(self) -> str:
+        """Of the loss: nats, or for real values squared distance."""
+        return "squared distance" if self.batch(1).targets.is_floating_point() else "nats"
+
     def pair(self, batch: int = 64, seed: int = 0, corruption: str | None = None) -> Pair:
         """Draw examples with corrupted twins.
 
