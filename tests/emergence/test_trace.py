@@ -11,7 +11,7 @@ from mechinterp.core import ConfigError, RunError
 from mechinterp.emergence import trace
 from mechinterp.measures import measure, register_measure, registry
 from mechinterp.models import ModelConfig, Transformer
-from mechinterp.tasks import Induction
+from mechinterp.tasks import Classification, Induction
 
 CONFIG = ModelConfig(n_layers=2, n_heads=2, d_model=16, d_vocab=24, n_ctx=20, positions="rotary")
 
@@ -43,6 +43,22 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 SCORES = measure("head_scores", examples=8)
+
+
+def test_on_another_task_or_a_variant(run: FakeRun):
+    """Kept apart from the Run's own timeline, in which nothing changes."""
+    other = Classification(classes=16, labels=4, pairs=4, dim=8)
+    config = ModelConfig(n_layers=1, n_heads=1, d_model=17, n_ctx=9, inputs="vectors", d_in=8, d_vocab_out=4)
+    run.task, run.model = other, lambda step: Transformer(config, seed=step)  # pyright: ignore
+    loss = measure("loss", examples=16)
+    own, novel = trace(run, [loss]), trace(run, [loss], on="novel")
+    direct = loss(run.model(10), other.variants()["novel"], 0).mean("example")
+    assert np.allclose(novel["loss"].sel(step=10), direct)
+    assert not np.allclose(novel["loss"], own["loss"])
+    assert np.allclose(trace(run, [loss], on=other.variants()["novel"])["loss"], novel["loss"])
+    assert np.allclose(trace(run, [loss])["loss"], own["loss"])
+    with pytest.raises(ConfigError, match="no variant 'nowel'"):
+        trace(run, [loss], on="nowel")
 
 
 def test_numbers_are_those_of_the_measure(run: FakeRun):

@@ -25,6 +25,7 @@ def trace(
             "'edge_effects metric=kl examples=64'. See `mechinterp list measures`.",
         ),
     ] = ["loss", "head_scores"],  # noqa: B006  (the parser reads it, nothing writes to it)
+    on: Annotated[str, typer.Option("--on", help="Measure on one of the task's variants instead.")] = "",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -36,7 +37,7 @@ def trace(
     opened = Run(run)
     chosen = [measure for text in measures for measure in parse(text)]
     with progress() as show:
-        line = measure_all(opened, chosen, seed, progress=show)
+        line = measure_all(opened, chosen, seed, progress=show, on=on or None)
     names = [str(name) for name in line.data_vars if f"{name}_se" in line.data_vars]
     if as_json:
         values = {name: {"dims": list(line[name].dims), "values": line[name]} for name in names}

@@ -14,6 +14,7 @@ from mechinterp._version import __version__
 from mechinterp.core import ConfigError, RunError, suggest
 from mechinterp.emergence import store
 from mechinterp.measures import Measure, as_measure
+from mechinterp.tasks import Task
 from mechinterp.training.progress import Bars
 
 Progress = Callable[..., None]
@@ -27,6 +28,7 @@ def trace(
     steps: Sequence[int] | None = None,
     examples: bool = False,
     progress: bool | Progress = False,
+    on: Task | str | None = None,
 ) -> xr.Dataset:
     """Measure every checkpoint of a Run; what was measured before is read, not measured again.
 
@@ -43,6 +45,8 @@ def trace(
         steps: Some of the Run's steps; default all.
         examples: Keep single examples too.
         progress: True for bars, or a function called with (measure, checkpoints done, checkpoints).
+        on: Measure on another task than the Run's own, or on one of its `variants()`, by name: what the model does
+            under conditions that training did not show.
 
     Returns:
         A Timeline. For every measure `<name>`, `<name>_se` and `<name>_n`: mean, standard error and count over
@@ -51,13 +55,15 @@ def trace(
         Its attributes (metric, direction, seed, ...) stand on `<name>`.
 
     Raises:
-        ConfigError: If a measure is unknown or named twice, or two of them label one dimension differently.
+        ConfigError: If a measure is unknown or named twice, two of them label one dimension differently, or the task
+            has no such variant.
         RunError: If a step has no checkpoint.
         UnsupportedError: If model or task lack what a measure needs; says which measure.
     """
     chosen = _named(measures)
     wanted = _steps(run, steps)
-    task = run.task
+    task = _task(run.task, on)
+    place = f"seed{seed}" if on is None else f"seed{seed}-{_folder(on)}"
     described = json.dumps(task.to_dict(), sort_keys=True) if hasattr(task, "to_dict") else repr(task)
     digest = hashlib.sha256(described.encode()).hexdigest()[:16]
     common = {"task": digest, "seed": str(seed), "version": __version__, "layout": store.LAYOUT}
@@ -67,7 +73,7 @@ def trace(
             weights, model = run.weights_hash(step), None
             for name, measure in chosen.items():
                 own = {"measure": str(measure), "code": measure.code, "weights": weights}
-                path = Path(run.path) / "timeline" / f"{measure.key}-seed{seed}" / f"{step:08d}.nc"
+                path = Path(run.path) / "timeline" / f"{measure.key}-{place}" / f"{step:08d}.nc"
                 part = store.read(path, {**common, **own}, examples)
                 if part is None:
                     model = run.model(step) if model is None else model
@@ -80,6 +86,23 @@ def trace(
             if step == wanted[0]:
                 _check_labels({name: parts[0] for name, parts in found.items()})
     return _timeline(found, wanted, examples).assign_attrs(run=str(run.path), seed=seed, version=__version__)
+
+
+def _task(task: Any, on: Task | str | None) -> Any:
+    if not isinstance(on, str):
+        return task if on is None else on
+    known = task.variants()
+    if on not in known:
+        raise ConfigError(
+            f"task '{task.name}' has no variant '{on}'.{suggest(on, known) if known else ' It has none.'}"
+        )
+    return known[on]
+
+
+def _folder(on: Task | str) -> str:
+    if isinstance(on, str):
+        return on
+    return f"{on.name}-{hashlib.sha256(json.dumps(on.to_dict(), sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def _named(measures: What | Sequence[What] | Mapping[str, What]) -> dict[str, Measure]:
