@@ -1,6 +1,7 @@
-"""Small transformers: configuration, model, hand-made ground truth, TransformerLens both ways."""
+"""Small transformers: configuration, model, known ground truth by hand and compiled, TransformerLens both ways."""
 
 from mechinterp.models.bridge import to_bridge
+from mechinterp.models.compiled import CompiledModel, Program, compiled_model, compiled_names
 from mechinterp.models.config import ModelConfig
 from mechinterp.models.ground_truth import HandMade, conceal
 from mechinterp.models.handmade import induction_model
@@ -10,10 +11,14 @@ from mechinterp.models.legacy import from_legacy
 from mechinterp.models.transformer import Transformer
 
 __all__ = [
+    "CompiledModel",
     "GradientStep",
     "HandMade",
     "ModelConfig",
+    "Program",
     "Transformer",
+    "compiled_model",
+    "compiled_names",
     "conceal",
     "from_legacy",
     "gate_model",
