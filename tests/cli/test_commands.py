@@ -95,6 +95,7 @@ def test_find_then_evaluate(folder: Path, tmp_path: Path, capsys: Capture):
         ("circuits", "induction"),
         ("claims", "k-composition"),
         ("metrics", "logit_diff"),
+        ("ground-truth", "compiled/reverse"),
     ],
 )
 def test_list(kind: str, name: str, capsys: Capture):

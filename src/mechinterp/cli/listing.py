@@ -8,7 +8,7 @@ import typer
 
 from mechinterp.cli.options import Json
 
-KINDS = ("tasks", "measures", "circuits", "claims", "metrics")
+KINDS = ("tasks", "measures", "circuits", "claims", "metrics", "ground-truth")
 
 
 def register(app: typer.Typer) -> None:
@@ -20,15 +20,14 @@ def list_kind(
     kind: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="What to list.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """List tasks, measures, circuits, claims or metrics."""
+    """List tasks, measures, circuits, claims, metrics, or models with a known circuit."""
     from mechinterp.cli.output import emit, table
     from mechinterp.core import ConfigError, suggest
 
     if kind not in KINDS:
         raise ConfigError(f"nothing called '{kind}' to list.{suggest(kind, KINDS)}")
-    rows = {"tasks": _tasks, "measures": _measures, "circuits": _circuits, "claims": _claims, "metrics": _metrics}[
-        kind
-    ]()
+    found = (_tasks, _measures, _circuits, _claims, _metrics, _ground_truth)
+    rows = dict(zip(KINDS, found, strict=True))[kind]()
     if as_json:
         emit({kind: rows})
     elif rows:
@@ -80,6 +79,23 @@ def _metrics() -> list[dict[str, Any]]:
     from mechinterp.core import METRICS
 
     return [{"name": name, "about": _about(metric)} for name, metric in sorted(METRICS.items())]
+
+
+def _ground_truth() -> list[dict[str, Any]]:
+    from mechinterp.models import known_models
+
+    made = [(name, one.about, one.build()) for name, one in known_models().items()]
+    return [
+        {
+            "name": name,
+            "edges": len(one.circuit),
+            "seen noising": len(one.seen()),
+            "seen denoising": len(one.seen(direction="denoise")),
+            "seen with zeros": len(one.seen("zero")),
+            "about": about,
+        }
+        for name, about, one in made
+    ]
 
 
 def _about(thing: Any) -> str:

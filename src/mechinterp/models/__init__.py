@@ -7,6 +7,7 @@ from mechinterp.models.ground_truth import HandMade, conceal
 from mechinterp.models.handmade import induction_model
 from mechinterp.models.handmade_gates import gate_model
 from mechinterp.models.handmade_regression import GradientStep, gradient_step, gradient_step_model
+from mechinterp.models.known import Known, known_models
 from mechinterp.models.legacy import from_legacy
 from mechinterp.models.transformer import Transformer
 
@@ -14,6 +15,7 @@ __all__ = [
     "CompiledModel",
     "GradientStep",
     "HandMade",
+    "Known",
     "ModelConfig",
     "Program",
     "Transformer",
@@ -25,5 +27,6 @@ __all__ = [
     "gradient_step",
     "gradient_step_model",
     "induction_model",
+    "known_models",
     "to_bridge",
 ]
