@@ -20,7 +20,7 @@ def run_tests(pytester: pytest.Pytester):
     """Run pytest in a folder of its own, with the plugin."""
 
     def run(*arguments: str | Path):
-        return pytester.runpytest_inprocess("-p", "mechinterp.pytest_plugin", "-p", "no:cacheprovider", *arguments)
+        return pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
 
     return run
 

@@ -141,10 +141,16 @@ def test_damaged_and_missing_weights(tiny: Path):
         (dict(name="inducton"), "no circuit 'inducton'. Did you mean 'induction'"),
         (dict(name="induction", only=["copyin"]), "claims no 'copyin'. Did you mean 'copying'"),
         (dict(name="induction", models={"three-layer": None}), "no model 'three-layer'"),
-        (dict(name="induction", models={"two-layer": 3}), "not a int"),
+        (dict(name="induction", models={"two-layer": 3}), "not on a int"),
         (dict(name="induction", retrain=True, seeds=[]), "at least one"),
     ],
 )
 def test_what_cannot_be_verified(options: dict, says: str):
     with pytest.raises(ConfigError, match=says):
         verify(**options)
+
+
+def test_processes_find_what_one_process_finds(tiny: Path, tmp_path: Path):
+    options = dict(name=tiny, retrain=True, seeds=[0, 1], out=tmp_path / "again")
+    alone, shared = (verify(**options, workers=workers) for workers in (1, 2))
+    assert alone == shared and alone[0].seeds == (0, 1)

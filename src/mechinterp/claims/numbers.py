@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,28 @@ from mechinterp.core import ConfigError, UnsupportedError, derive_seed, suggest
 from mechinterp.emergence import first_passage
 from mechinterp.measures import measure
 from mechinterp.models import Transformer
+
+UNTRAINED = 19
+"""Untrained models that stand beside one shipped model: where a claim holds in all of them and a trained model does not
+meet it, chance is below 1 in 20."""
+
+
+def numbers_of(claim: Claim, groups: Sequence[Mapping[str, Subject]]) -> list[tuple[int, Number]]:
+    """Seed and number of each group of models.
+
+    The number is NaN where a model cannot have it: one layer has no composition. What is claimed of untrained models is
+    measured on many, if there is only one trained model that they could have become.
+    """
+    if claim.step == "untrained" and len(groups) == 1:
+        groups = [{name: one.reseeded(seed) for name, one in groups[0].items()} for seed in range(UNTRAINED)]
+    found = []
+    for group in groups:
+        try:
+            number = claim_number(claim, group)
+        except UnsupportedError:
+            number = Number.exact(float("nan"))
+        found.append((group[claim.model].seed, number))
+    return found
 
 
 def claim_number(claim: Claim, subjects: Mapping[str, Subject]) -> Number:

@@ -73,6 +73,10 @@ class Subject:
         """What training began with."""
         return Transformer(self.config, seed=derive_seed(self.seed, "model"))
 
+    def reseeded(self, seed: int) -> Subject:
+        """The same with another seed: other examples, and another untrained model."""
+        return Subject(self.task, seed, self.config, self.final)
+
     def changed_task(self, changes: Mapping[str, Any]) -> Task:
         """The task with some settings changed."""
         return from_dict({**self.task.to_dict(), **changes}) if changes else self.task

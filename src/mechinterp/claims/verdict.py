@@ -43,6 +43,11 @@ class Number:
         """The mean of one value per example, with its t-interval; NaN entries are examples without a value."""
         return cls(float(np.nanmean(rows)), *t_interval(rows), rows) if np.isfinite(rows).any() else cls.exact(math.nan)
 
+    @property
+    def bare(self) -> Number:
+        """The number without its examples."""
+        return Number(self.value, self.low, self.high)
+
     def minus(self, other: Number) -> Number:
         """The difference; example by example where both have one value for each."""
         if self.rows is not None and other.rows is not None and len(self.rows) == len(other.rows):

@@ -9,21 +9,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mechinterp.claims.numbers import claim_number
+from mechinterp.claims import pool
+from mechinterp.claims.numbers import numbers_of
 from mechinterp.claims.schema import VERDICTS, Claim, Known, Verdict
 from mechinterp.claims.shipped import LoadedCircuit, as_subject, circuit_names, load_circuit
 from mechinterp.claims.subjects import Subject
 from mechinterp.claims.verdict import Number, decide
-from mechinterp.core import ConfigError, UnsupportedError, suggest
+from mechinterp.core import ConfigError, suggest
 from mechinterp.models import ModelConfig
 from mechinterp.tasks import from_dict
 from mechinterp.training import Job, TrainConfig, train_jobs
 
 FRESH = 1000
 """First seed of models that are trained to confirm: none of those on which settings and tolerances were chosen."""
-UNTRAINED = 19
-"""Untrained models that stand beside one shipped model: where a claim holds in all of them and a trained model does not
-meet it, chance is below 1 in 20."""
 Show = Callable[[str, int, int], None]
 
 
@@ -88,7 +86,7 @@ def verify(
         seeds: With `retrain`: how many models of each kind (seeds 1000, 1001, ... which nothing was tuned on), or their
             seeds; None for as many as the circuit's `claims.toml` asks.
         out: With `retrain`: where their Runs are kept, and taken up again; by default nowhere.
-        workers: With `retrain`: processes; None for one per core.
+        workers: Processes; None for one per core.
         models: Put another model in the place of a shipped one, by its name: a Transformer, a Run or a Subject.
         only: Ids of the claims to check; None for all.
         progress: Called with (what, done, of how many).
@@ -104,18 +102,20 @@ def verify(
         raise ConfigError("retrain=True trains its own models: give models, or retrain")
     show = progress or (lambda *_: None)
     circuits = [load_circuit(one) for one in ([name] if name is not None else circuit_names())]
-    mode = "retrained" if retrain else "shipped"
-    results = []
+    asked = [_asked(one, "retrained" if retrain else "shipped", only) for one in circuits]
     with ExitStack() as stack:
         trained: dict[str, list[dict[str, Subject]]] = {}
         if retrain:
             folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory()))
             wanted = {one.name: _seeds(one, seeds) for one in circuits}
             trained = _retrained(circuits, wanted, folder, workers, show)
-        for circuit in circuits:
-            subjects = trained[circuit.name] if retrain else [_shipped(circuit, models or {})]
-            results += _check(circuit, mode, subjects, only, show)
-    return results
+        groups = [trained[one.name] if retrain else [_shipped(one, models or {})] for one in circuits]
+        found = _measured(circuits, asked, groups, not retrain, 1 if models else workers, show)
+    return [
+        judge(claim, numbers.get(claim.id, []), circuit.name)
+        for circuit, claims, numbers in zip(circuits, asked, found, strict=True)
+        for claim in claims
+    ]
 
 
 def _seeds(circuit: LoadedCircuit, asked: int | Sequence[int] | None) -> list[int]:
@@ -127,54 +127,70 @@ def _seeds(circuit: LoadedCircuit, asked: int | Sequence[int] | None) -> list[in
     return found
 
 
-def _check(
-    circuit: LoadedCircuit, mode: str, subjects: list[dict[str, Subject]], only: Sequence[str] | None, show: Show
-) -> list[ClaimResult]:
+def _asked(circuit: LoadedCircuit, mode: str, only: Sequence[str] | None) -> list[Claim]:
+    """The claims that are to be checked."""
     known = [claim.id for claim in circuit.claims]
     for name in only or ():
         if name not in known:
             raise ConfigError(f"circuit '{circuit.name}' claims no '{name}'.{suggest(name, known)}")
     claims = [claim for claim in circuit.claims if mode in claim.on or claim.not_testable]
-    claims = [claim for claim in claims if only is None or claim.id in only]
-    results = []
-    for done, claim in enumerate(claims):
+    return [claim for claim in claims if only is None or claim.id in only]
+
+
+def _measured(
+    circuits: Sequence[LoadedCircuit],
+    asked: Sequence[Sequence[Claim]],
+    groups: Sequence[Sequence[Mapping[str, Subject]]],
+    shipped: bool,
+    workers: int | None,
+    show: Show,
+) -> list[pool.Found]:
+    """Claim -> numbers, for each circuit: in several processes where there is enough to share out."""
+    claims = [[claim for claim in some if not claim.not_testable] for some in asked]
+    every = [(index, group) for index, some in enumerate(groups) for group in some]
+    if workers != 1 and len(every) > 1 and all(pool.can_go_elsewhere(some) for some in claims):
+        portions = [pool.portion(circuits[index], claims[index], group, shipped) for index, group in every]
+        parts = pool.measure_portions(portions, workers, show)
+        found: list[pool.Found] = [{claim.id: [] for claim in some} for some in claims]
+        for (index, _), part in zip(every, parts, strict=True):
+            for name, numbers in part.items():
+                found[index][name] += numbers
+        return found
+    return [_here(*part, show) for part in zip(circuits, claims, groups, strict=True)]
+
+
+def _here(
+    circuit: LoadedCircuit, claims: Sequence[Claim], groups: Sequence[Mapping[str, Subject]], show: Show
+) -> pool.Found:
+    found: pool.Found = {}
+    for done, claim in enumerate(claims, start=1):
+        found[claim.id] = numbers_of(claim, groups)
         show(f"claims of {circuit.name}", done, len(claims))
-        results.append(check_claim(claim, subjects, circuit.name))
-    show(f"claims of {circuit.name}", len(claims), len(claims))
-    return results
+    return found
 
 
-def check_claim(claim: Claim, subjects: Sequence[Mapping[str, Subject]], circuit: str = "") -> ClaimResult:
+def check_claim(claim: Claim, groups: Sequence[Mapping[str, Subject]], circuit: str = "") -> ClaimResult:
     """Check one claim.
 
     Args:
         claim: The claim.
-        subjects: Per seed, name of a model -> the model.
+        groups: Per seed, name of a model -> the model.
         circuit: The name of the circuit that claims it.
     """
-    if claim.step == "untrained" and len(subjects) == 1:
-        subjects = [_reseeded(subjects[0], seed) for seed in range(UNTRAINED)]
-    seeds = tuple(group[claim.model].seed for group in subjects)
+    return judge(claim, [] if claim.not_testable else numbers_of(claim, groups), circuit)
+
+
+def judge(claim: Claim, numbers: Sequence[tuple[int, Number]], circuit: str = "") -> ClaimResult:
+    """The result of a claim whose numbers, with their seeds, are known."""
     about: dict[str, Any] = {
         name: getattr(claim, name) for name in ("source", "published", "tolerance", "sentence", "known")
     }
     about |= {"circuit": circuit, "claim": claim.id}
     if claim.not_testable:
         return ClaimResult(**about, measured=None, low=None, high=None, seeds=(), verdict="not testable at this scale")
-    verdict, found = decide(claim, [_number(claim, group) for group in subjects])
+    verdict, found = decide(claim, [number for _, number in numbers])
+    seeds = tuple(seed for seed, _ in numbers)
     return ClaimResult(**about, measured=found.value, low=found.low, high=found.high, seeds=seeds, verdict=verdict)
-
-
-def _number(claim: Claim, group: Mapping[str, Subject]) -> Number:
-    """NaN where this model cannot have such a number: a one-layer model has no composition."""
-    try:
-        return claim_number(claim, group)
-    except UnsupportedError:
-        return Number.exact(float("nan"))
-
-
-def _reseeded(group: Mapping[str, Subject], seed: int) -> dict[str, Subject]:
-    return {name: Subject(one.task, seed, one.config, one.final) for name, one in group.items()}
 
 
 def _shipped(circuit: LoadedCircuit, models: Mapping[str, Any]) -> dict[str, Subject]:

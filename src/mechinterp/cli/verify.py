@@ -22,7 +22,7 @@ def verify(
         int, typer.Option("--seeds", min=0, help="With --retrain: models of each kind; 0 for as claimed.")
     ] = 0,
     only: Annotated[str, typer.Option("--only", help="Ids of claims, apart by commas; all by default.")] = "",
-    workers: Annotated[int, typer.Option("--workers", help="With --retrain: processes; 0 is one per core.")] = 0,
+    workers: Annotated[int, typer.Option("--workers", help="Processes; 0 is one per core.")] = 0,
     out: Annotated[str, typer.Option("--out", help="With --retrain: keep the Runs there, and resume them.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per claim and nothing else.")] = False,
 ) -> int:

@@ -11,7 +11,7 @@ from mechinterp.core.errors import (
     UnsupportedError,
     suggest,
 )
-from mechinterp.core.machine import using_threads
+from mechinterp.core.machine import usable_cores, using_threads
 from mechinterp.core.metrics import METRICS, Metric, resolve_metric
 from mechinterp.core.results import labelled, patching_result, recovery, t_interval
 from mechinterp.core.seeds import derive_seed, generator
@@ -46,5 +46,6 @@ __all__ = [
     "resolve_metric",
     "suggest",
     "t_interval",
+    "usable_cores",
     "using_threads",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ from pathlib import Path
 from pickle import PicklingError
 from typing import Any
 
-from mechinterp.core import ConfigError, MechinterpError, RunError
+from mechinterp.core import ConfigError, MechinterpError, RunError, usable_cores
 from mechinterp.models import ModelConfig
 from mechinterp.tasks import Task, get
 from mechinterp.training.config import TrainConfig, resolve
@@ -199,6 +198,5 @@ def _work(line: Connection) -> None:
 
 
 def _usable(jobs: Sequence[Job]) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max((job.training.threads for job in jobs), default=1)
-    return max(cores // threads, 1)
+    return max(usable_cores() // threads, 1)

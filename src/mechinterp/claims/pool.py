@@ -1,0 +1,74 @@
+"""Claims measured in parallel: each process opens one circuit, or one seed of its models trained anew."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from mechinterp.claims.numbers import numbers_of
+from mechinterp.claims.schema import Claim
+from mechinterp.claims.shipped import LoadedCircuit, load_circuit
+from mechinterp.claims.subjects import Subject
+from mechinterp.claims.verdict import Number
+from mechinterp.core import usable_cores, using_threads
+from mechinterp.measures.registry import function_of
+from mechinterp.tasks import Task
+from mechinterp.training import Run
+
+Found = dict[str, list[tuple[int, Number]]]
+"""Claim -> seed and number of every model that was measured."""
+
+
+@dataclass(frozen=True)
+class Portion:
+    """What one process measures.
+
+    Args:
+        circuit: Its folder.
+        claims: Ids of the claims.
+        runs: Name of a model -> folder of its Run; None for the shipped models.
+        tasks: The models' tasks: to unpack them, a process imports the module that a task of one's own lies in.
+    """
+
+    circuit: Path
+    claims: tuple[str, ...]
+    runs: Mapping[str, Path] | None
+    tasks: tuple[Task, ...]
+
+
+def portion(circuit: LoadedCircuit, claims: Sequence[Claim], group: Mapping[str, Subject], shipped: bool) -> Portion:
+    """The portion of one circuit's claims and one group of its models."""
+    runs = None if shipped else {name: Path(one.run.path) for name, one in group.items() if one.run is not None}
+    tasks = tuple(one.task for one in group.values())
+    return Portion(circuit.path.resolve(), tuple(claim.id for claim in claims), runs, tasks)
+
+
+def can_go_elsewhere(claims: Sequence[Claim]) -> bool:
+    """Whether another process knows all measures: those of one's own may live in a notebook."""
+    return all(function_of(claim.measure).__module__.startswith("mechinterp.") for claim in claims)
+
+
+def measure_portions(
+    portions: Sequence[Portion], workers: int | None, show: Callable[[str, int, int], None]
+) -> list[Found]:
+    """Measure all portions, in as many processes as there are cores, and return them in their order."""
+    count = min(len(portions), workers or usable_cores())
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, mp_context=spawn) as pool:
+        waiting = [pool.submit(measure_portion, one) for one in portions]
+        for done, _ in enumerate(as_completed(waiting), start=1):
+            show("claims, by circuit and seed", done, len(portions))
+        return [one.result() for one in waiting]
+
+
+def measure_portion(given: Portion) -> Found:
+    """Measure one portion, here."""
+    with using_threads(1):
+        circuit = load_circuit(given.circuit)
+        group = circuit.models if given.runs is None else {n: Subject.of(Run(path)) for n, path in given.runs.items()}
+        claims = [claim for claim in circuit.claims if claim.id in given.claims]
+        # An opened model cannot travel, nor need what it was measured on.
+        return {claim.id: [(seed, number.bare) for seed, number in numbers_of(claim, [group])] for claim in claims}
