@@ -39,6 +39,15 @@ def test_quick_run(name):
         }
         assert all(row["draw_seconds"] < row["step_seconds"] for row in result["sizes"])
         assert result["ratio"] == min(row["ratio"] for row in result["sizes"])
+    elif name == "truth":
+        scores = {(row["size"], row["shape"]): row for row in result["sizes"]}
+        assert len(scores) == 6 and all(row["exact"] == 1 for row in scores.values())
+        # Resampling shows values and what is written alone, and there gradients are as good.
+        assert scores["compiled/reverse", "resample"]["eap"] == 1
+        # Zeros show queries and keys too, whose gradients vanish where attention is saturated: two of seven edges are
+        # told apart, the rest are ties.
+        assert scores["induction", "zero"]["eap_ig"] == pytest.approx((2 + 5 / 2) / 7)
+        assert result["low"] == scores["compiled/reverse", "zero"]["eap_ig"] == pytest.approx((2 + 6 / 2) / 8)
     else:
         assert result["error"] < 1e-5
         assert all(row["largest_effect"] > 0.1 for row in result["sizes"] if row["scored"] == "last")

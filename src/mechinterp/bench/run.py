@@ -14,6 +14,7 @@ from mechinterp.bench.edges import edges
 from mechinterp.bench.patching import patching
 from mechinterp.bench.tasks import tasks
 from mechinterp.bench.training import training
+from mechinterp.bench.truth import truth
 from mechinterp.core import ConfigError, suggest, using_threads
 
 BENCHES: dict[str, Callable[[bool], dict[str, Any]]] = {
@@ -21,6 +22,7 @@ BENCHES: dict[str, Callable[[bool], dict[str, Any]]] = {
     "patching": patching,
     "edges": edges,
     "tasks": tasks,
+    "truth": truth,
 }
 NAMES = tuple(BENCHES)
 
@@ -29,7 +31,7 @@ def run(name: str, quick: bool = False, threads: int = 1) -> dict[str, Any]:
     """Run one benchmark; each takes under a minute on an idle machine.
 
     Args:
-        name: `training`, `patching`, `edges` or `tasks`.
+        name: `training`, `patching`, `edges`, `tasks` or `truth`.
         quick: A small case once: it shows that all runs and agrees, its times mean nothing.
         threads: Torch's threads. With one the clock is processor time, with more it is time on the wall.
 
