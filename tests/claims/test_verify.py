@@ -53,7 +53,7 @@ def test_the_shipped_model_is_what_its_claims_say(shipped: LoadedCircuit):
 def test_shipped_folders_are_data_and_small(shipped: LoadedCircuit):
     for name in circuit_names():
         files = [path for path in load_circuit(name).path.rglob("*") if path.is_file()]
-        assert {path.suffix for path in files} <= {".md", ".toml", ".json", ".safetensors"}
+        assert {path.suffix for path in files} <= {".md", ".svg", ".toml", ".json", ".safetensors"}
         assert not any(path.stat().st_mode & 0o111 for path in files)
         assert sum(path.stat().st_size for path in files) < 1_048_576
         assert shipped.readme.startswith("# ")

@@ -88,7 +88,7 @@ def circuit_graph(
         ]
         _add_slider(figure, [f"{step:g}" for step in steps])
     _add_key(figure, scale, unit, circuit)
-    wide = max(abs(x) for x, _ in place.values()) + 0.62
+    wide = max(*(abs(x) for x, _ in place.values()), 0.9) + 0.62  # a lone head keeps its ports beside it
     figure.update_xaxes(visible=False, range=[-wide, wide], fixedrange=True)
     return figure.update_yaxes(visible=False, range=[-0.3, rows - 0.7], fixedrange=True)
 
