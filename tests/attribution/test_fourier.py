@@ -132,6 +132,10 @@ def test_restricted_embedding_keeps_waves_and_mean():
     wave = (2 * math.pi / P * 4 * residue + torch.rand(1, 5)).cos()
     rest = (2 * math.pi / P * 2 * residue).sin() * torch.randn(1, 5)
     mean = torch.randn(1, 5).double()
+    spectrum = fourier.embedding_spectrum(wave + rest + mean)
+    parts = [(part - part.mean(0)).square().sum() for part in (rest, wave)]
+    assert float(spectrum.sum()) == pytest.approx(1) and spectrum.argmax() in (1, 3)
+    assert spectrum[[1, 3]].tolist() == pytest.approx([float(part / sum(parts)) for part in parts])
     found = fourier.restricted_embedding(wave + rest + mean, [4])
     torch.testing.assert_close(found, wave + mean, atol=1e-12, rtol=0)
     torch.testing.assert_close(fourier.restricted_embedding(wave + mean, [1]), mean.expand(P, 5), atol=1e-12, rtol=0)

@@ -118,7 +118,7 @@ def test_neurons_that_are_waves_of_one_frequency():
 
 def test_embedding_losses_are_those_of_a_model_with_another_embedding():
     model = adding()
-    found = measure("embedding_losses", threshold=0.0006)(model, MODULAR, 0)
+    found = measure("embedding_losses", threshold=0.17)(model, MODULAR, 0)
     keys = [int(key) for key in found.attrs["frequencies"].split(", ")]
     assert 0 < len(keys) < 6
     table = MODULAR.table()

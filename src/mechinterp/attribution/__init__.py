@@ -2,6 +2,7 @@
 
 from mechinterp.attribution.composition import composition
 from mechinterp.attribution.fourier import (
+    embedding_spectrum,
     excluded_logits,
     gradient_symmetricity,
     key_frequencies,
@@ -19,6 +20,7 @@ __all__ = [
     "composition",
     "copying_scores",
     "duplicate_token_score",
+    "embedding_spectrum",
     "excluded_logits",
     "gradient_symmetricity",
     "head_score_chance",

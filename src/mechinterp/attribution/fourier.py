@@ -111,6 +111,22 @@ def neuron_spectrum(activations: Float[Tensor, "a b neuron"]) -> Float[Tensor, "
     return waves / torch.where(varying > 1e-12 * constant, varying, math.nan)
 
 
+def embedding_spectrum(embedding: Float[Tensor, "residue d_model"]) -> Float[Tensor, " frequency"]:
+    """Share of the embedding's variance over residues in cos and sin of each frequency.
+
+    Args:
+        embedding: One row per residue.
+
+    Returns:
+        Entry k - 1 is frequency k; they sum to 1.
+
+    Raises:
+        ShapeError: If the number of residues is even.
+    """
+    power = (_basis(_odd(embedding)) @ embedding.double()).square().sum(1)[1:]
+    return power.unflatten(0, (-1, 2)).sum(1) / power.sum()
+
+
 def restricted_embedding(
     embedding: Float[Tensor, "residue d_model"], frequencies: Sequence[int]
 ) -> Float[Tensor, "residue d_model"]:
@@ -124,9 +140,7 @@ def restricted_embedding(
         ShapeError: If the number of residues is even.
         ConfigError: If a frequency is not in 1 .. (p - 1) / 2.
     """
-    p = len(embedding)
-    if p % 2 == 0:
-        raise ShapeError(f"an embedding of residues has an odd number of rows, got {p}")
+    p = _odd(embedding)
     _check_frequencies(frequencies, p)
     kept = _basis(p)[[0, *(row for k in frequencies for row in (2 * k - 1, 2 * k))]]
     return (kept.T @ (kept @ embedding.double())).to(embedding)
@@ -167,6 +181,12 @@ def _in_frequencies(logits: Table, frequencies: Sequence[int]) -> Table:
     waves = _waves(len(logits))[:, [k - 1 for k in frequencies]]
     coefficients = _sum_parts(varying)[:, [k - 1 for k in frequencies]]
     return torch.einsum("skab,skc->abc", waves, coefficients)
+
+
+def _odd(embedding: Tensor) -> int:
+    if len(embedding) % 2 == 0:
+        raise ShapeError(f"an embedding of residues has an odd number of rows, got {len(embedding)}")
+    return len(embedding)
 
 
 def _check_frequencies(frequencies: Sequence[int], p: int) -> None:

@@ -121,8 +121,8 @@ def neuron_frequencies(model: Any, task: Task, seed: int, layer: int = 0, thresh
 
 
 @register_measure("embedding_losses")
-def embedding_losses(model: Any, task: Task, seed: int, threshold: float = 0.02) -> xr.DataArray:
-    """Loss over the whole table when the residues' embeddings hold only the key frequencies, or all but them.
+def embedding_losses(model: Any, task: Task, seed: int, threshold: float = 0.05) -> xr.DataArray:
+    """Loss over the whole table when the residues' embeddings hold only a few frequencies, or all but these.
 
     Restricted and excluded loss change what the model says; this changes what it reads, and lets it compute.
 
@@ -130,17 +130,18 @@ def embedding_losses(model: Any, task: Task, seed: int, threshold: float = 0.02)
         model: A Transformer.
         task: Modular addition.
         seed: Not used.
-        threshold: Key frequencies are those of this model's logits with more than this share of their variance.
+        threshold: The frequencies are those with more than this share of the embeddings' variance over residues. (A
+            frequency with little of the logits' variance may be needed all the same: logits are multiplied up.)
 
     Returns:
         Dimensions embedding (`full`, `restricted`, `excluded`), group (`train`, `test`), in nats. Both ablations keep
         the mean embedding.
     """
     task = _modular(task)
-    keys = fourier.key_frequencies(_table(model, task), threshold)
     batch = task.table()
     groups = task.groups(batch)
     whole = model.W_E.detach()[: task.p]
+    keys = [int(k) + 1 for k in (fourier.embedding_spectrum(whole) > threshold).nonzero().flatten()]
     kept = fourier.restricted_embedding(whole, keys)
     tables = (whole, kept, whole - kept + whole.mean(0))
     losses = [task.loss(_with_embedding(model, batch.inputs, table), batch) for table in tables]
