@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from mechinterp.claims import Claim, Number, Subject, decide
-from mechinterp.claims.numbers import pick
+from mechinterp.claims.numbers import numbers_of, pick
 from mechinterp.claims.schema import Select
 from mechinterp.claims.verify import ClaimResult
 from mechinterp.core import ConfigError
@@ -169,3 +169,20 @@ def test_what_counts_as_a_failure(verdict: str, known: str | None, failed: bool)
     assert list(result.to_dict()) == [
         "circuit", "claim", "source", "published", "measured", "low", "high", "tolerance", "seeds", "verdict",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("measured", "select"),
+    [
+        (dict(measure="head_scores"), {"where": {"score": "induction", "layer": 1, "head": 0}}),
+        (dict(measure="circuit_faithfulness", params={"edges": ["L0.H0->L1.H0.k"]}), {"where": {"quantity": "full"}}),
+        (dict(measure="removal", params={"edges": ["L0.H*->L1.H*.k"]}), {}),
+    ],
+)
+def test_a_shallower_model_has_no_such_number(measured: dict, select: dict):
+    task = Induction(vocab=64, seq_len=32, segment=6, repeats=2)
+    config = ModelConfig(n_layers=1, n_heads=1, d_model=8, d_vocab=64, n_ctx=32)
+    group = {"two": Subject(task, 0, config, Transformer(config))}
+    ((seed, found),) = numbers_of(claim(**measured, select=select), [group])
+    assert seed == 0 and math.isnan(found.value)
+    assert decide(claim(**measured, select=select), [found])[0] == "not reproduced"

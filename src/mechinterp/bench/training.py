@@ -13,7 +13,7 @@ from mechinterp.bench.timing import Step, alternate
 from mechinterp.core import generator
 from mechinterp.models import ModelConfig, Transformer
 
-DEMO = dict(n_layers=2, n_heads=4, d_model=64, d_vocab=64, n_ctx=64, attn_bias=False)
+DEMO: dict[str, Any] = dict(n_layers=2, n_heads=4, d_model=64, d_vocab=64, n_ctx=64, attn_bias=False)
 SIZES = {
     "demo": (ModelConfig(**DEMO, positions="rotary", rotary_base=100.0), 32),
     "learned positions": (ModelConfig(**{**DEMO, "attn_bias": True}), 32),

@@ -13,7 +13,7 @@ import xarray as xr
 from mechinterp.claims.schema import ROLES, Claim, Quantity, Select
 from mechinterp.claims.subjects import Subject
 from mechinterp.claims.verdict import Number
-from mechinterp.core import ConfigError, UnsupportedError, derive_seed, suggest
+from mechinterp.core import ConfigError, SiteError, UnsupportedError, derive_seed, suggest
 from mechinterp.emergence import first_passage
 from mechinterp.measures import measure
 from mechinterp.models import Transformer
@@ -26,8 +26,8 @@ meet it, chance is below 1 in 20."""
 def numbers_of(claim: Claim, groups: Sequence[Mapping[str, Subject]]) -> list[tuple[int, Number]]:
     """Seed and number of each group of models.
 
-    The number is NaN where a model cannot have it: one layer has no composition. What is claimed of untrained models is
-    measured on many, if there is only one trained model that they could have become.
+    The number is NaN where a model cannot have it: one layer has no composition, and no edge between layers. What is
+    claimed of untrained models is measured on many, if there is only one trained model that they could have become.
     """
     if claim.step == "untrained" and len(groups) == 1:
         groups = [{name: one.reseeded(seed) for name, one in groups[0].items()} for seed in range(UNTRAINED)]
@@ -35,7 +35,7 @@ def numbers_of(claim: Claim, groups: Sequence[Mapping[str, Subject]]) -> list[tu
     for group in groups:
         try:
             number = claim_number(claim, group)
-        except UnsupportedError:
+        except (UnsupportedError, SiteError):
             number = Number.exact(float("nan"))
         found.append((group[claim.model].seed, number))
     return found
@@ -132,8 +132,9 @@ def pick(table: xr.DataArray, select: Select, subject: Subject, model: Transform
         missing = [part for part in (label if isinstance(label, list) else [label]) if part not in known]
         if missing:
             text = f"select.where: no {name} '{missing[0]}'.{suggest(str(missing[0]), map(str, known))}"
-            # Named by its roles, it may well be missing: in this model these heads are not connected so.
-            raise ConfigError(text) if label == select.where.get(name) else UnsupportedError(text)
+            # A claim may ask for a layer, a head, or an edge between heads in their roles, that this model has not.
+            other_model = name in ("layer", "head") or label != select.where.get(name)
+            raise UnsupportedError(text) if other_model else ConfigError(text)
         table = table.sel({name: label})
     rest = [str(name) for name in table.dims if name != "example"]
     if rest and select.reduce == "only":
@@ -142,12 +143,18 @@ def pick(table: xr.DataArray, select: Select, subject: Subject, model: Transform
         return Number.exact(_reduced(np.atleast_1d(table.values).ravel(), select)[0])
     rows = table.transpose(*rest, "example").values.reshape(-1, table.sizes["example"]).astype(float)
     if select.reduce == "mean":
-        rows = np.nanmean(rows, 0, keepdims=True)
-    means = np.nanmean(rows, 1)
+        rows = _mean(rows, 0)[None]
+    means = _mean(rows, 1)
     value, index = _reduced(means, select)
     if index is None:
         return Number.exact(value)
     return Number.over_examples(rows[index])
+
+
+def _mean(rows: np.ndarray, axis: int) -> np.ndarray:
+    """The mean of what is there; NaN, without a warning, where nothing is."""
+    there = np.isfinite(rows).sum(axis)
+    return np.where(there > 0, np.nansum(rows, axis), np.nan) / np.maximum(there, 1)
 
 
 def _reduced(values: np.ndarray, select: Select) -> tuple[float, int | None]:

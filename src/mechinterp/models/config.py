@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from mechinterp.core import ConfigError, Graph, Inputs, suggest
+from mechinterp.core import Graph, Inputs, Settings
 
 Size = Annotated[int, Field(ge=1)]
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Settings):
     """Architecture of a `Transformer`; immutable.
 
     Defaults (learned positions, LN, attention biases, attention only) can be expressed by TransformerLens's native
@@ -23,8 +23,6 @@ class ModelConfig(BaseModel):
     >>> ModelConfig(n_layers=2, n_heads=4, d_model=64, d_vocab=64, n_ctx=64).d_head
     16
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_layers: Size = Field(description="layers")
     n_heads: Size = Field(description="attention heads per layer")
@@ -60,12 +58,6 @@ class ModelConfig(BaseModel):
         default=1.0, description="factor on initial weights N(0, 1/fan_in)"
     )
 
-    def __init__(self, **settings: Any) -> None:
-        try:
-            super().__init__(**settings)
-        except ValidationError as error:
-            raise ConfigError(_first_line(error, type(self))) from None
-
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, data: Any) -> Any:
@@ -97,16 +89,12 @@ class ModelConfig(BaseModel):
     @property
     def features_in(self) -> int:
         """Rows of the embedding."""
-        size = self.d_vocab if self.inputs == "tokens" else self.d_in
-        assert size is not None
-        return size
+        return (self.d_vocab if self.inputs == "tokens" else self.d_in) or 0  # `_fits` saw to it that there is one
 
     @property
     def features_out(self) -> int:
         """Columns of the unembedding."""
-        size = self.d_out if self.outputs == "values" else (self.d_vocab_out or self.d_vocab)
-        assert size is not None
-        return size
+        return (self.d_out if self.outputs == "values" else self.d_vocab_out or self.d_vocab) or 0
 
     def graph(self, inputs: Inputs = "merged") -> Graph:
         """All sources, readers and edges of this architecture."""
@@ -118,15 +106,3 @@ class ModelConfig(BaseModel):
         if {"d_model", "n_heads"} & set(settings) and data["d_head"] * data["n_heads"] == data["d_model"]:
             data.pop("d_head")
         return ModelConfig(**{**data, **settings})
-
-
-def _first_line(error: ValidationError, model: type[BaseModel]) -> str:
-    """One line of a pydantic error: what came and what is allowed."""
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"{model.__name__} has no setting '{name}'.{suggest(name, model.model_fields)}"
-    if first["type"] == "missing":
-        return f"{model.__name__} needs {name} ({model.model_fields[name].description})"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{model.__name__}: {name}={first['input']!r}: {message}" if name else f"{model.__name__}: {message}"
