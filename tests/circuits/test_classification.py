@@ -27,8 +27,6 @@ SECOND_LAYER = ("query-attends-to-right-labels", "seven-edges-suffice", "seven-e
 REMEMBERING = ("few-classes-are-remembered", "nearest-to-remembering")
 """Of the model that remembers."""
 
-pytestmark = pytest.mark.filterwarnings("ignore:Mean of empty slice")  # a model without a gap has no shares of it
-
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, ClaimResult]:

@@ -46,19 +46,16 @@ def test_every_claim_comes_out_as_stated():
 
 
 # A model that has no gap to recover has NaN in the place of shares of it.
-@pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")
 def test_an_untrained_model_fails_all_that_is_central(shipped: LoadedCircuit):
     assert failing(shipped.models["two-layer"].untrained) == set(CENTRAL)
 
 
-@pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")
 def test_one_layer_fails_all_that_is_central(shipped: LoadedCircuit):
     # Two claims name heads or edges of layer 1: without such a layer they cannot be asked.
     claims = [name for name in CENTRAL if name not in ("statistical-induction-head", "shipped-circuit-matching")]
     assert failing(shipped.models["one-layer"].final, claims) == set(claims)
 
 
-@pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")
 def test_shuffled_targets_teach_nothing_of_it(shipped: LoadedCircuit, train_shuffled):
     model = train_shuffled(shipped.task, steps=300, log_checkpoints=0, linear_checkpoints=1)
     assert failing(model) == set(CENTRAL)

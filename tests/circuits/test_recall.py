@@ -46,18 +46,15 @@ def test_every_claim_comes_out_as_stated():
 
 
 # A model that has no gap to recover has NaN in the place of shares of it.
-@pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")
 def test_an_untrained_model_fails_all_that_is_central(shipped: LoadedCircuit):
     claims = [*CENTRAL, *NAME_LAYER_1]
     assert failing(shipped.models["two-layer"].untrained, claims) == set(claims)
 
 
-@pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")
 def test_one_layer_fails_all_that_is_central(shipped: LoadedCircuit):
     assert failing(shipped.models["one-layer"].final, CENTRAL) == set(CENTRAL)
 
 
-@pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")
 def test_shuffled_targets_teach_nothing_of_it(shipped: LoadedCircuit, train_shuffled):
     claims = [*CENTRAL, *NAME_LAYER_1]
     model = train_shuffled(shipped.task, steps=500, log_checkpoints=0, linear_checkpoints=1)

@@ -23,8 +23,6 @@ CENTRAL = (
 OF_WEIGHTS = ("matrix-is-the-identity", "best-rate", "same-predictions", "theory-with-noise")
 NOT_TESTABLE = {"merged-keys-and-queries", "more-layers-more-steps"}
 
-pytestmark = pytest.mark.filterwarnings("ignore:Mean of empty slice")  # a model without a gap has no shares of it
-
 
 @pytest.fixture(scope="module")
 def shipped() -> LoadedCircuit:

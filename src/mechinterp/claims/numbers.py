@@ -133,7 +133,7 @@ def pick(table: xr.DataArray, select: Select, subject: Subject, model: Transform
         if missing:
             text = f"select.where: no {name} '{missing[0]}'.{suggest(str(missing[0]), map(str, known))}"
             # A claim may ask for a layer, a head, or an edge between heads in their roles, that this model has not.
-            other_model = name in ("layer", "head") or label != select.where.get(name)
+            other_model = name in ("layer", "head", "edge") or label != select.where.get(name)
             raise UnsupportedError(text) if other_model else ConfigError(text)
         table = table.sel({name: label})
     rest = [str(name) for name in table.dims if name != "example"]
