@@ -122,6 +122,18 @@ def test_retraining_gives_the_shipped_weights_for_the_shipped_seed(tiny: Path, t
     assert again.models["small"].run is not None and again.models["small"].run.steps == (0, 5)
 
 
+def test_half_precision_halves_the_files_and_rounds_the_weights(tiny: Path, tmp_path: Path):
+    task = Induction(vocab=8, seq_len=8, segment=2, repeats=2)
+    run = train(task, steps=2, out=tmp_path / "wide", n_heads=1, d_model=64)
+    whole, half = (ship(run, tmp_path / name, "small", half=name == "half")[1] for name in ("whole", "half"))
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    (tmp_path / "half" / "claims.toml").write_bytes((tiny / "claims.toml").read_bytes())
+    loaded = load_circuit(tmp_path / "half").model.state_dict()
+    for name, weight in run.weights().items():
+        assert loaded[name].dtype == torch.float32
+        torch.testing.assert_close(loaded[name], weight, rtol=1e-3, atol=1e-6)
+
+
 def test_damaged_and_missing_weights(tiny: Path):
     path = tiny / "weights" / "small-000005.safetensors"
     data = bytearray(path.read_bytes())
