@@ -20,7 +20,7 @@ def run_tests(pytester: pytest.Pytester):
     """Run pytest in a folder of its own, with the plugin."""
 
     def run(*arguments: str | Path):
-        return pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
+        return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
 
     return run
 
@@ -69,13 +69,27 @@ def test_several_seeds_give_an_interval_over_seeds():
         (lambda: assert_claim("induction/learns-repeat"), "Did you mean 'learns-repeats'"),
         (lambda: assert_claim(Claim(**HEAD)), "about 'model': hand it over"),
         (lambda: assert_claim(Claim(**HEAD), []), "at least one model"),
-        (lambda: assert_claim(Claim(**HEAD), 3), "not on a int"),
+        (lambda: assert_claim(Claim(**HEAD), 3), "not on this int"),
         (lambda: assert_claim(Claim(**HEAD), load_circuit("induction").model), "give task="),
+        (lambda: assert_claim("induction/learns-repeats", {"two-layr": 3}), "Did you mean 'two-layer'"),
+        (lambda: assert_claim("induction/previous-token-head-first"), "hand over the Runs"),
     ],
 )
 def test_what_cannot_be_asserted(call, says: str):
     with pytest.raises(ConfigError, match=says):
         call()
+
+
+def test_an_order_is_not_asserted_on_too_few_models():
+    circuit = load_circuit("induction")
+    with pytest.raises(ClaimError, match="not testable at this scale with 2 of the 5 models that an order takes"):
+        assert_claim("induction/previous-token-head-first", [circuit.models["two-layer"]] * 2)
+
+
+def test_a_number_that_a_model_cannot_have_says_why():
+    one_layer = load_circuit("induction").models["one-layer"]
+    with pytest.raises(ClaimError, match="no number: "):
+        assert_claim("induction/k-composition-weights", one_layer)
 
 
 def test_retrained_tests_wait_until_they_are_asked_for(pytester: pytest.Pytester, run_tests):

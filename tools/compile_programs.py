@@ -1,8 +1,8 @@
 """Compile RASP programs to weights: writes everything in src/mechinterp/models/compiled/weights anew.
 
-    python -m venv /tmp/compiling
-    /tmp/compiling/bin/pip install -c constraints.txt -e '.[compiled]'
-    /tmp/compiling/bin/python tools/compile_programs.py
+    python -m venv .venv-compiling
+    .venv-compiling/bin/pip install -c constraints.txt -e '.[compiled]'
+    .venv-compiling/bin/python tools/compile_programs.py
 
 Needs tracr (with JAX and Haiku, versions in constraints.txt); nothing else of the project does. The files come out the
 same to the last bit each time.

@@ -103,7 +103,13 @@ class ClaimsTests(pytest.File):
 
     def collect(self) -> Iterable[pytest.Item]:
         """One test per claim that can be checked on shipped weights."""
-        for claim in _opened(str(self.path.parent)).claims:
+        from mechinterp.core import MechinterpError
+
+        try:
+            circuit = _opened(str(self.path.parent))
+        except MechinterpError as error:
+            raise self.CollectError(str(error)) from None
+        for claim in circuit.claims:
             if "shipped" in claim.on and not claim.not_testable:
                 yield ClaimTest.from_parent(self, name=claim.id)
 

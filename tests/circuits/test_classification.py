@@ -22,7 +22,14 @@ CENTRAL = (
     "circuit-found-not-chance",
 )
 """Of the model that reads the context. K-composition is not among them: training on shuffled labels raises it, too."""
-SECOND_LAYER = ("query-attends-to-right-labels", "seven-edges-suffice", "seven-edges-stand-out")
+SECOND_LAYER = (
+    "query-attends-to-right-labels",
+    "items-reach-keys",
+    "labels-reach-values",
+    "query-reaches-queries",
+    "seven-edges-suffice",
+    "seven-edges-stand-out",
+)
 """Those that name a head or an edge of layer 1, which one layer does not have."""
 REMEMBERING = ("few-classes-are-remembered", "nearest-to-remembering")
 """Of the model that remembers."""
@@ -34,10 +41,10 @@ def found() -> dict[str, ClaimResult]:
 
 
 def failing(only: Sequence[str], **models: Transformer) -> list[str]:
-    """Claims that are not reproduced with these models in the place of shipped ones."""
+    """Claims that are asked of these models in the place of shipped ones, and not reproduced."""
     given = {name.replace("_", "-"): model for name, model in models.items()}
     results = verify("classification", models=given, only=only)
-    return [result.claim for result in results if result.verdict == "not reproduced"]
+    return [result.claim for result in results if result.verdict == "not reproduced" and not result.reason]
 
 
 def test_every_claim_comes_out_as_stated(found: dict[str, ClaimResult]):
@@ -67,7 +74,7 @@ def test_an_untrained_model_fails():
 
 def test_one_layer_fails():
     control = load_circuit("classification").models["one-layer"].final
-    asked = [name for name in CENTRAL if name not in SECOND_LAYER]
+    asked = [name for name in CENTRAL if name not in SECOND_LAYER]  # the others cannot be asked
     assert failing(asked, many_classes=control) == asked
 
 

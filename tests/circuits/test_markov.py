@@ -30,29 +30,31 @@ def shipped() -> LoadedCircuit:
 
 
 def failing(model: Transformer, claims: list[str] = CENTRAL) -> set[str]:
-    """Which claims are not reproduced with a model in the place of the main one."""
+    """Which claims are asked of a model in the place of the main one, and not reproduced."""
     found = verify("markov", models={"two-layer": model}, only=claims)
-    return {one.claim for one in found if one.verdict == "not reproduced"}
+    return {one.claim for one in found if one.verdict == "not reproduced" and not one.reason}
 
 
 def test_every_claim_comes_out_as_stated():
     results = {one.claim: one for one in verify("markov")}
     assert [name for name, one in results.items() if one.failed] == []
-    assert {name for name, one in results.items() if one.verdict == "not reproduced"} == NOT_REPRODUCED
+    assert {
+        name for name, one in results.items() if one.verdict == "not reproduced" and not one.reason
+    } == NOT_REPRODUCED
     assert {name for name, one in results.items() if one.verdict.startswith("not testable")} == NOT_TESTABLE
     assert not any(one.verdict == "weaker" for one in results.values())
     ratio, control = results["two-layers-near-bigram"], results["one-layer-near-unigram"]
     assert ratio.measured == pytest.approx(1.17, abs=0.02) and control.measured == pytest.approx(0.92, abs=0.01)
 
 
-# A model that has no gap to recover has NaN in the place of shares of it.
 def test_an_untrained_model_fails_all_that_is_central(shipped: LoadedCircuit):
     assert failing(shipped.models["two-layer"].untrained) == set(CENTRAL)
 
 
 def test_one_layer_fails_all_that_is_central(shipped: LoadedCircuit):
-    # Two claims name heads or edges of layer 1: without such a layer they cannot be asked.
-    claims = [name for name in CENTRAL if name not in ("statistical-induction-head", "shipped-circuit-matching")]
+    # Four claims name heads or edges of layer 1: without such a layer they cannot be asked.
+    named = ("statistical-induction-head", "k-composition", "values-are-states", "shipped-circuit-matching")
+    claims = [name for name in CENTRAL if name not in named]
     assert failing(shipped.models["one-layer"].final, claims) == set(claims)
 
 

@@ -14,11 +14,10 @@ CENTRAL = [
     "closest-to-lookup",
     "far-queries",
     "previous-token-head",
-    "keys-reach-keys",
     "circuit-of-keys-not-chance",
 ]
 # These name heads or edges of layer 1: without such a layer they cannot be asked.
-NAME_LAYER_1 = ["retrieval-head", "shipped-circuit"]
+NAME_LAYER_1 = ["retrieval-head", "keys-reach-keys", "shipped-circuit"]
 NOT_REPRODUCED = {"unseen-load-beyond", "circuit-of-keys-removed-not-chance"}
 NOT_TESTABLE = {"convolutions-need-more-width"}
 
@@ -29,15 +28,17 @@ def shipped() -> LoadedCircuit:
 
 
 def failing(model: Transformer, claims: list[str]) -> set[str]:
-    """Which claims are not reproduced with a model in the place of the main one."""
+    """Which claims are asked of a model in the place of the main one, and not reproduced."""
     found = verify("recall", models={"two-layer": model}, only=claims)
-    return {one.claim for one in found if one.verdict == "not reproduced"}
+    return {one.claim for one in found if one.verdict == "not reproduced" and not one.reason}
 
 
 def test_every_claim_comes_out_as_stated():
     results = {one.claim: one for one in verify("recall")}
     assert [name for name, one in results.items() if one.failed] == []
-    assert {name for name, one in results.items() if one.verdict == "not reproduced"} == NOT_REPRODUCED
+    assert {
+        name for name, one in results.items() if one.verdict == "not reproduced" and not one.reason
+    } == NOT_REPRODUCED
     assert {name for name, one in results.items() if one.verdict.startswith("not testable")} == NOT_TESTABLE
     assert not any(one.verdict == "weaker" for one in results.values())
     # Of twenty pairs it finds the sixteen that stand where pairs stood in training, and no other.
@@ -45,7 +46,6 @@ def test_every_claim_comes_out_as_stated():
     assert results["one-layer-guesses-of-sixteen"].measured == pytest.approx(1 / 16, abs=0.01)
 
 
-# A model that has no gap to recover has NaN in the place of shares of it.
 def test_an_untrained_model_fails_all_that_is_central(shipped: LoadedCircuit):
     claims = [*CENTRAL, *NAME_LAYER_1]
     assert failing(shipped.models["two-layer"].untrained, claims) == set(claims)

@@ -35,10 +35,10 @@ def found() -> dict[str, ClaimResult]:
 
 
 def failing(only: tuple[str, ...], **models: Transformer) -> list[str]:
-    """Claims that are not reproduced with these models in the place of shipped ones."""
+    """Claims that are asked of these models in the place of shipped ones, and not reproduced."""
     given = {name.replace("_", "-"): model for name, model in models.items()}
     results = verify("regression", models=given, only=only)
-    return [one.claim for one in results if one.verdict == "not reproduced"]
+    return [one.claim for one in results if one.verdict == "not reproduced" and not one.reason]
 
 
 def test_every_claim_comes_out_as_stated(found: dict[str, ClaimResult]):
@@ -85,7 +85,7 @@ def test_an_untrained_model_fails(shipped: LoadedCircuit):
 
 def test_softmax_attention_fails(shipped: LoadedCircuit):
     # It is far from one step, yet farther from everything else that is compared.
-    asked = ("error-of-one-step", "softmax-is-worse", *OF_WEIGHTS)
+    asked = ("error-of-one-step", "softmax-is-worse")  # what is claimed of the matrix cannot be asked
     assert set(failing(asked, linear=shipped.models["softmax"].final)) == set(asked)
 
 

@@ -53,6 +53,7 @@ def numbers(*values: float) -> list[Number]:
         (ORDER, (20.0, -20.0, -20.0, 20.0, 0.0), "not reproduced"),
         (ORDER, (20.0, -20.0, *[20.0] * 6), "reproduced"),  # 7 of 8: p = 9/256
         (ORDER, (20.0, -20.0, *[20.0] * 5), "weaker"),  # 6 of 7: p = 8/128 = .0625
+        (ORDER, (20.0, -20.0, -20.0, 20.0, 20.0), "not reproduced"),  # 3 of 5: p = 1/2
     ],
 )
 def test_verdict(settings: dict, values: tuple[float, ...], verdict: str):
@@ -80,6 +81,13 @@ def test_examples_that_both_sides_share_are_compared_one_by_one():
     found = both[0].minus(both[1])
     assert found.value == pytest.approx(2.0)
     assert found.high - found.low == pytest.approx(2 * 3.18245 * np.std([0, 0.1, -0.1, 0], ddof=1) / 2, rel=1e-4)
+
+
+def test_examples_that_only_one_side_has_are_not_paired():
+    some, others = np.array([1.0, 3.0, np.nan, np.nan]), np.array([np.nan, np.nan, 1.0, 2.0])
+    first, second = Number.over_examples(some), Number.over_examples(others)
+    assert first.minus(second).value == 0.5
+    assert second.over(Number(2.0, 1.9, 2.1, some)).value == pytest.approx(0.75)
 
 
 def test_a_ratio_is_that_of_the_means_and_its_interval_shrinks_where_examples_agree():

@@ -56,7 +56,7 @@ def test_shipped_folders_are_data_and_small(shipped: LoadedCircuit):
         assert {path.suffix for path in files} <= {".md", ".svg", ".toml", ".json", ".safetensors"}
         assert not any(path.stat().st_mode & 0o111 for path in files)
         assert sum(path.stat().st_size for path in files) < 1_048_576
-        assert shipped.readme.startswith("# ")
+        assert load_circuit(name).readme.startswith("# ")
 
 
 def test_untrained_weights_fail_the_claims(shipped: LoadedCircuit):
@@ -142,6 +142,8 @@ def test_damaged_and_missing_weights(tiny: Path):
     with pytest.raises(RunError, match="damaged"):
         load_circuit(tiny)
     path.unlink()
+    with pytest.raises(RunError, match="the last checkpoint of 'small' is of step 5, not 0"):
+        load_circuit(tiny)
     (tiny / "weights" / "small-000000.safetensors").unlink()
     with pytest.raises(RunError, match="has no weights of 'small'"):
         load_circuit(tiny)
@@ -153,8 +155,10 @@ def test_damaged_and_missing_weights(tiny: Path):
         (dict(name="inducton"), "no circuit 'inducton'. Did you mean 'induction'"),
         (dict(name="induction", only=["copyin"]), "claims no 'copyin'. Did you mean 'copying'"),
         (dict(name="induction", models={"three-layer": None}), "no model 'three-layer'"),
-        (dict(name="induction", models={"two-layer": 3}), "not on a int"),
+        (dict(name="induction", models={"two-layer": 3}), "not on this int"),
         (dict(name="induction", retrain=True, seeds=[]), "at least one"),
+        (dict(name="induction", seeds=3), "go with retrain=True"),
+        (dict(name="induction", workers=-1), "at least one process"),
     ],
 )
 def test_what_cannot_be_verified(options: dict, says: str):

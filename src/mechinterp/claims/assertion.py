@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mechinterp.claims.schema import Claim, Quantity
+from mechinterp.claims.schema import VERDICTS, Claim, Quantity
 from mechinterp.claims.shipped import LoadedCircuit, as_subject, load_circuit
 from mechinterp.claims.subjects import Subject
+from mechinterp.claims.verdict import ORDER_SEEDS
 from mechinterp.claims.verify import ClaimResult, check_claim
 from mechinterp.core import ConfigError, suggest
 from mechinterp.models import Transformer
@@ -37,19 +38,22 @@ def assert_claim(
         What was measured.
 
     Raises:
-        ClaimError: If the claim fails.
-        ConfigError: If there is no such claim, or nothing to check it on.
+        ClaimError: If the claim fails, or the models given cannot decide it (an order in time takes five).
+        ConfigError: If there is no such claim or model, or nothing to check it on.
 
     >>> assert_claim("induction/learns-repeats").verdict
     'reproduced'
     """
     owner, asked = _find(claim, circuit)
+    if on is None and "shipped" not in asked.on:
+        raise ConfigError(f"claim '{asked.id}' is about training: hand over the Runs of models trained anew with on=")
     seeds = on if isinstance(on, list | tuple) else [on]
     groups = [_group(asked, owner, one, task) for one in seeds]
     if not groups:
         raise ConfigError("an empty list: hand over at least one model")
     result = check_claim(asked, groups, owner.name if owner else "")
-    if result.failed:
+    undecided = result.verdict == VERDICTS[-1] and asked.not_testable is None
+    if result.failed or undecided:
         raise ClaimError(_told(asked, result, owner))
     return result
 
@@ -72,6 +76,10 @@ def _group(claim: Claim, owner: LoadedCircuit | None, given: Any, task: Task | N
     """Name of a model -> what stands for it."""
     shipped = dict(owner.models) if owner else {}
     named = given if isinstance(given, Mapping) else {} if given is None else {claim.model: given}
+    wanted = {claim.model} | ({claim.other.model} if claim.other else set())
+    unknown = sorted(set(named) - set(shipped) - wanted)
+    if unknown:
+        raise ConfigError(f"no model '{unknown[0]}' in this claim.{suggest(unknown[0], [*shipped, *wanted])}")
     for name, model in named.items():
         if name in shipped:
             shipped[name] = as_subject(model, shipped[name])
@@ -83,7 +91,6 @@ def _group(claim: Claim, owner: LoadedCircuit | None, given: Any, task: Task | N
             shipped[name] = Subject(task, 0, model.config, model)
         else:
             shipped[name] = as_subject(model)
-    wanted = {claim.model} | ({claim.other.model} if claim.other else set())
     if wanted - set(shipped):
         raise ConfigError(f"claim '{claim.id}' is about '{min(wanted - set(shipped))}': hand it over with on=")
     return shipped
@@ -95,14 +102,19 @@ def _told(claim: Claim, result: ClaimResult, owner: LoadedCircuit | None) -> str
     many = len(result.seeds) > 1
     ends = "over seeds" if many else "over examples"
     seeds = f"seed{'s' if many else ''} {', '.join(map(str, result.seeds))}"
+    few = (
+        f" with {len(result.seeds)} of the {ORDER_SEEDS} models that an order takes" if claim.compare == "after" else ""
+    )
     lines = [
-        f"{name}: {result.verdict}",
+        f"{name}: {result.verdict}{few if result.verdict == VERDICTS[-1] else ''}",
         f"claim     {claim.sentence}",
         f"source    {claim.source}" + ("" if claim.published is None else f" (published: {claim.published:g})"),
         f"expected  {claim.tolerance}",
         f"measured  {result.measured:.4g} [{result.low:.4g}, {result.high:.4g}], 95% {ends}; {seeds}",
         f"look at   {_place(claim.quantity)}",
     ]
+    if result.reason:
+        lines.append(f"no number: {result.reason}")
     if claim.other is not None:
         lines.append(f"{'over' if claim.relative else 'minus':10s}{_place(claim.other)}")
     if owner is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,14 +21,15 @@ from mechinterp.models import Transformer
 
 UNTRAINED = 19
 """Untrained models that stand beside one shipped model: where a claim holds in all of them and a trained model does not
-meet it, chance is below 1 in 20."""
+meet it, chance is 1 in 20."""
 
 
 def numbers_of(claim: Claim, groups: Sequence[Mapping[str, Subject]]) -> list[tuple[int, Number]]:
     """Seed and number of each group of models.
 
-    The number is NaN where a model cannot have it: one layer has no composition, and no edge between layers. What is
-    claimed of untrained models is measured on many, if there is only one trained model that they could have become.
+    The number is NaN, and says why, where a model cannot have it: one layer has no composition, and no edge between
+    layers. What is claimed of untrained models is measured on many, if there is only one trained model that they could
+    have become.
     """
     if claim.step == "untrained" and len(groups) == 1:
         groups = [{name: one.reseeded(seed) for name, one in groups[0].items()} for seed in range(UNTRAINED)]
@@ -35,8 +37,8 @@ def numbers_of(claim: Claim, groups: Sequence[Mapping[str, Subject]]) -> list[tu
     for group in groups:
         try:
             number = claim_number(claim, group)
-        except (UnsupportedError, SiteError):
-            number = Number.exact(float("nan"))
+        except (UnsupportedError, SiteError) as error:
+            number = Number(math.nan, math.nan, math.nan, reason=str(error))
         found.append((group[claim.model].seed, number))
     return found
 
@@ -50,18 +52,32 @@ def claim_number(claim: Claim, subjects: Mapping[str, Subject]) -> Number:
     """
     quantity, other = claim.quantity, claim.other
     if quantity.passage is not None:
-        first = passages(quantity, subjects[quantity.model])
-        if other is None:
-            return Number.exact(float(first[0]))
-        second = passages(other, subjects[other.model])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            leads = second / first if claim.relative else second - first
-        return Number.exact(float(leads.min()))  # neither passes: inf - inf is NaN, and so is the minimum
+        return Number.exact(_passage_number(claim, subjects))
     found = number(quantity, subjects[quantity.model])
     if other is None:
         return found
     beside = number(other, subjects[other.model])
     return found.over(beside) if claim.relative else found.minus(beside)
+
+
+def _passage_number(claim: Claim, subjects: Mapping[str, Subject]) -> float:
+    """The step of a passage, or the lead of one over another at the threshold least favourable to the claim."""
+    quantity, other = claim.quantity, claim.other
+    first = passages(quantity, subjects[quantity.model])
+    if other is None:
+        return float(first[0])
+    second = passages(other, subjects[other.model])
+    if claim.compare != "after":
+        # One that never came is not infinitely late: it is later than the last step, and no more is known.
+        second = np.minimum(second, _last_step(subjects[other.model]))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        leads = second / first if claim.relative else second - first
+    # Neither came: inf - inf is NaN, and so is the least.
+    return float(leads.max() if claim.compare == "<=" else leads.min())
+
+
+def _last_step(subject: Subject) -> int:
+    return subject.run.steps[-1] if subject.run is not None else 0
 
 
 def number(quantity: Quantity, subject: Subject) -> Number:

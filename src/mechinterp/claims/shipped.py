@@ -15,7 +15,7 @@ from mechinterp.claims.subjects import Subject
 from mechinterp.core import Circuit, ConfigError, MechinterpError, RunError, explain, suggest
 from mechinterp.models import Transformer
 from mechinterp.tasks import Task, from_dict
-from mechinterp.training import Run
+from mechinterp.training import Run, TrainConfig
 from mechinterp.training.record import RunRecord
 from mechinterp.training.tensors import read_tensors, write_tensors
 
@@ -75,12 +75,14 @@ def load_circuit(name: str | Path) -> LoadedCircuit:
     """
     path = Path(name)
     if not (path / "claims.toml").is_file():
+        if path.is_dir():
+            raise ConfigError(f"{path} has no claims.toml: a circuit's folder holds one beside its weights")
         if str(name) not in circuit_names():
             raise ConfigError(f"no circuit '{name}'.{suggest(str(name), circuit_names())}")
         path = circuits_folder() / str(name)
     file = read_claims(path / "claims.toml")
     edges = [str(edge) for edge in Circuit.from_dict(file.circuit)]
-    claims = tuple(claim.change(params=_with_circuit(claim.params, edges)) for claim in file.claims)
+    claims = tuple(_with_circuit(claim, edges) for claim in file.claims)
     records = {model: _record(path / "weights" / f"{model}.json") for model in file.models}
     models = {model: _subject(path / "weights", model, record) for model, record in records.items()}
     readme = path / "README.md"
@@ -130,6 +132,8 @@ def ship(run: Run, folder: str | Path, model: str, steps: tuple[int, ...] = (), 
         raise RunError(f"{run.path} holds a model that is not ours: only a Transformer can be shipped")
     where = Path(folder) / "weights"
     where.mkdir(parents=True, exist_ok=True)
+    for old in where.glob(f"{model}-[0-9]*.safetensors"):
+        old.unlink()  # else an older, longer Run's last step would be taken for this one's
     settings = where / f"{model}.json"
     settings.write_text(json.dumps(run.config.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
     written = [settings]
@@ -140,9 +144,16 @@ def ship(run: Run, folder: str | Path, model: str, steps: tuple[int, ...] = (), 
     return written
 
 
-def _with_circuit(params: Mapping[str, Any], edges: list[str]) -> dict[str, Any]:
-    """Parameters in which `{circuit}` has become the list of the shipped circuit's edges."""
-    return {name: edges if value == "{circuit}" else value for name, value in params.items()}
+def _with_circuit(claim: Claim, edges: list[str]) -> Claim:
+    """A claim in whose parameters `{circuit}` has become the list of the shipped circuit's edges."""
+
+    def filled(params: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: edges if value == "{circuit}" else value for name, value in params.items()}
+
+    claim = claim.change(params=filled(claim.params))
+    if claim.against is None or "params" not in claim.against:
+        return claim
+    return claim.change(against={**claim.against, "params": filled(claim.against["params"])})
 
 
 def _record(path: Path) -> RunRecord:
@@ -161,6 +172,9 @@ def _subject(weights: Path, name: str, record: RunRecord) -> Subject:
     if not files or record.model is None or record.task is None or record.seed is None:
         raise RunError(f"{weights} has no weights of '{name}', or {name}.json lacks task, model or seed")
     config, task = record.model, from_dict(record.task)
+    last = max(files)
+    if isinstance(record.training, TrainConfig) and last != record.training.steps:
+        raise RunError(f"{weights}: the last checkpoint of '{name}' is of step {record.training.steps}, not {last}")
 
     def load(path: Path) -> Transformer:
         model = Transformer(config)
@@ -171,7 +185,7 @@ def _subject(weights: Path, name: str, record: RunRecord) -> Subject:
         return model
 
     run = Run.from_checkpoints(files, load, task)
-    return Subject(task, record.seed, config, load(files[max(files)]), run)
+    return Subject(task, record.seed, config, load(files[last]), run)
 
 
 def as_subject(given: Any, like: Subject | None = None) -> Subject:
@@ -182,4 +196,4 @@ def as_subject(given: Any, like: Subject | None = None) -> Subject:
         return Subject.of(given)
     if isinstance(given, Transformer) and like is not None:
         return Subject(like.task, like.seed, given.config, given)
-    raise ConfigError(f"claims are checked on a Run or a Transformer, not on a {type(given).__name__}")
+    raise ConfigError(f"claims are checked on a Run or a Transformer, not on this {type(given).__name__}")

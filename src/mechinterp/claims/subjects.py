@@ -36,6 +36,7 @@ class Subject:
     final: Transformer
     run: Run | None = None
     tables: dict[Any, tuple[Transformer, xr.DataArray]] = field(default_factory=dict, repr=False)
+    _steps: dict[int, Transformer] = field(default_factory=dict, repr=False)
     _roles: dict[tuple[bool, str], tuple[int, int]] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -63,10 +64,10 @@ class Subject:
         if self.run is None or step not in self.run.steps:
             known = "no history" if self.run is None else f"checkpoints at {', '.join(map(str, self.run.steps))}"
             raise UnsupportedError(f"no checkpoint at step {step}: this model has {known}")
-        model = self.run.model(int(step))
+        model = self._steps.get(int(step)) or self.run.model(int(step))
         if not isinstance(model, Transformer):
             raise UnsupportedError(f"step {step} is a {type(model).__name__}: claims are checked on a Transformer")
-        return model
+        return self._steps.setdefault(int(step), model)
 
     @cached_property
     def untrained(self) -> Transformer:

@@ -14,7 +14,7 @@ from mechinterp.core import t_interval
 
 ORDER_SEEDS = 5
 """Fewest models that can decide an order: five of five gives p = 1/32."""
-LEVEL = 0.05
+LEVEL, WEAK_LEVEL = 0.05, 0.2
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,14 @@ class Number:
         low: Lower end of the 95% interval.
         high: Upper end.
         rows: One value per example, whose mean is `value`; None where there is none.
+        reason: Why there is no number.
     """
 
     value: float
     low: float
     high: float
     rows: np.ndarray | None = field(default=None, compare=False, repr=False)
+    reason: str = ""
 
     @classmethod
     def exact(cls, value: float) -> Number:
@@ -46,12 +48,13 @@ class Number:
     @property
     def bare(self) -> Number:
         """The number without its examples."""
-        return Number(self.value, self.low, self.high)
+        return Number(self.value, self.low, self.high, reason=self.reason)
 
     def minus(self, other: Number) -> Number:
         """The difference; example by example where both have one value for each."""
-        if self.rows is not None and other.rows is not None and len(self.rows) == len(other.rows):
-            return Number.over_examples(self.rows - other.rows)
+        rows = _paired(self, other)
+        if rows is not None:
+            return Number.over_examples(rows[0] - rows[1])
         value = self.value - other.value
         low = math.hypot(self.value - self.low, other.high - other.value)
         high = math.hypot(self.high - self.value, other.value - other.low)
@@ -63,7 +66,7 @@ class Number:
             return Number.exact(math.nan)
         ratio = self.value / other.value
         rows = [np.zeros(1) if one.rows is None else one.rows - one.value for one in (self, other)]
-        if self.rows is not None and other.rows is not None and len(self.rows) != len(other.rows):
+        if self.rows is not None and other.rows is not None and _paired(self, other) is None:
             spread = [(one.high - one.low) / 2 for one in (self, other)]
             half = math.hypot(spread[0], ratio * spread[1]) / abs(other.value)
             return Number(ratio, ratio - half, ratio + half)
@@ -80,7 +83,7 @@ def decide(claim: Claim, numbers: Sequence[Number]) -> tuple[Verdict, Number]:
     - *not reproduced*: all else, also if a model has no such number.
 
     An order in time (`after`) is reproduced if a one-sided exact sign test over the models says so (p <= .05; models
-    in which neither comes first count against it), weaker if most models show it; fewer than five models cannot tell.
+    in which neither comes first count against it), weaker if it gives p <= .2; fewer than five models cannot tell.
 
     Args:
         claim: The claim.
@@ -88,9 +91,10 @@ def decide(claim: Claim, numbers: Sequence[Number]) -> tuple[Verdict, Number]:
 
     Returns:
         Verdict, and the mean with a t-interval over models, or one model's number with its interval over examples.
+        Where something never happened in some model, the median, without an interval.
     """
     values = np.array([number.value for number in numbers])
-    whole = Number(float(values.mean()), *_spread(values)) if len(values) > 1 else numbers[0]
+    whole = _over_models(values) if len(values) > 1 else numbers[0]
     if claim.compare == "after":
         return _order(claim, values), whole
     if np.isnan(values).any():
@@ -108,14 +112,22 @@ def _order(claim: Claim, values: np.ndarray) -> Verdict:
     if len(values) < ORDER_SEEDS:
         return "not testable at this scale"
     wins = int((values > claim.value).sum())
-    if binomtest(wins, len(values), 0.5, alternative="greater").pvalue <= LEVEL:
-        return "reproduced"
-    return "weaker" if 2 * wins > len(values) else "not reproduced"
+    p = binomtest(wins, len(values), 0.5, alternative="greater").pvalue
+    return "reproduced" if p <= LEVEL else "weaker" if p <= WEAK_LEVEL else "not reproduced"
 
 
-def _spread(values: np.ndarray) -> tuple[float, float]:
-    """A t-interval, or NaN where something never happened in a model."""
-    return t_interval(values) if np.isfinite(values).all() else (math.nan, math.nan)
+def _paired(one: Number, other: Number) -> tuple[np.ndarray, np.ndarray] | None:
+    """Both sides' values, if they are of the same examples, so that they can be compared one by one."""
+    if one.rows is None or other.rows is None or len(one.rows) != len(other.rows):
+        return None
+    same = (np.isfinite(one.rows) == np.isfinite(other.rows)).all()
+    return (one.rows, other.rows) if same else None
+
+
+def _over_models(values: np.ndarray) -> Number:
+    if np.isinf(values).any():
+        return Number(float(np.median(values)), math.nan, math.nan)
+    return Number(float(values.mean()), *t_interval(values))
 
 
 def meets(claim: Claim, value: float, weaker: bool = False) -> bool:

@@ -42,6 +42,7 @@ class ClaimResult:
         verdict: `reproduced`, `weaker`, `not reproduced`, `not testable at this scale`.
         sentence: The claim in words.
         known: A documented verdict that falls short.
+        reason: Why there is no number, if some model cannot have it (or the claim asks for what does not exist).
     """
 
     circuit: str
@@ -56,6 +57,7 @@ class ClaimResult:
     verdict: Verdict
     sentence: str = field(default="", repr=False)
     known: Known | None = field(default=None, repr=False)
+    reason: str = field(default="", repr=False)
 
     @property
     def failed(self) -> bool:
@@ -65,7 +67,7 @@ class ClaimResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that `mechinterp verify --json` prints."""
-        return {name: value for name, value in asdict(self).items() if name not in ("sentence", "known")}
+        return {name: value for name, value in asdict(self).items() if name not in ("sentence", "known", "reason")}
 
 
 def verify(
@@ -86,7 +88,7 @@ def verify(
         seeds: With `retrain`: how many models of each kind (seeds 1000, 1001, ... which nothing was tuned on), or their
             seeds; None for as many as the circuit's `claims.toml` asks.
         out: With `retrain`: where their Runs are kept, and taken up again; by default nowhere.
-        workers: Processes; None for one per core.
+        workers: Processes; None for one per core. Models of yours are measured in this one.
         models: Put another model in the place of a shipped one, by its name: a Transformer, a Run or a Subject.
         only: Ids of the claims to check; None for all.
         progress: Called with (what, done, of how many).
@@ -98,10 +100,15 @@ def verify(
         ConfigError: If there is no such circuit, or arguments exclude each other.
         RunError: If weights are damaged, or a training failed.
     """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers={workers}: at least one process is needed")
+    if not retrain and (seeds is not None or out is not None):
+        raise ConfigError("seeds and out are about models trained anew: they go with retrain=True")
     if retrain and models:
         raise ConfigError("retrain=True trains its own models: give models, or retrain")
     show = progress or (lambda *_: None)
     circuits = [load_circuit(one) for one in ([name] if name is not None else circuit_names())]
+    _check_ids(circuits, only or ())
     asked = [_asked(one, "retrained" if retrain else "shipped", only) for one in circuits]
     with ExitStack() as stack:
         trained: dict[str, list[dict[str, Subject]]] = {}
@@ -127,12 +134,16 @@ def _seeds(circuit: LoadedCircuit, asked: int | Sequence[int] | None) -> list[in
     return found
 
 
+def _check_ids(circuits: Sequence[LoadedCircuit], only: Sequence[str]) -> None:
+    known = [claim.id for circuit in circuits for claim in circuit.claims]
+    whose = f"circuit '{circuits[0].name}' claims" if len(circuits) == 1 else "the circuits claim"
+    for name in only:
+        if name not in known:
+            raise ConfigError(f"{whose} no '{name}'.{suggest(name, known)}")
+
+
 def _asked(circuit: LoadedCircuit, mode: str, only: Sequence[str] | None) -> list[Claim]:
     """The claims that are to be checked."""
-    known = [claim.id for claim in circuit.claims]
-    for name in only or ():
-        if name not in known:
-            raise ConfigError(f"circuit '{circuit.name}' claims no '{name}'.{suggest(name, known)}")
     claims = [claim for claim in circuit.claims if mode in claim.on or claim.not_testable]
     return [claim for claim in claims if only is None or claim.id in only]
 
@@ -190,6 +201,7 @@ def judge(claim: Claim, numbers: Sequence[tuple[int, Number]], circuit: str = ""
         return ClaimResult(**about, measured=None, low=None, high=None, seeds=(), verdict="not testable at this scale")
     verdict, found = decide(claim, [number for _, number in numbers])
     seeds = tuple(seed for seed, _ in numbers)
+    about["reason"] = next((number.reason for _, number in numbers if number.reason), "")
     return ClaimResult(**about, measured=found.value, low=found.low, high=found.high, seeds=seeds, verdict=verdict)
 
 

@@ -22,16 +22,17 @@ def verify(
         int, typer.Option("--seeds", min=0, help="With --retrain: models of each kind; 0 for as claimed.")
     ] = 0,
     only: Annotated[str, typer.Option("--only", help="Ids of claims, apart by commas; all by default.")] = "",
-    workers: Annotated[int, typer.Option("--workers", help="Processes; 0 is one per core.")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes; 0 is one per core.")] = 0,
     out: Annotated[str, typer.Option("--out", help="With --retrain: keep the Runs there, and resume them.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per claim and nothing else.")] = False,
 ) -> int:
     """Check the claims that ship with the package. Exit status 1 if one fails."""
+    from mechinterp.claims import VERDICTS
     from mechinterp.claims import verify as check
     from mechinterp.cli.output import emit, progress, table
 
     with progress() as show:
-        chosen = only.split(",") if only else None
+        chosen = [name.strip() for name in only.split(",")] if only else None
         results = check(name or None, retrain, seeds or None, out or None, workers or None, only=chosen, progress=show)
     if as_json:
         for result in results:
@@ -46,8 +47,11 @@ def verify(
     ends = "low and high: 95% over seeds, or over examples where one model was measured"
     known = [f"* {one.claim}: {one.known.why}" for one in results if one.known and not one.failed]
     failed = [one.claim for one in results if one.failed]
-    last = f"FAILED: {', '.join(failed)}" if failed else f"all {len(results)} claims came out as stated"
-    table(f"Claims, checked on {kind}", columns, rows, [ends, *known, last])
+    decided = [one for one in results if one.verdict != VERDICTS[-1]]
+    rest = f"; {len(results) - len(decided)} not testable" if len(decided) < len(results) else ""
+    last = f"FAILED: {', '.join(failed)}" if failed else f"all {len(decided)} claims came out as stated{rest}"
+    why = [f"{one.claim}: {one.reason}" for one in results if one.reason]
+    table(f"Claims, checked on {kind}", columns, rows, [ends, *known, *why, last])
     return int(bool(failed))
 
 

@@ -7,9 +7,10 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 import xarray as xr
+from pydantic import TypeAdapter, ValidationError
 
 from mechinterp._version import __version__
 from mechinterp.core import Circuit, ConfigError, Edge, Site, UnsupportedError, derive_seed, suggest
@@ -86,6 +87,7 @@ def measure(name: str, **params: Any) -> Measure:
     if missing:
         raise ConfigError(f"measure '{name}' needs {missing[0]}=...")
     full = {item.name: params.get(item.name, item.default) for item in allowed.values()}
+    _check_values(name, function, full)
     return Measure(name, {key: _plain(name, key, value) for key, value in full.items()})
 
 
@@ -175,6 +177,19 @@ def function_of(name: str) -> Function:
 def _parameters(function: Function) -> dict[str, inspect.Parameter]:
     given = inspect.signature(function).parameters
     return {name: item for name, item in given.items() if name not in _RESERVED}
+
+
+def _check_values(name: str, function: Function, params: Mapping[str, Any]) -> None:
+    """Refuse a value that its annotation does not allow, and fewer than one example."""
+    hints = get_type_hints(inspect.unwrap(function))
+    for key, value in params.items():
+        value = _plain(name, key, value)
+        try:
+            TypeAdapter(hints.get(key, Any)).validate_python(value)
+        except ValidationError as error:
+            raise ConfigError(f"measure '{name}': {key}={value!r}: {error.errors()[0]['msg']}") from None
+        if key == "examples" and value < 1:
+            raise ConfigError(f"measure '{name}': examples={value}: at least one is needed")
 
 
 def _plain(name: str, key: str, value: Any) -> Any:

@@ -92,8 +92,8 @@ def _strip(figure: go.Figure, axis: StepAxis, steps: np.ndarray, nearest: list[s
 
 def _split(figure: go.Figure, axis: StepAxis, steps: np.ndarray, values: np.ndarray, unit: str) -> None:
     """The lower panel: distance from knowing nothing, as what the nearest predictor leaves, and the rest."""
-    left = values.min(0)
-    whole = np.maximum(values[0], left)
+    left = np.nanmin(values, 0)
+    whole = np.fmax(values[0], left)
     parts = {"unexplained": (left, NULL), "explained": (whole - left, COLOURS[2])}
     ends = []
     foot = np.zeros_like(left)
