@@ -103,6 +103,8 @@ def tiny(tmp_path: Path) -> Path:
         'about = "a"\nmain = "small"\n[models]\nsmall = "s"\n[circuit]\nedges = ["input->logits"]\n'
         '[[claims]]\nid = "loss"\nsentence = "s"\nsource = "own"\nmodel = "small"\nmeasure = "loss"\n'
         'select = { where = { group = "repeat" } }\ncompare = "between"\nvalue = 0\nhigh = 9\n'
+        '[[claims]]\nid = "null"\nsentence = "s"\nmodel = "small"\nstep = "untrained"\nmeasure = "loss"\n'
+        'select = { where = { group = "repeat" } }\ncompare = ">="\nvalue = 0\n'
         '[[claims]]\nid = "scale"\nsentence = "s"\nsource = "own"\nmodel = "small"\nmeasure = "loss"\n'
         'compare = ">="\nvalue = 0\nnot_testable = "needs a large model"\n'
     )
@@ -111,7 +113,7 @@ def tiny(tmp_path: Path) -> Path:
 
 def test_retraining_gives_the_shipped_weights_for_the_shipped_seed(tiny: Path, tmp_path: Path):
     shipped = load_circuit(tiny).model.state_dict()
-    first, second = verify(tiny, retrain=True, seeds=[0, 1], out=tmp_path / "again", workers=1)
+    first, _, second = verify(tiny, retrain=True, seeds=[0, 1], out=tmp_path / "again", workers=1)
     assert (first.verdict, first.seeds) == ("reproduced", (0, 1))
     assert (second.verdict, second.measured) == ("not testable at this scale", None)
     again = load_circuit(tiny)
@@ -169,4 +171,4 @@ def test_what_cannot_be_verified(options: dict, says: str):
 def test_processes_find_what_one_process_finds(tiny: Path, tmp_path: Path):
     options = dict(name=tiny, retrain=True, seeds=[0, 1], out=tmp_path / "again")
     alone, shared = (verify(**options, workers=workers) for workers in (1, 2))
-    assert alone == shared and alone[0].seeds == (0, 1)
+    assert alone == shared and [one.seeds for one in alone] == [(0, 1), (0, 1), ()]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -194,7 +195,9 @@ def test_an_interrupt_is_one_line_and_loses_nothing(tmp_path: Path):
     out = tmp_path / "run"
     code = "from mechinterp.cli import main; main()"
     words = ["train", *TINY[:-2], "--steps", "200000", "--linear-checkpoints", "2000", "--out", str(out)]
-    process = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True)
+    # A test run that was started in the background may have been told to ignore interrupts, and would pass that on.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     while not (out / "state.safetensors").exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)

@@ -24,14 +24,18 @@ UNTRAINED = 19
 meet it, chance is 1 in 20."""
 
 
-def numbers_of(claim: Claim, groups: Sequence[Mapping[str, Subject]]) -> list[tuple[int, Number]]:
+def numbers_of(claim: Claim, groups: Sequence[Mapping[str, Subject]], many_untrained: bool) -> list[tuple[int, Number]]:
     """Seed and number of each group of models.
 
     The number is NaN, and says why, where a model cannot have it: one layer has no composition, and no edge between
-    layers. What is claimed of untrained models is measured on many, if there is only one trained model that they could
-    have become.
+    layers.
+
+    Args:
+        claim: The claim.
+        groups: Per seed, name of a model -> the model.
+        many_untrained: Measure what is claimed of untrained models on `UNTRAINED` of them, not on each group's own.
     """
-    if claim.step == "untrained" and len(groups) == 1:
+    if claim.step == "untrained" and many_untrained:
         groups = [{name: one.reseeded(seed) for name, one in groups[0].items()} for seed in range(UNTRAINED)]
     found = []
     for group in groups:

@@ -70,5 +70,7 @@ def measure_portion(given: Portion) -> Found:
         circuit = load_circuit(given.circuit)
         group = circuit.models if given.runs is None else {n: Subject.of(Run(path)) for n, path in given.runs.items()}
         claims = [claim for claim in circuit.claims if claim.id in given.claims]
-        # An opened model cannot travel, nor need what it was measured on.
-        return {claim.id: [(seed, number.bare) for seed, number in numbers_of(claim, [group])] for claim in claims}
+        # One group of several comes with its own untrained models; examples need not travel.
+        shipped = given.runs is None
+        found = {claim.id: numbers_of(claim, [group], many_untrained=shipped) for claim in claims}
+        return {name: [(seed, number.bare) for seed, number in numbers] for name, numbers in found.items()}

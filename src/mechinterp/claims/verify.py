@@ -175,7 +175,7 @@ def _here(
 ) -> pool.Found:
     found: pool.Found = {}
     for done, claim in enumerate(claims, start=1):
-        found[claim.id] = numbers_of(claim, groups)
+        found[claim.id] = numbers_of(claim, groups, many_untrained=len(groups) == 1)
         show(f"claims of {circuit.name}", done, len(claims))
     return found
 
@@ -188,7 +188,9 @@ def check_claim(claim: Claim, groups: Sequence[Mapping[str, Subject]], circuit: 
         groups: Per seed, name of a model -> the model.
         circuit: The name of the circuit that claims it.
     """
-    return judge(claim, [] if claim.not_testable else numbers_of(claim, groups), circuit)
+    return judge(
+        claim, [] if claim.not_testable else numbers_of(claim, groups, many_untrained=len(groups) == 1), circuit
+    )
 
 
 def judge(claim: Claim, numbers: Sequence[tuple[int, Number]], circuit: str = "") -> ClaimResult:
