@@ -1,6 +1,6 @@
 """What the tests of shipped circuits share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -27,3 +27,17 @@ def train_shuffled(shuffled: ModuleType, tmp_path_factory: pytest.TempPathFactor
         return shuffled.train_shuffled(task, folder / f"{task.name}-{seed}", seed, **overrides)
 
     return train
+
+
+@pytest.fixture(scope="session")
+def failing() -> Callable[..., set[str]]:
+    """`failing(circuit, claims, **models)`: claims that are asked of other models in their place, and not reproduced."""
+
+    def ask(circuit: str, claims: Iterable[str], **models) -> set[str]:
+        from mechinterp.claims import verify
+
+        given = {name.replace("_", "-"): model for name, model in models.items()}
+        found = verify(circuit, models=given, only=list(claims))
+        return {one.claim for one in found if one.verdict == "not reproduced" and not one.reason}
+
+    return ask

@@ -4,7 +4,6 @@ import pytest
 
 from mechinterp.claims import LoadedCircuit, load_circuit, verify
 from mechinterp.measures import measure
-from mechinterp.models import Transformer
 
 # What makes up the circuit and its effect: no model without it may pass. Two claims are not among them: a circuit
 # that was found for nothing is small, too, and weights of a model that learnt nothing can compose above chance.
@@ -29,12 +28,6 @@ def shipped() -> LoadedCircuit:
     return load_circuit("markov")
 
 
-def failing(model: Transformer, claims: list[str] = CENTRAL) -> set[str]:
-    """Which claims are asked of a model in the place of the main one, and not reproduced."""
-    found = verify("markov", models={"two-layer": model}, only=claims)
-    return {one.claim for one in found if one.verdict == "not reproduced" and not one.reason}
-
-
 def test_every_claim_comes_out_as_stated():
     results = {one.claim: one for one in verify("markov")}
     assert [name for name, one in results.items() if one.failed] == []
@@ -47,20 +40,20 @@ def test_every_claim_comes_out_as_stated():
     assert ratio.measured == pytest.approx(1.17, abs=0.02) and control.measured == pytest.approx(0.92, abs=0.01)
 
 
-def test_an_untrained_model_fails_all_that_is_central(shipped: LoadedCircuit):
-    assert failing(shipped.models["two-layer"].untrained) == set(CENTRAL)
+def test_an_untrained_model_fails_all_that_is_central(shipped: LoadedCircuit, failing):
+    assert failing("markov", CENTRAL, two_layer=shipped.models["two-layer"].untrained) == set(CENTRAL)
 
 
-def test_one_layer_fails_all_that_is_central(shipped: LoadedCircuit):
+def test_one_layer_fails_all_that_is_central(shipped: LoadedCircuit, failing):
     # Four claims name heads or edges of layer 1: without such a layer they cannot be asked.
     named = ("statistical-induction-head", "k-composition", "values-are-states", "shipped-circuit-matching")
     claims = [name for name in CENTRAL if name not in named]
-    assert failing(shipped.models["one-layer"].final, claims) == set(claims)
+    assert failing("markov", claims, two_layer=shipped.models["one-layer"].final) == set(claims)
 
 
-def test_shuffled_targets_teach_nothing_of_it(shipped: LoadedCircuit, train_shuffled):
+def test_shuffled_targets_teach_nothing_of_it(shipped: LoadedCircuit, train_shuffled, failing):
     model = train_shuffled(shipped.task, steps=300, log_checkpoints=0, linear_checkpoints=1)
-    assert failing(model) == set(CENTRAL)
+    assert failing("markov", CENTRAL, two_layer=model) == set(CENTRAL)
 
 
 def test_two_layers_fail_as_the_control(shipped: LoadedCircuit):
@@ -69,10 +62,10 @@ def test_two_layers_fail_as_the_control(shipped: LoadedCircuit):
     assert {one.verdict for one in found} == {"not reproduced"}
 
 
-def test_the_circuit_of_doubly_stochastic_chains_is_another_one(shipped: LoadedCircuit):
+def test_the_circuit_of_doubly_stochastic_chains_is_another_one(shipped: LoadedCircuit, failing):
     """In the main model's place it fails, though its loss on its own chains is as good."""
     claims = ["two-layers-near-bigram", "statistical-induction-head", "copying"]
-    assert failing(shipped.models["doubly-stochastic"].final, claims) == set(claims)
+    assert failing("markov", claims, two_layer=shipped.models["doubly-stochastic"].final) == set(claims)
 
 
 def test_the_shipped_history_shows_the_order(shipped: LoadedCircuit):

@@ -4,7 +4,6 @@ import pytest
 
 from mechinterp.claims import ClaimResult, LoadedCircuit, load_circuit, verify
 from mechinterp.measures import measure
-from mechinterp.models import Transformer
 
 # Adding, and how: frequencies in logits, neurons and embeddings.
 CENTRAL = (
@@ -28,13 +27,6 @@ def found() -> dict[str, ClaimResult]:
     return {one.claim: one for one in verify("modular")}
 
 
-def failing(only: tuple[str, ...], **models: Transformer) -> list[str]:
-    """Claims that are asked of these models in the place of shipped ones, and not reproduced."""
-    given = {name.replace("_", "-"): model for name, model in models.items()}
-    results = verify("modular", models=given, only=only)
-    return [one.claim for one in results if one.verdict == "not reproduced" and not one.reason]
-
-
 def test_every_claim_comes_out_as_stated(found: dict[str, ClaimResult]):
     assert [name for name, one in found.items() if one.failed] == []
     assert {name for name, one in found.items() if one.verdict != "reproduced"} == {"phases-at-p-113"}
@@ -42,30 +34,35 @@ def test_every_claim_comes_out_as_stated(found: dict[str, ClaimResult]):
 
 
 def test_its_numbers_are_near_the_published_ones(found: dict[str, ClaimResult]):
-    for name, within in (("key-frequencies", 0.05), ("neurons-of-one-frequency", 0.05), ("clock-not-pizza", 0.25)):
+    for name, within in (("key-frequencies", 0.05), ("neurons-of-one-frequency", 0.05)):
         assert found[name].measured == pytest.approx(found[name].published, abs=within), name
 
 
-def test_an_untrained_model_fails(shipped: LoadedCircuit):
-    assert failing(CENTRAL, grokking=shipped.models["grokking"].untrained) == list(CENTRAL)
+def test_an_untrained_model_fails(shipped: LoadedCircuit, failing):
+    assert failing("modular", CENTRAL, grokking=shipped.models["grokking"].untrained) == set(CENTRAL)
 
 
-def test_a_model_that_memorised_fails(shipped: LoadedCircuit):
+def test_a_model_that_memorised_fails(shipped: LoadedCircuit, failing):
     """All that it lacks is weight decay. It has a frequency just over the threshold, which is few."""
     memoriser = shipped.models["no-decay"].final
-    assert failing(CENTRAL, grokking=memoriser) == [name for name in CENTRAL if name != "few-key-frequencies"]
-    assert failing(("no-decay-memorises",), no_decay=memoriser) == []
+    assert failing("modular", CENTRAL, grokking=memoriser) == {
+        name for name in CENTRAL if name != "few-key-frequencies"
+    }
+    assert failing("modular", ("no-decay-memorises",), no_decay=memoriser) == set()
 
 
-def test_a_model_that_adds_fails_as_the_control(shipped: LoadedCircuit):
+def test_a_model_that_adds_fails_as_the_control(shipped: LoadedCircuit, failing):
     asked = ("no-decay-does-not-generalise", "memorised-frequencies", "memoriser-restricted", "memoriser-embedding")
-    assert failing(asked, no_decay=shipped.model) == list(asked)
-    assert failing(("memorising-neurons",), no_decay=shipped.model) == ["memorising-neurons"]
+    assert failing("modular", asked, no_decay=shipped.model) == set(asked)
+    assert failing("modular", ("memorising-neurons",), no_decay=shipped.model) == {"memorising-neurons"}
 
 
-def test_wrong_answers_are_memorised_and_teach_no_adding(shipped: LoadedCircuit, train_shuffled):
-    model = train_shuffled(shipped.task, steps=150, log_checkpoints=0, linear_checkpoints=1)
-    assert failing(CENTRAL, grokking=model) == list(CENTRAL)
+def test_wrong_answers_are_memorised_and_teach_no_adding(shipped: LoadedCircuit, train_shuffled, failing):
+    """With 70% of the sums, for as many steps as teach a rightly labelled model what is central."""
+    like = shipped.models["more-data"]
+    assert failing("modular", CENTRAL, grokking=like.final) <= {"neurons-of-one-frequency"}
+    model = train_shuffled(like.task, steps=600, log_checkpoints=0, linear_checkpoints=1)
+    assert failing("modular", CENTRAL, grokking=model) == set(CENTRAL)
 
 
 def test_the_shipped_history_shows_the_circuit_before_its_effect(shipped: LoadedCircuit):

@@ -4,7 +4,6 @@ import pytest
 
 from mechinterp.claims import LoadedCircuit, load_circuit, verify
 from mechinterp.measures import measure
-from mechinterp.models import Transformer
 
 # What makes up the circuit and its effect: no model without it may pass. Where the value or the query itself is
 # corrupted, a model that merely names values has a small gap too, so these claims say nothing of such models.
@@ -27,12 +26,6 @@ def shipped() -> LoadedCircuit:
     return load_circuit("recall")
 
 
-def failing(model: Transformer, claims: list[str]) -> set[str]:
-    """Which claims are asked of a model in the place of the main one, and not reproduced."""
-    found = verify("recall", models={"two-layer": model}, only=claims)
-    return {one.claim for one in found if one.verdict == "not reproduced" and not one.reason}
-
-
 def test_every_claim_comes_out_as_stated():
     results = {one.claim: one for one in verify("recall")}
     assert [name for name, one in results.items() if one.failed] == []
@@ -46,19 +39,19 @@ def test_every_claim_comes_out_as_stated():
     assert results["one-layer-guesses-of-sixteen"].measured == pytest.approx(1 / 16, abs=0.01)
 
 
-def test_an_untrained_model_fails_all_that_is_central(shipped: LoadedCircuit):
+def test_an_untrained_model_fails_all_that_is_central(shipped: LoadedCircuit, failing):
     claims = [*CENTRAL, *NAME_LAYER_1]
-    assert failing(shipped.models["two-layer"].untrained, claims) == set(claims)
+    assert failing("recall", claims, two_layer=shipped.models["two-layer"].untrained) == set(claims)
 
 
-def test_one_layer_fails_all_that_is_central(shipped: LoadedCircuit):
-    assert failing(shipped.models["one-layer"].final, CENTRAL) == set(CENTRAL)
+def test_one_layer_fails_all_that_is_central(shipped: LoadedCircuit, failing):
+    assert failing("recall", CENTRAL, two_layer=shipped.models["one-layer"].final) == set(CENTRAL)
 
 
-def test_shuffled_targets_teach_nothing_of_it(shipped: LoadedCircuit, train_shuffled):
+def test_shuffled_targets_teach_nothing_of_it(shipped: LoadedCircuit, train_shuffled, failing):
     claims = [*CENTRAL, *NAME_LAYER_1]
     model = train_shuffled(shipped.task, steps=500, log_checkpoints=0, linear_checkpoints=1)
-    assert failing(model, claims) == set(claims)
+    assert failing("recall", claims, two_layer=model) == set(claims)
 
 
 def test_two_layers_fail_as_the_control(shipped: LoadedCircuit):
