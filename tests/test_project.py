@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import jaxtyping
 import pytest
@@ -90,20 +89,12 @@ def test_unknown_name_is_an_attribute_error():
         _ = mi.patch_node
 
 
-@pytest.mark.parametrize(
-    "first",
-    ["import mechinterp.report", "from mechinterp.report import report", "import mechinterp as m; m.report", "pass"],
-)
-def test_report_is_callable_and_a_package_in_any_order(first: str):
-    code = f"{first}\nimport mechinterp.report, mechinterp as mi\nprint(*map(callable, [mi.report, mi.report.report]))"
-    assert run_python("-c", code).split() == ["True", "True"]
-
-
-def test_calling_the_report_package_calls_its_function(monkeypatch: pytest.MonkeyPatch):
-    room = importlib.import_module("mechinterp.report")
-    assert isinstance(room, ModuleType)
-    monkeypatch.setattr(room, "report", lambda run, **options: (run, options))
-    assert room("run", title="t") == ("run", {"title": "t"})
+def test_no_function_shares_its_name_with_a_room():
+    """Importing a room binds it on the package, and would hide a function of that name."""
+    mi = importlib.import_module("mechinterp")
+    rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    functions = {name for name, module in mi._EXPORTS.items() if module != f"mechinterp.{name}"}
+    assert rooms & functions == set()
 
 
 def test_import_is_light():

@@ -1,4 +1,4 @@
-"""Compile RASP programs to weights: writes everything in src/mechinterp/models/compiled/weights anew.
+"""Compile RASP programs to weights: writes everything in src/mechinterp/known/compiled/weights anew.
 
     python -m venv .venv-compiling
     .venv-compiling/bin/pip install -c constraints.txt -e '.[compiled]'
@@ -46,10 +46,10 @@ from tracr.compiler import (
 from tracr.craft import bases
 from tracr.rasp import causal_eval, rasp
 
+from mechinterp.known.compiled.programs import Program
 from mechinterp.models import ModelConfig, Transformer
-from mechinterp.models.compiled.programs import Program
 
-OUT = Path(__file__).parents[1] / "src/mechinterp/models/compiled/weights"
+OUT = Path(__file__).parents[1] / "src/mechinterp/known/compiled/weights"
 BOS, PAD = "compiler_bos", "compiler_pad"
 
 

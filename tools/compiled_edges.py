@@ -27,9 +27,9 @@ from tracr.craft import transformers
 from tracr.rasp import rasp
 
 from mechinterp.core import Batch, Circuit, Pair
+from mechinterp.known.compiled.programs import Program
+from mechinterp.known.ground_truth import WAYS
 from mechinterp.models import Transformer
-from mechinterp.models.compiled.programs import Program
-from mechinterp.models.ground_truth import WAYS
 from mechinterp.patching import patch_edges
 
 VARIES = ("never", "position", "tokens")

@@ -13,16 +13,20 @@ if TYPE_CHECKING:
     from mechinterp import attribution as attribution
     from mechinterp import claims as claims
     from mechinterp import core as core
+    from mechinterp import curves as curves
     from mechinterp import discovery as discovery
-    from mechinterp import emergence as emergence
     from mechinterp import evaluation as evaluation
     from mechinterp import interventions as interventions
+    from mechinterp import known as known
     from mechinterp import measures as measures
     from mechinterp import models as models
+    from mechinterp import pages as pages
     from mechinterp import patching as patching
     from mechinterp import plots as plots
     from mechinterp import probes as probes
+    from mechinterp import studies as studies
     from mechinterp import tasks as tasks
+    from mechinterp import timeline as timeline
     from mechinterp import training as training
     from mechinterp.attribution import head_scores as head_scores
     from mechinterp.attribution import logit_attribution as logit_attribution
@@ -35,16 +39,15 @@ if TYPE_CHECKING:
     from mechinterp.core import Edge as Edge
     from mechinterp.core import Pair as Pair
     from mechinterp.core import Site as Site
+    from mechinterp.curves import onset as onset
     from mechinterp.discovery import discover as discover
-    from mechinterp.emergence import onset as onset
-    from mechinterp.emergence import study as study
-    from mechinterp.emergence import trace as trace
     from mechinterp.evaluation import evaluate as evaluate
     from mechinterp.measures import measure as measure
     from mechinterp.measures import register_measure as register_measure
     from mechinterp.models import ModelConfig as ModelConfig
     from mechinterp.models import Transformer as Transformer
     from mechinterp.models import to_bridge as to_bridge
+    from mechinterp.pages import report as report
     from mechinterp.patching import estimate_edges as estimate_edges
     from mechinterp.patching import estimate_nodes as estimate_nodes
     from mechinterp.patching import patch_edges as patch_edges
@@ -52,32 +55,34 @@ if TYPE_CHECKING:
     from mechinterp.patching import path_patch as path_patch
     from mechinterp.patching import recovery as recovery
     from mechinterp.probes import probe as probe
-    from mechinterp.report import report as report
+    from mechinterp.studies import study as study
+    from mechinterp.timeline import trace as trace
     from mechinterp.training import Recorder as Recorder
     from mechinterp.training import Run as Run
     from mechinterp.training import TrainConfig as TrainConfig
     from mechinterp.training import train as train
     from mechinterp.training import train_many as train_many
 
-# Public name -> the module that has it. A name that is its module's own last part is that module itself: the rooms,
-# and `report`, which is both a room and the function `mi.report(run)`. Importing a submodule always binds it on its
-# parent, so a function of the same name would come and go with the order of imports; `mechinterp.report` is therefore
-# a module that can be called (see its end), and `mi.report` is that module whatever was imported first.
+# Public name -> the module that has it; a name that is its module's own last part is that room itself. No function
+# shares its name with a room: importing a room binds it on its parent, and would hide the function.
 _EXPORTS: dict[str, str] = {
     "attribution": "mechinterp.attribution",
     "claims": "mechinterp.claims",
     "core": "mechinterp.core",
     "discovery": "mechinterp.discovery",
-    "emergence": "mechinterp.emergence",
+    "curves": "mechinterp.curves",
     "evaluation": "mechinterp.evaluation",
     "interventions": "mechinterp.interventions",
+    "known": "mechinterp.known",
     "measures": "mechinterp.measures",
     "models": "mechinterp.models",
+    "pages": "mechinterp.pages",
     "patching": "mechinterp.patching",
     "plots": "mechinterp.plots",
     "probes": "mechinterp.probes",
-    "report": "mechinterp.report",
+    "studies": "mechinterp.studies",
     "tasks": "mechinterp.tasks",
+    "timeline": "mechinterp.timeline",
     "training": "mechinterp.training",
     "Batch": "mechinterp.core",
     "Circuit": "mechinterp.core",
@@ -105,9 +110,10 @@ _EXPORTS: dict[str, str] = {
     "evaluate": "mechinterp.evaluation",
     "measure": "mechinterp.measures",
     "register_measure": "mechinterp.measures",
-    "onset": "mechinterp.emergence",
-    "study": "mechinterp.emergence",
-    "trace": "mechinterp.emergence",
+    "onset": "mechinterp.curves",
+    "study": "mechinterp.studies",
+    "trace": "mechinterp.timeline",
+    "report": "mechinterp.pages",
     "Claim": "mechinterp.claims",
     "assert_claim": "mechinterp.claims",
     "load_circuit": "mechinterp.claims",

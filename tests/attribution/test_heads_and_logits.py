@@ -15,8 +15,8 @@ from mechinterp.attribution import (
 )
 from mechinterp.core import Batch, ConfigError, UnsupportedError, resolve_metric
 from mechinterp.interventions import record
+from mechinterp.known.induction import induction_model
 from mechinterp.models import ModelConfig, Transformer
-from mechinterp.models.handmade import induction_model
 
 ARCHITECTURES = list(
     itertools.product(

@@ -31,7 +31,7 @@ def train_shuffled(shuffled: ModuleType, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session")
 def failing() -> Callable[..., set[str]]:
-    """`failing(circuit, claims, **models)`: claims that are asked of other models in their place, and not reproduced."""
+    """`failing(circuit, claims, **models)`: the claims that other models in the place of shipped ones do not meet."""
 
     def ask(circuit: str, claims: Iterable[str], **models) -> set[str]:
         from mechinterp.claims import verify

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mechinterp.claims import ClaimResult, LoadedCircuit, load_circuit, verify
-from mechinterp.models.handmade_regression import gradient_step_model
+from mechinterp.known.regression import gradient_step_model
 
 # What one gradient step is, by weights, predictions, errors and interventions.
 CENTRAL = (

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mechinterp.claims import Claim, Number, Subject, decide
+from mechinterp.claims import Claim, Subject, decide
 from mechinterp.claims.numbers import numbers_of, pick
 from mechinterp.claims.schema import Select
 from mechinterp.claims.verify import ClaimResult
 from mechinterp.core import ConfigError
+from mechinterp.core.statistics import Interval, mean_interval
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.tasks import Induction
 
@@ -25,8 +26,8 @@ ORDER = dict(
 )
 
 
-def numbers(*values: float) -> list[Number]:
-    return [Number.exact(value) for value in values]
+def numbers(*values: float) -> list[Interval]:
+    return [Interval.exact(value) for value in values]
 
 
 @pytest.mark.parametrize(
@@ -61,8 +62,8 @@ def test_verdict(settings: dict, values: tuple[float, ...], verdict: str):
 
 
 def test_one_model_must_pass_with_its_whole_interval():
-    assert decide(claim(), [Number(0.55, 0.51, 0.59)])[0] == "reproduced"
-    assert decide(claim(), [Number(0.55, 0.45, 0.65)])[0] == "weaker"
+    assert decide(claim(), [Interval(0.55, 0.51, 0.59)])[0] == "reproduced"
+    assert decide(claim(), [Interval(0.55, 0.45, 0.65)])[0] == "weaker"
 
 
 def test_over_seeds_the_interval_is_students():
@@ -71,13 +72,13 @@ def test_over_seeds_the_interval_is_students():
 
 
 def test_intervals_of_a_difference_add_as_squares():
-    found = Number(3.0, 2.7, 3.3).minus(Number(1.0, 0.6, 1.4))
+    found = Interval(3.0, 2.7, 3.3).minus(Interval(1.0, 0.6, 1.4))
     assert (found.value, round(found.low, 6), round(found.high, 6)) == (2.0, 1.5, 2.5)
 
 
 def test_examples_that_both_sides_share_are_compared_one_by_one():
     noise = np.array([0.0, 5.0, -5.0, 10.0])
-    both = [Number.over_examples(noise + shift) for shift in (np.array([2.0, 2.1, 1.9, 2.0]), np.zeros(4))]
+    both = [mean_interval(noise + shift) for shift in (np.array([2.0, 2.1, 1.9, 2.0]), np.zeros(4))]
     found = both[0].minus(both[1])
     assert found.value == pytest.approx(2.0)
     assert found.high - found.low == pytest.approx(2 * 3.18245 * np.std([0, 0.1, -0.1, 0], ddof=1) / 2, rel=1e-4)
@@ -85,21 +86,21 @@ def test_examples_that_both_sides_share_are_compared_one_by_one():
 
 def test_examples_that_only_one_side_has_are_not_paired():
     some, others = np.array([1.0, 3.0, np.nan, np.nan]), np.array([np.nan, np.nan, 1.0, 2.0])
-    first, second = Number.over_examples(some), Number.over_examples(others)
+    first, second = mean_interval(some), mean_interval(others)
     assert first.minus(second).value == 0.5
-    assert second.over(Number(2.0, 1.9, 2.1, some)).value == pytest.approx(0.75)
+    assert second.over(Interval(2.0, 1.9, 2.1, some)).value == pytest.approx(0.75)
 
 
 def test_a_ratio_is_that_of_the_means_and_its_interval_shrinks_where_examples_agree():
     rows = np.array([1.0, 2.0, 3.0, 4.0])
-    found = Number.over_examples(1.2 * rows).over(Number.over_examples(rows))
+    found = mean_interval(1.2 * rows).over(mean_interval(rows))
     assert (found.value, found.low, found.high) == pytest.approx((1.2, 1.2, 1.2))
-    against_theory = Number.over_examples(rows).over(Number.exact(5.0))
+    against_theory = mean_interval(rows).over(Interval.exact(5.0))
     low, high = (2.5 + sign * 3.18245 * np.std(rows, ddof=1) / 2 for sign in (-1, 1))
     assert (against_theory.value, against_theory.low, against_theory.high) == pytest.approx(
         (0.5, low / 5, high / 5), rel=1e-4
     )
-    assert math.isnan(Number.exact(1.0).over(Number(0.1, -0.1, 0.3)).value)  # nothing sure to divide by
+    assert math.isnan(Interval.exact(1.0).over(Interval(0.1, -0.1, 0.3)).value)  # nothing sure to divide by
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import torch
 
 from mechinterp.core import METRICS, Circuit, ConfigError, UnsupportedError
 from mechinterp.discovery import discover
-from mechinterp.models.handmade import induction_model
+from mechinterp.known.induction import induction_model
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 from mechinterp.core import ConfigError, Pair
 from mechinterp.evaluation import circuit_at, cpr_cmd, curve, fewest_edges
 from mechinterp.evaluation.truth import FRACTIONS
-from mechinterp.models.handmade import induction_model
+from mechinterp.known.induction import induction_model
 from mechinterp.patching import patch_edges
 
 

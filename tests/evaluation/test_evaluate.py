@@ -8,7 +8,7 @@ from mechinterp.core import Circuit, ConfigError, Pair, SiteError, UnsupportedEr
 from mechinterp.evaluation import evaluate, live_edges, minimality
 from mechinterp.evaluation.scoring import scorer
 from mechinterp.interventions import score_circuits, score_runs
-from mechinterp.models.handmade import induction_model
+from mechinterp.known.induction import induction_model
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def test_means_are_taken_over_all_examples(made, ablation):
 def test_removing_a_circuit_stands_beside_removing_random_ones():
     """The hand-made circuit has one path: removing any part of it costs everything, and the null says so."""
     from mechinterp.evaluation import evaluate
-    from mechinterp.models import induction_model
+    from mechinterp.known import induction_model
 
     made = induction_model(inert_heads=2)
     judged = evaluate(made.circuit, made.model, made.pair(16, seed=4), ablation="zero", nulls=20)

@@ -3,8 +3,9 @@ import pytest
 from scipy import stats
 
 from mechinterp.core import Circuit, ConfigError
-from mechinterp.evaluation.hypotheses import equivalence_test, hypothesis_tests, independence_test, quantile_test
-from mechinterp.models.handmade import induction_model
+from mechinterp.core.statistics import binomial_test
+from mechinterp.evaluation.hypotheses import equivalence_test, hypothesis_tests, independence_test
+from mechinterp.known.induction import induction_model
 
 
 def test_equivalence_by_hand():
@@ -43,10 +44,10 @@ def test_independence_holds_its_level_and_a_constant_is_independent_of_everythin
     assert independence_test(np.ones(20), rng.normal(size=20), 99)[1] == 1.0
 
 
-def test_quantile_tests_by_hand():
-    assert quantile_test(100, 100, 0.9, "greater") == pytest.approx(0.9**100)
-    assert quantile_test(0, 10, 0.9, "less") == pytest.approx(0.1**10)
-    assert np.isnan(quantile_test(0, 0, 0.9, "less"))
+def test_binomial_tests_by_hand():
+    assert binomial_test(100, 100, 0.9, "greater") == pytest.approx(0.9**100)
+    assert binomial_test(0, 10, 0.9, "less") == pytest.approx(0.1**10)
+    assert np.isnan(binomial_test(0, 0, 0.9, "less"))
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from mechinterp.core import Batch, Pair, UnsupportedError
+from mechinterp.known import induction_model
+from mechinterp.known.induction import KnownModel
 from mechinterp.measures import measure
-from mechinterp.models import induction_model
-from mechinterp.models.handmade import HandMade
 from mechinterp.tasks import Task
 
 
 @cache
-def made() -> HandMade:
+def made() -> KnownModel:
     return induction_model(seed=3)
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from mechinterp.core import ConfigError, derive_seed
+from mechinterp.known import induction_model
 from mechinterp.measures.pairs import draw_pair
-from mechinterp.models import induction_model
 from mechinterp.patching import patch_edges
 from mechinterp.tasks import Induction
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from mechinterp.core import UnsupportedError
+from mechinterp.known.regression import gradient_step_model
 from mechinterp.measures import measure
 from mechinterp.models import ModelConfig, Transformer
-from mechinterp.models.handmade_regression import gradient_step_model
 from mechinterp.tasks import Induction, Regression
 
 TASK = Regression()

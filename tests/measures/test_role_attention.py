@@ -8,9 +8,9 @@ import torch
 
 from mechinterp.core import Circuit, Pair, SiteError, derive_seed
 from mechinterp.interventions import record
+from mechinterp.known.induction import KnownModel, induction_model
 from mechinterp.measures import measure
 from mechinterp.models import ModelConfig, Transformer
-from mechinterp.models.handmade import HandMade, induction_model
 from mechinterp.tasks import Classification, Induction
 
 
@@ -29,7 +29,7 @@ class HandMadePairs(Induction):
 
 
 @pytest.fixture(scope="module")
-def made() -> HandMade:
+def made() -> KnownModel:
     return induction_model(inert_heads=1)
 
 
@@ -45,7 +45,7 @@ def true_head(circuit: Circuit, layer: int) -> int:
     return int(edge.split(".H")[-1].split(".")[0])
 
 
-def test_the_hand_made_heads_attend_where_they_were_made_to(made: HandMade):
+def test_the_hand_made_heads_attend_where_they_were_made_to(made: KnownModel):
     first, second = true_head(made.circuit, 0), true_head(made.circuit, 1)
     back = measure("role_attention", query="first_B", key="first_A")(made.model, HandMadePairs())
     assert back.dims == ("layer", "head", "example") and back.shape == (2, 2, 64)
@@ -75,7 +75,7 @@ def test_attention_is_added_up_over_the_keys(classifier: tuple[Transformer, Clas
     assert np.allclose(found, parts[0] + parts[1], atol=1e-6)
 
 
-def test_a_place_with_two_roles_counts_once_and_an_absent_role_is_undefined(made: HandMade):
+def test_a_place_with_two_roles_counts_once_and_an_absent_role_is_undefined(made: KnownModel):
     def paid(query: str, key: list[str], **settings):
         return measure("role_attention", query=query, key=key)(made.model, HandMadePairs(**settings))
 

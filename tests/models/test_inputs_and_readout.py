@@ -6,8 +6,8 @@ import torch
 from mechinterp.attribution import logit_attribution
 from mechinterp.core import Batch, ConfigError, UnsupportedError
 from mechinterp.interventions import activations
+from mechinterp.known.ground_truth import rotate_stream
 from mechinterp.models import ModelConfig, Transformer, to_bridge
-from mechinterp.models.ground_truth import rotate_stream
 
 VECTORS = {"n_layers": 2, "n_heads": 1, "d_model": 9, "n_ctx": 4, "inputs": "vectors", "d_in": 3, "d_vocab_out": 5}
 

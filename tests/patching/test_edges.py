@@ -17,7 +17,7 @@ from mechinterp.interventions import (
     source_values,
     take,
 )
-from mechinterp.models import induction_model
+from mechinterp.known import induction_model
 from mechinterp.patching import patch_edge_pairs, patch_edges, path_patch
 
 HOW = [("denoise", "resample"), *(("noise", ablation) for ablation in ("resample", "zero", "mean", "mean-pos"))]

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mechinterp.core import ConfigError, t_interval
+from mechinterp.core import ConfigError
+from mechinterp.core.statistics import t_interval
 from mechinterp.plots import probe_bars
 
 

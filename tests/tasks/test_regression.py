@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from mechinterp.core import Batch, ConfigError, UnsupportedError, metrics
+from mechinterp.known.ground_truth import WAYS
+from mechinterp.known.regression import gradient_step, gradient_step_model
 from mechinterp.models import ModelConfig, Transformer
-from mechinterp.models.ground_truth import WAYS
-from mechinterp.models.handmade_regression import gradient_step, gradient_step_model
 from mechinterp.patching import patch_edges
 from mechinterp.tasks import Regression
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mechinterp.core import Batch, Metric, Pair
 from mechinterp.evaluation import edge_auroc
-from mechinterp.models import HandMade, known_models
+from mechinterp.known import KnownModel, known_models
 from mechinterp.patching import estimate_edges, patch_edges
 
 MEANING = (
@@ -27,7 +27,7 @@ QUICK = ("induction", "or", "compiled/reverse")
 def truth(quick: bool = False) -> dict[str, Any]:
     """Edge AUROC of exact patching and of gradient estimates on every model with a known circuit.
 
-    Each exam patches the clean run and scores the edges that it can identify (`HandMade.seen`) against those outside
+    Each exam patches the clean run and scores the edges that it can identify (`KnownModel.seen`) against those outside
     the circuit. Values are scored by how far they lie from the wrong to the right answer: squared distance has no
     gradient where the answer is exact, as it is here, and every estimate from the clean run alone would be zero.
 
@@ -64,7 +64,7 @@ def _exam(name: str, ablation: str) -> dict[str, Any]:
     return found
 
 
-def _effects(made: HandMade, pair: Pair, method: str, ablation: str, metric: str | Metric) -> xr.DataArray:
+def _effects(made: KnownModel, pair: Pair, method: str, ablation: str, metric: str | Metric) -> xr.DataArray:
     inputs = made.circuit.inputs
     if method == "exact":
         return patch_edges(made.model, pair, "noise", ablation, metric, inputs)["effect"]

@@ -4,7 +4,7 @@ from mechinterp.claims.assertion import ClaimError, assert_claim
 from mechinterp.claims.schema import VERDICTS, Claim, ClaimsFile, read_claims
 from mechinterp.claims.shipped import LoadedCircuit, circuit_names, load_circuit, ship
 from mechinterp.claims.subjects import Subject
-from mechinterp.claims.verdict import Number, decide
+from mechinterp.claims.verdict import decide
 from mechinterp.claims.verify import ClaimResult, check_claim, verify
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "ClaimResult",
     "ClaimsFile",
     "LoadedCircuit",
-    "Number",
     "Subject",
     "assert_claim",
     "check_claim",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,9 +12,9 @@ import xarray as xr
 
 from mechinterp.claims.schema import ROLES, Claim, Quantity, Select
 from mechinterp.claims.subjects import Subject
-from mechinterp.claims.verdict import Number
 from mechinterp.core import ConfigError, SiteError, UnsupportedError, derive_seed, suggest
-from mechinterp.emergence import first_passage
+from mechinterp.core.statistics import Interval, mean_interval
+from mechinterp.curves import first_passage
 from mechinterp.measures import measure
 from mechinterp.models import Transformer
 
@@ -24,7 +23,9 @@ UNTRAINED = 19
 meet it, chance is 1 in 20."""
 
 
-def numbers_of(claim: Claim, groups: Sequence[Mapping[str, Subject]], many_untrained: bool) -> list[tuple[int, Number]]:
+def numbers_of(
+    claim: Claim, groups: Sequence[Mapping[str, Subject]], many_untrained: bool
+) -> list[tuple[int, Interval]]:
     """Seed and number of each group of models.
 
     The number is NaN, and says why, where a model cannot have it: one layer has no composition, and no edge between
@@ -42,12 +43,12 @@ def numbers_of(claim: Claim, groups: Sequence[Mapping[str, Subject]], many_untra
         try:
             number = claim_number(claim, group)
         except (UnsupportedError, SiteError) as error:
-            number = Number(math.nan, math.nan, math.nan, reason=str(error))
+            number = Interval.missing(str(error))
         found.append((group[claim.model].seed, number))
     return found
 
 
-def claim_number(claim: Claim, subjects: Mapping[str, Subject]) -> Number:
+def claim_number(claim: Claim, subjects: Mapping[str, Subject]) -> Interval:
     """What a claim compares, for one seed.
 
     Args:
@@ -56,7 +57,7 @@ def claim_number(claim: Claim, subjects: Mapping[str, Subject]) -> Number:
     """
     quantity, other = claim.quantity, claim.other
     if quantity.passage is not None:
-        return Number.exact(_passage_number(claim, subjects))
+        return Interval.exact(_passage_number(claim, subjects))
     found = number(quantity, subjects[quantity.model])
     if other is None:
         return found
@@ -84,7 +85,7 @@ def _last_step(subject: Subject) -> int:
     return subject.run.steps[-1] if subject.run is not None else 0
 
 
-def number(quantity: Quantity, subject: Subject) -> Number:
+def number(quantity: Quantity, subject: Subject) -> Interval:
     """A quantity of one model, with its interval over examples.
 
     Roles are those that heads play in the trained model; in the untrained model, its own best heads play them.
@@ -127,7 +128,7 @@ def _measured(quantity: Quantity, subject: Subject, model: Transformer, cast: Tr
     return subject.tables[key][1]
 
 
-def pick(table: xr.DataArray, select: Select, subject: Subject, model: Transformer) -> Number:
+def pick(table: xr.DataArray, select: Select, subject: Subject, model: Transformer) -> Interval:
     """One number out of a labelled table.
 
     Args:
@@ -160,15 +161,15 @@ def pick(table: xr.DataArray, select: Select, subject: Subject, model: Transform
     if rest and select.reduce == "only":
         raise ConfigError(f"select leaves dimensions {rest}: say more in where, or how to reduce them")
     if "example" not in table.dims:
-        return Number.exact(_reduced(np.atleast_1d(table.values).ravel(), select)[0])
+        return Interval.exact(_reduced(np.atleast_1d(table.values).ravel(), select)[0])
     rows = table.transpose(*rest, "example").values.reshape(-1, table.sizes["example"]).astype(float)
     if select.reduce == "mean":
         rows = _mean(rows, 0)[None]
     means = _mean(rows, 1)
     value, index = _reduced(means, select)
     if index is None:
-        return Number.exact(value)
-    return Number.over_examples(rows[index])
+        return Interval.exact(value)
+    return mean_interval(rows[index])
 
 
 def _mean(rows: np.ndarray, axis: int) -> np.ndarray:

@@ -12,13 +12,13 @@ from mechinterp.claims.numbers import numbers_of
 from mechinterp.claims.schema import Claim
 from mechinterp.claims.shipped import LoadedCircuit, load_circuit
 from mechinterp.claims.subjects import Subject
-from mechinterp.claims.verdict import Number
 from mechinterp.core import usable_cores, using_threads
+from mechinterp.core.statistics import Interval
 from mechinterp.measures.registry import function_of
 from mechinterp.tasks import Task
 from mechinterp.training import Run
 
-Found = dict[str, list[tuple[int, Number]]]
+Found = dict[str, list[tuple[int, Interval]]]
 """Claim -> seed and number of every model that was measured."""
 
 
@@ -73,4 +73,4 @@ def measure_portion(given: Portion) -> Found:
         # One group of several comes with its own untrained models; examples need not travel.
         shipped = given.runs is None
         found = {claim.id: numbers_of(claim, [group], many_untrained=shipped) for claim in claims}
-        return {name: [(seed, number.bare) for seed, number in numbers] for name, numbers in found.items()}
+        return {name: [(seed, number.without_rows) for seed, number in numbers] for name, numbers in found.items()}

@@ -14,8 +14,9 @@ from mechinterp.claims.numbers import numbers_of
 from mechinterp.claims.schema import VERDICTS, Claim, Known, Verdict
 from mechinterp.claims.shipped import LoadedCircuit, as_subject, circuit_names, load_circuit
 from mechinterp.claims.subjects import Subject
-from mechinterp.claims.verdict import Number, decide
+from mechinterp.claims.verdict import decide
 from mechinterp.core import ConfigError, suggest
+from mechinterp.core.statistics import Interval
 from mechinterp.models import ModelConfig
 from mechinterp.tasks import from_dict
 from mechinterp.training import Job, TrainConfig, train_jobs
@@ -193,7 +194,7 @@ def check_claim(claim: Claim, groups: Sequence[Mapping[str, Subject]], circuit: 
     )
 
 
-def judge(claim: Claim, numbers: Sequence[tuple[int, Number]], circuit: str = "") -> ClaimResult:
+def judge(claim: Claim, numbers: Sequence[tuple[int, Interval]], circuit: str = "") -> ClaimResult:
     """The result of a claim whose numbers, with their seeds, are known."""
     about: dict[str, Any] = {
         name: getattr(claim, name) for name in ("source", "published", "tolerance", "sentence", "known")

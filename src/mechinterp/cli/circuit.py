@@ -79,9 +79,9 @@ def evaluate(
     """Score a circuit on pairs it was not found on, beside random circuits of its size."""
     from mechinterp.cli.output import emit, table, waiting
     from mechinterp.core import resolve_metric
-    from mechinterp.emergence.explain import metric_of
     from mechinterp.evaluation import evaluate as judge
     from mechinterp.measures.pairs import draw_pair
+    from mechinterp.studies.causal import metric_of
     from mechinterp.training import Run
 
     opened = Run(run)

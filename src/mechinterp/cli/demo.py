@@ -10,7 +10,7 @@ import typer
 from mechinterp.cli.options import Json
 
 if TYPE_CHECKING:
-    from mechinterp.emergence import Study
+    from mechinterp.studies import Study
     from mechinterp.training import Run
 
 TASK = "induction"
@@ -35,8 +35,8 @@ def demo(
     Beside it a one-layer model is trained, which cannot do the task. Stopped and started again, it goes on.
     """
     from mechinterp.cli.output import emit, progress, table, waiting
-    from mechinterp.emergence import study
-    from mechinterp.report import report
+    from mechinterp.pages import report
+    from mechinterp.studies import study
 
     with progress() as show:
         run, control = trained(Path(out), seed, show)
@@ -78,7 +78,7 @@ def story(found: Study, control: Run) -> list[Row]:
 
 
 def _heads(found: Study) -> list[Row]:
-    from mechinterp.emergence import onset
+    from mechinterp.curves import onset
 
     rows, last = [], found.timeline.isel(step=-1)
     for role, name in ROLES.items():
@@ -112,7 +112,7 @@ def _order(found: Study) -> list[Row]:
 
 
 def _losses(found: Study, control: Run) -> list[Row]:
-    from mechinterp.core import t_interval
+    from mechinterp.core.statistics import t_interval
     from mechinterp.measures import measure
 
     last = found.timeline.isel(step=-1).sel(group="repeat")
@@ -127,8 +127,8 @@ def _losses(found: Study, control: Run) -> list[Row]:
 
 
 def _circuit(found: Study) -> list[Row]:
-    from mechinterp.emergence.findings import CLEAR
     from mechinterp.evaluation import fewest_edges
+    from mechinterp.studies.findings import CLEAR
 
     judged, line = found.evaluation, found.curve
     if judged is None or line is None:

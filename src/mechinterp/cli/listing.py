@@ -82,7 +82,7 @@ def _metrics() -> list[dict[str, Any]]:
 
 
 def _ground_truth() -> list[dict[str, Any]]:
-    from mechinterp.models import known_models
+    from mechinterp.known import known_models
 
     made = [(name, one.about, one.build()) for name, one in known_models().items()]
     return [

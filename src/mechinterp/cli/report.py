@@ -23,8 +23,8 @@ def report(
     """Write one HTML page that works offline. A Run that was not studied yet is studied first."""
     from mechinterp.cli.output import emit, progress, table, waiting
     from mechinterp.core import RunError
-    from mechinterp.emergence import Study, study
-    from mechinterp.report import report as write
+    from mechinterp.pages import report as write
+    from mechinterp.studies import Study, study
     from mechinterp.training import Run
 
     opened = Run(run)

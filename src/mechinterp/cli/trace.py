@@ -31,7 +31,7 @@ def trace(
 ) -> None:
     """Measure every checkpoint of a Run. What was measured before is kept, and what is missing added."""
     from mechinterp.cli.output import emit, progress, table
-    from mechinterp.emergence import trace as measure_all
+    from mechinterp.timeline import trace as measure_all
     from mechinterp.training import Run
 
     opened = Run(run)

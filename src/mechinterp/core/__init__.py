@@ -13,7 +13,7 @@ from mechinterp.core.errors import (
 )
 from mechinterp.core.machine import usable_cores, using_threads
 from mechinterp.core.metrics import METRICS, Metric, resolve_metric
-from mechinterp.core.results import labelled, patching_result, recovery, t_interval
+from mechinterp.core.results import labelled, patching_result, recovery
 from mechinterp.core.seeds import derive_seed, generator
 from mechinterp.core.settings import Settings, explain
 from mechinterp.core.sites import Edge, Graph, Inputs, Site
@@ -45,7 +45,6 @@ __all__ = [
     "recovery",
     "resolve_metric",
     "suggest",
-    "t_interval",
     "usable_cores",
     "using_threads",
 ]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mechinterp._version import __version__
 from mechinterp.core.errors import ConfigError, ShapeError
+from mechinterp.core.statistics import mean_interval
 
 
 def labelled(
@@ -71,24 +72,10 @@ def recovery(result: xr.Dataset, confidence: float = 0.95) -> xr.Dataset:
     if missing:
         raise ConfigError(f"recovery needs a patching result; this one lacks {sorted(missing)}")
     gap = (result["clean"] - result["corrupted"]).values
-    low, high = t_interval(gap, confidence)
-    valid = bool(low > 0 or high < 0)
+    mean = mean_interval(gap, confidence)
+    valid = mean.leaves_out_zero
     share = result["effect"].mean("example") / (gap.mean() if valid else np.nan)
-    made = xr.Dataset({"recovery": share, "gap": gap.mean(), "gap_low": low, "gap_high": high, "valid": valid})
-    return made.assign_attrs(result.attrs, confidence=confidence)
-
-
-def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Student's t-interval of a mean over the flat, finite values; infinitely wide for fewer than two of them.
-
-    >>> [round(x, 2) for x in t_interval(np.array([1.0, 2.0, 3.0]))]
-    [-0.48, 4.48]
-    """
-    from scipy import stats
-
-    flat = np.asarray(values, dtype=float).ravel()
-    flat = flat[np.isfinite(flat)]
-    if flat.size < 2:
-        return (-np.inf, np.inf)
-    half = stats.t.ppf(0.5 + confidence / 2, flat.size - 1) * flat.std(ddof=1) / np.sqrt(flat.size)
-    return float(flat.mean() - half), float(flat.mean() + half)
+    ends = {"gap_low": mean.low, "gap_high": mean.high}
+    return xr.Dataset({"recovery": share, "gap": gap.mean(), **ends, "valid": valid}).assign_attrs(
+        result.attrs, confidence=confidence
+    )

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from mechinterp.core import Circuit, ConfigError, Edge, Graph, rank_edges, t_interval
+from mechinterp.core import Circuit, ConfigError, Edge, Graph, rank_edges
+from mechinterp.core.statistics import t_interval
 
 Score = Callable[[Sequence[Circuit]], Tensor]
 _BLOCK = 16

@@ -7,7 +7,6 @@ from mechinterp.evaluation.hypotheses import hypothesis_tests
 from mechinterp.evaluation.live import live_edges
 from mechinterp.evaluation.minimality import minimality
 from mechinterp.evaluation.nulls import inflate, random_circuits
-from mechinterp.evaluation.statistics import Ratio, ratio_of_means
 from mechinterp.evaluation.truth import (
     edge_auroc,
     edge_average_precision,
@@ -18,7 +17,6 @@ from mechinterp.evaluation.truth import (
 )
 
 __all__ = [
-    "Ratio",
     "agreement",
     "circuit_at",
     "cpr_cmd",
@@ -37,6 +35,5 @@ __all__ = [
     "pessimistic_auc",
     "random_circuits",
     "rates",
-    "ratio_of_means",
     "rename_heads",
 ]

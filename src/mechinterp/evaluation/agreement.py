@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from mechinterp.core import Circuit, ConfigError, Edge, Site, derive_seed, labelled
+from mechinterp.core.statistics import p_value
 
 
 def match_heads(first: xr.DataArray, second: xr.DataArray) -> xr.Dataset:
@@ -90,7 +91,7 @@ def agreement(
             "jaccard": value,
             "jaccard_unmatched": first.jaccard(second),
             "jaccard_null": ("null", np.array(null, dtype=float)),
-            "p_value": (1 + int((np.array(null) >= value - 1e-12).sum())) / (nulls + 1),
+            "p_value": p_value(value, np.array(null, dtype=float)),
         },
         attrs={"seed": seed},
     )

@@ -10,9 +10,9 @@ import xarray as xr
 
 from mechinterp._version import __version__
 from mechinterp.core import Circuit, ConfigError, Metric, Pair, rank_edges, resolve_metric
+from mechinterp.core.statistics import Gap, gap_between
 from mechinterp.evaluation.scores import Scores, edge_scores, score_every_edge
 from mechinterp.evaluation.scoring import scorer
-from mechinterp.evaluation.statistics import Gap, gap_between
 from mechinterp.evaluation.truth import FRACTIONS
 from mechinterp.interventions import Ablation, graph_of
 

@@ -9,12 +9,12 @@ import numpy as np
 import xarray as xr
 
 from mechinterp._version import __version__
-from mechinterp.core import Circuit, ConfigError, Edge, Metric, Pair, derive_seed, resolve_metric, t_interval
+from mechinterp.core import Circuit, ConfigError, Edge, Metric, Pair, derive_seed, resolve_metric
+from mechinterp.core.statistics import Interval, gap_between, p_value, ratio_of_means, t_interval
 from mechinterp.evaluation.live import live_edges
 from mechinterp.evaluation.minimality import minimality
 from mechinterp.evaluation.nulls import random_circuits
 from mechinterp.evaluation.scoring import scorer
-from mechinterp.evaluation.statistics import Ratio, gap_between, ratio_of_means
 from mechinterp.interventions import Ablation, graph_of
 
 
@@ -154,19 +154,15 @@ def _scored(score: Any, **groups: list[Circuit]) -> dict[str, np.ndarray]:
 
 
 def _ratio(name: str, numerator: np.ndarray, gap: np.ndarray, valid: bool) -> dict[str, float]:
-    value, low, high, _ = ratio_of_means(numerator, gap) if valid else Ratio(np.nan, np.nan, np.nan, False)
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
+    share = ratio_of_means(numerator, gap) if valid else Interval.missing()
+    return {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}
 
 
 def _against_nulls(name: str, null: np.ndarray, value: float) -> dict[str, Any]:
     """What random circuits give, their 95th percentile, and how often they reach the circuit's value."""
-    p95 = p_value = np.nan
-    if len(null) and np.isfinite(value):
-        p95 = float(np.quantile(null, 0.95))
-        # A null circuit that is this circuit gives the same up to rounding.
-        p_value = (1 + int((null >= value - 1e-9).sum())) / (len(null) + 1)
+    p95 = float(np.quantile(null, 0.95)) if len(null) and np.isfinite(value) else np.nan
     return {
         f"null_{name}": ("null", null),
         f"null_{name}_p95": p95,
-        "null_p_value" if name == "faithfulness" else f"null_{name}_p_value": p_value,
+        "null_p_value" if name == "faithfulness" else f"null_{name}_p_value": p_value(value, null),
     }

@@ -28,10 +28,10 @@ from jaxtyping import Float
 
 from mechinterp._version import __version__
 from mechinterp.core import Circuit, ConfigError, Edge, Metric, Pair, derive_seed, resolve_metric
+from mechinterp.core.statistics import binomial_test, rounding
 from mechinterp.evaluation.live import live_edges
 from mechinterp.evaluation.nulls import inflate, random_circuits
 from mechinterp.evaluation.scoring import scorer
-from mechinterp.evaluation.statistics import rounding
 from mechinterp.interventions import Ablation, graph_of
 
 TESTS = ("equivalence", "independence", "minimality", "sufficiency", "partial_necessity")
@@ -105,7 +105,7 @@ def hypothesis_tests(
     tie = rounding(values)
     added = np.abs(bigger.mean(1) - smaller.mean(1))
     effects = np.abs(kept.mean() - less.mean(1))
-    edge_p = np.array([quantile_test(int((e > added + tie).sum()), len(added), quantile, "less") for e in effects])
+    edge_p = np.array([binomial_test(int((e > added + tie).sum()), len(added), quantile, "less") for e in effects])
     results = [
         equivalence_test(kept, full, epsilon),
         independence_test(out, full, 10 * nulls, derive_seed(seed, "permutations")),
@@ -181,15 +181,8 @@ def independence_test(
     return observed / max(len(full) - 1, 1) ** 2, (1 + larger) / (permutations + 1)
 
 
-def quantile_test(wins: int, draws: int, quantile: float, alternative: str) -> float:
-    """Binomial p-value for the null that the chance of a win is `quantile`, against it being `greater` or `less`."""
-    from scipy import stats
-
-    return float(stats.binomtest(wins, draws, quantile, alternative=alternative).pvalue) if draws else float("nan")
-
-
 def _share(wins: int, draws: int, quantile: float) -> tuple[float, float]:
-    return (wins / draws if draws else float("nan")), quantile_test(wins, draws, quantile, "greater")
+    return (wins / draws if draws else float("nan")), binomial_test(wins, draws, quantile, "greater")
 
 
 def _outcome(p_value: float, speaks_for: str, alpha: float) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 import xarray as xr
 
-from mechinterp.core import Circuit, Edge, Site, component, t_interval
+from mechinterp.core import Circuit, Edge, Site, component
+from mechinterp.core.statistics import t_interval
 from mechinterp.evaluation.scoring import Score
 
 

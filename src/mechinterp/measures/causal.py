@@ -8,7 +8,8 @@ from typing import Any
 import torch
 import xarray as xr
 
-from mechinterp.core import Circuit, labelled, t_interval
+from mechinterp.core import Circuit, labelled
+from mechinterp.core.statistics import t_interval
 from mechinterp.interventions import graph_of, score_circuits
 from mechinterp.measures.pairs import draw_pair
 from mechinterp.measures.registry import register_measure

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mechinterp.core import Circuit, Edge, Graph, Pair, UnsupportedError, derive_seed, labelled, t_interval
+from mechinterp.core import Circuit, Edge, Graph, Pair, UnsupportedError, derive_seed, labelled
+from mechinterp.core.statistics import ratio_rows
 from mechinterp.discovery import discover
 from mechinterp.evaluation import live_edges, random_circuits
 from mechinterp.evaluation.scoring import scorer
@@ -60,7 +61,7 @@ def removal(
     whole, empty = Circuit(graph.edges), Circuit()
     circuits = [whole, empty, *(whole - Circuit(group) for group in groups)]
     full, none, *rest = _scores(model, pair, circuits, {"metric": metric, "ablation": ablation})
-    shares = np.stack([_share(full - part, full - none) for part in rest])
+    shares = np.stack([ratio_rows(full - part, full - none) for part in rest])
     if not each:
         return labelled(shares[0], ["example"])
     return labelled(shares, ["edge", "example"], {"edge": [str(edge) for edge in removed]})
@@ -109,7 +110,7 @@ def circuit_quality(
     whole, empty = Circuit(graph.edges), Circuit()
     for pair in (find, judge):
         full, none = _scores(model, pair, [whole, empty], how)
-        if np.isnan(_share(full, full - none)).any():
+        if np.isnan(ratio_rows(full, full - none)).any():
             return labelled(np.full((len(SCORES), examples), np.nan), ["score", "example"], {"score": list(SCORES)})
     asked = Circuit(edges) if edges is not None else discover(model, find, "top-k", share=share, **how)
     live = live_edges(model, judge, **how)
@@ -117,11 +118,11 @@ def circuit_quality(
     drawn = random_circuits(graph, len(core), live, nulls, seed)
     tried = [whole, empty, asked, whole - asked, *drawn, *(whole - one for one in drawn)]
     full, none, own, without, *null = _scores(model, judge, tried, how)
-    recovered = [_share(row - none, full - none).mean() for row in null[: len(drawn)]]
-    removed = [_share(full - row, full - none).mean() for row in null[len(drawn) :]]
+    recovered = [ratio_rows(row - none, full - none).mean() for row in null[: len(drawn)]]
+    removed = [ratio_rows(full - row, full - none).mean() for row in null[len(drawn) :]]
     chance = [float(np.quantile(shares, 0.95)) if drawn else np.nan for shares in (recovered, removed)]
     numbers = (*chance, float(len(core)), float(len(Circuit(live).pruned())))
-    rows = [_share(own - none, full - none), _share(full - without, full - none)]
+    rows = [ratio_rows(own - none, full - none), ratio_rows(full - without, full - none)]
     rows += [np.full(examples, number) for number in numbers]
     return labelled(np.stack(rows), ["score", "example"], {"score": list(SCORES)})
 
@@ -129,15 +130,6 @@ def circuit_quality(
 def _scores(model: Any, pair: Pair, circuits: Sequence[Circuit], how: dict[str, Any]) -> np.ndarray:
     """`[circuit, example]`."""
     return scorer(model, pair, **how)(circuits)
-
-
-def _share(part: np.ndarray, gap: np.ndarray) -> np.ndarray:
-    """Values whose mean is mean(part) / mean(gap), with this ratio's spread (delta method); NaN without a gap."""
-    low, high = t_interval(gap)
-    if low <= 0 <= high:
-        return np.full_like(gap, np.nan)
-    ratio = part.mean() / gap.mean()
-    return ratio + (part - ratio * gap) / gap.mean()
 
 
 def _matching(graph: Graph, patterns: Sequence[str]) -> list[Edge]:

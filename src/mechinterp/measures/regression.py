@@ -10,9 +10,9 @@ import xarray as xr
 
 from mechinterp.core import UnsupportedError, labelled
 from mechinterp.interventions import quiet
+from mechinterp.known.regression import gradient_step as compare
 from mechinterp.measures.registry import register_measure
 from mechinterp.models import Transformer
-from mechinterp.models.handmade_regression import gradient_step as compare
 from mechinterp.tasks import Regression, Task
 
 _AT_ONCE = 8192

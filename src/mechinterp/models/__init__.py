@@ -1,32 +1,8 @@
-"""Small transformers: configuration, model, known ground truth by hand and compiled, TransformerLens both ways."""
+"""Small transformers: configuration, model, TransformerLens both ways."""
 
 from mechinterp.models.bridge import to_bridge
-from mechinterp.models.compiled import CompiledModel, Program, compiled_model, compiled_names
 from mechinterp.models.config import ModelConfig
-from mechinterp.models.ground_truth import HandMade, conceal
-from mechinterp.models.handmade import induction_model
-from mechinterp.models.handmade_gates import gate_model
-from mechinterp.models.handmade_regression import GradientStep, gradient_step, gradient_step_model
-from mechinterp.models.known import Known, known_models
 from mechinterp.models.legacy import from_legacy
 from mechinterp.models.transformer import Transformer
 
-__all__ = [
-    "CompiledModel",
-    "GradientStep",
-    "HandMade",
-    "Known",
-    "ModelConfig",
-    "Program",
-    "Transformer",
-    "compiled_model",
-    "compiled_names",
-    "conceal",
-    "from_legacy",
-    "gate_model",
-    "gradient_step",
-    "gradient_step_model",
-    "induction_model",
-    "known_models",
-    "to_bridge",
-]
+__all__ = ["ModelConfig", "Transformer", "from_legacy", "to_bridge"]

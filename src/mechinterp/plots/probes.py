@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from mechinterp.core.errors import ConfigError
-from mechinterp.core.results import t_interval
+from mechinterp.core.statistics import t_interval
 from mechinterp.plots.style import HELPS, INK, LABEL_SIZE, MUTED, NULL, PAPER, base, rgba
 
 _NULLS = {"untrained": ("line-ns", "| untrained"), "shuffled": ("diamond-open", "◇ shuffled")}

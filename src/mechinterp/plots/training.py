@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
 from mechinterp.core.errors import ConfigError
-from mechinterp.emergence.onset import Onset
 from mechinterp.plots.style import COLOURS, FAINT, INK, MUTED, StepAxis, add_end_labels, add_line, add_null, base, rgba
 
-Onsets = Mapping[str, Onset | float]
+
+@runtime_checkable
+class Dated(Protocol):
+    """A date with its interval, as `onset` gives it; `found` is False where there is none."""
+
+    @property
+    def found(self) -> bool: ...
+    @property
+    def step(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+
+
+Onsets = Mapping[str, Dated | float]
+"""Name -> a `Dated`, or a plain step."""
 _MOST_POINTS = 400
 
 
@@ -141,7 +157,7 @@ def _dated(onsets: Onsets | None) -> dict[str, tuple[float, float, float]]:
     """Name -> (step, low, high) of the onsets that are transitions, earliest first."""
     dates = {}
     for name, onset in (onsets or {}).items():
-        if not isinstance(onset, Onset):
+        if isinstance(onset, int | float | np.number):
             dates[name] = (float(onset),) * 3
         elif onset.found:
             dates[name] = (onset.step, onset.low, onset.high)

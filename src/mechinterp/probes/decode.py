@@ -21,10 +21,11 @@ from mechinterp.core import (
     resolve_metric,
     suggest,
 )
+from mechinterp.core.statistics import Interval
 from mechinterp.models import Transformer
 from mechinterp.probes.effects import erasure_effects
 from mechinterp.probes.erase import Eraser, leace, random_eraser
-from mechinterp.probes.linear import Rows, Score, constant_score, mean_score, probe_score
+from mechinterp.probes.linear import Rows, constant_score, mean_score, probe_score
 from mechinterp.probes.rows import (
     Places,
     choose_places,
@@ -119,7 +120,7 @@ def probe(
     labels = _latent(batch, task, target)
     train, test = choose_places(batch, labels, where, positions, seed)
     constant = constant_score(_rows(train, None), _rows(test, None))
-    found: dict[str, list[Score]] = {name: [] for name in PROBES}
+    found: dict[str, list[Interval]] = {name: [] for name in PROBES}
     erasers: list[list[Eraser]] = []
     reasons = []
     activations = features(model, batch.inputs, sites, (train, test), CHUNK)
@@ -141,7 +142,7 @@ def probe(
             for name, eraser in zip(("erased", "random_erased"), erasers[-1], strict=False):
                 found[name].append(probe_score(_rows(train, eraser(x_train)), _rows(test, eraser(x_test))))
         for scores in found.values():
-            scores += [Score(np.nan, np.nan, np.nan)] * (number + 1 - len(scores))
+            scores += [Interval.missing()] * (number + 1 - len(scores))
     held = batch[test.sequences]
     name, score = resolve_metric(metric or ("mse" if model.config.outputs == "values" else "log_prob"))
     effects = erasure_effects(model, held, score, sites, erasers, probed(batch, labels, where)[test.sequences], CHUNK)
@@ -208,7 +209,7 @@ def _too_wide(eraser: Eraser) -> str:
 
 def _dataset(
     sites: list[Site],
-    found: dict[str, list[Score]],
+    found: dict[str, list[Interval]],
     ranks: list[int],
     constant: float,
     effects: dict[str, Tensor],

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+
+from mechinterp.core.statistics import Interval, accuracy_interval, r2_interval
 
 INVERSE_DECAY = 0.1
 """scikit-learn's C for the logistic probe, on standardised features; its default of 1 overfits 64 classes."""
@@ -37,16 +38,7 @@ class Rows:
         return self.y.ndim == 1
 
 
-@dataclass(frozen=True)
-class Score:
-    """Held-out accuracy or R2, and its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def probe_score(train: Rows, test: Rows, confidence: float = 0.95) -> Score:
+def probe_score(train: Rows, test: Rows, confidence: float = 0.95) -> Interval:
     """Accuracy of a logistic probe, or R2 of a ridge probe, on rows it was not fitted to.
 
     Args:
@@ -63,9 +55,10 @@ def probe_score(train: Rows, test: Rows, confidence: float = 0.95) -> Score:
     return r2_interval(_regress(fitted, train.y, asked), test.y, test.sequence, confidence)
 
 
-def mean_score(scores: Sequence[Score]) -> Score:
+def mean_score(scores: Sequence[Interval]) -> Interval:
     """The mean of several draws of a null; so are its interval's ends."""
-    return Score(*(float(np.mean([getattr(one, key) for one in scores])) for key in ("value", "low", "high")))
+    value, low, high = (float(np.mean([getattr(one, key) for one in scores])) for key in ("value", "low", "high"))
+    return Interval(value, low, high)
 
 
 def constant_score(train: Rows, test: Rows) -> float:
@@ -75,41 +68,6 @@ def constant_score(train: Rows, test: Rows) -> float:
         return float((test.y == values[counts.argmax()]).mean())
     guess = np.broadcast_to(train.y.mean(0), test.y.shape)
     return r2_interval(guess, test.y, test.sequence).value
-
-
-def accuracy_interval(right: np.ndarray, sequence: np.ndarray, confidence: float = 0.95) -> Score:
-    """Share of right answers, with Wilson's interval at the effective number of observations.
-
-    That number is what independent answers would need for the variance seen between sequences (Korn & Graubard 1998);
-    where all answers are right or all wrong, it is the number of sequences.
-    """
-    count, hits = _per_sequence(np.ones(len(right)), right.astype(float), sequence=sequence)
-    clusters, share = len(count), hits.sum() / count.sum()
-    if clusters < 2:
-        return Score(float(share), 0.0, 1.0)
-    variance = _ratio_variance(hits - share * count, count)
-    size = min(share * (1 - share) / variance, len(right)) if variance > 0 else clusters
-    z2 = stats.t.ppf(0.5 + confidence / 2, clusters - 1) ** 2 / size
-    middle = (share + z2 / 2) / (1 + z2)
-    half = np.sqrt(z2 * (share * (1 - share) + z2 / 4)) / (1 + z2)
-    # Rounding must not put the share outside its own interval at 0 and 1.
-    return Score(float(share), float(min(max(middle - half, 0.0), share)), float(max(min(middle + half, 1.0), share)))
-
-
-def r2_interval(guess: np.ndarray, truth: np.ndarray, sequence: np.ndarray, confidence: float = 0.95) -> Score:
-    """1 - squared error / squared deviation from the mean, both summed over features; t-interval over sequences."""
-    error = np.square(guess - truth).sum(-1)
-    spread = np.square(truth - truth.mean(0)).sum(-1)
-    errors, spreads = _per_sequence(error, spread, sequence=sequence)
-    if not spreads.sum() > 0:
-        return Score(np.nan, np.nan, np.nan)
-    lost = errors.sum() / spreads.sum()
-    if len(errors) < 2:
-        return Score(float(1 - lost), -np.inf, 1.0)
-    half = stats.t.ppf(0.5 + confidence / 2, len(errors) - 1) * np.sqrt(
-        _ratio_variance(errors - lost * spreads, spreads)
-    )
-    return Score(float(1 - lost), float(1 - lost - half), float(1 - lost + half))
 
 
 def _classify(x: np.ndarray, y: np.ndarray, asked: np.ndarray) -> np.ndarray:
@@ -128,14 +86,3 @@ def _regress(x: np.ndarray, y: np.ndarray, asked: np.ndarray) -> np.ndarray:
     from sklearn.linear_model import Ridge
 
     return Ridge(alpha=RIDGE).fit(x, y).predict(asked).reshape(len(asked), -1)
-
-
-def _per_sequence(*values: np.ndarray, sequence: np.ndarray) -> list[np.ndarray]:
-    _, group = np.unique(sequence, return_inverse=True)
-    return [np.bincount(group, value) for value in values]
-
-
-def _ratio_variance(residual: np.ndarray, weight: np.ndarray) -> float:
-    """Variance of a ratio of sums over independent clusters, to first order."""
-    n = len(residual)
-    return float(np.square(residual).sum() * n / (n - 1) / weight.sum() ** 2)

@@ -1,0 +1,48 @@
+"""All statistics of the toolkit: intervals, tests with their p-values, and what is said over seeds."""
+
+from mechinterp.core.statistics.clusters import accuracy_interval, r2_interval
+from mechinterp.core.statistics.intervals import (
+    Gap,
+    Interval,
+    gap_between,
+    mean_interval,
+    ratio_of_means,
+    ratio_rows,
+    rounding,
+    summary_interval,
+    t_interval,
+)
+from mechinterp.core.statistics.over_seeds import SeedInterval, kaplan_meier, seed_interval
+from mechinterp.core.statistics.significance import (
+    Null,
+    OrderTest,
+    binomial_test,
+    holm,
+    order_test,
+    p_value,
+    sign_test,
+)
+
+__all__ = [
+    "Gap",
+    "Interval",
+    "Null",
+    "OrderTest",
+    "SeedInterval",
+    "accuracy_interval",
+    "binomial_test",
+    "gap_between",
+    "holm",
+    "kaplan_meier",
+    "mean_interval",
+    "order_test",
+    "p_value",
+    "r2_interval",
+    "ratio_of_means",
+    "ratio_rows",
+    "rounding",
+    "seed_interval",
+    "sign_test",
+    "summary_interval",
+    "t_interval",
+]

@@ -1,0 +1,124 @@
+"""When did a measure first pass declared thresholds, and which of two measures passed them first?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+
+from mechinterp.core import ConfigError
+from mechinterp.curves.onset import finite_series
+
+Order = Literal["first", "second", "tie", "mixed", "censored"]
+THRESHOLDS = (0.1, 0.25, 0.5)
+
+
+def first_passage(
+    series: xr.DataArray,
+    chance: float,
+    best: float,
+    thresholds: Sequence[float] = THRESHOLDS,
+    hold: int = 2,
+) -> xr.Dataset:
+    """First checkpoint at which the excess over chance passes each threshold, and stays.
+
+    Thresholds are shares of the measure's own range, from what chance gives to the best it can be, and are declared
+    before looking. A share of the change *seen* would make whatever a short run cut off look early.
+
+    Args:
+        series: One value per checkpoint, dimension `step`; NaN is left out.
+        chance: What the measure is without the thing measured.
+        best: What it is at its best; below `chance` for measures that fall, such as a loss.
+        thresholds: Shares of that range, in (0, 1].
+        hold: Consecutive checkpoints, the first included, that must be past the threshold; one dip undoes a passage.
+
+    Returns:
+        By `threshold`: `step`, the first step past it (NaN where censored); `after`, the checkpoint before (the
+        passage lies between `after` and `step`; NaN if already past at the first checkpoint); `censored`, bool: never
+        passed, or not held; `last`, the last step seen.
+
+    Raises:
+        ConfigError: If the range is empty or a threshold or `hold` is out of range.
+    """
+    if not np.isfinite([chance, best]).all() or chance == best:
+        raise ConfigError(f"the range from chance={chance} to best={best} is empty: give two different finite values")
+    if not thresholds or not all(0 < item <= 1 for item in thresholds):
+        raise ConfigError(f"thresholds are shares of the range in (0, 1], got {list(thresholds)}")
+    if hold < 1:
+        raise ConfigError(f"hold={hold}: at least one checkpoint must be past the threshold")
+    steps, values = finite_series(series)
+    excess = (values - chance) / (best - chance)
+    passed, before = np.full((2, len(thresholds)), np.nan)
+    for row, threshold in enumerate(thresholds):
+        past = excess >= threshold
+        held = np.array([past[i : i + hold].all() and i + hold <= len(past) for i in range(len(past))], dtype=bool)
+        if held.any():
+            index = int(held.argmax())
+            passed[row] = steps[index]
+            before[row] = steps[index - 1] if index else np.nan
+    parts = {"step": passed, "after": before, "censored": np.isnan(passed)}
+    found = xr.Dataset(
+        {name: ("threshold", value) for name, value in parts.items()}, coords={"threshold": list(thresholds)}
+    )
+    found["last"] = steps[-1] if len(steps) else np.nan
+    return found.assign_attrs(chance=float(chance), best=float(best), hold=hold)
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """Which of two measures came first in one run.
+
+    Args:
+        order: `first` or `second` if that one was earlier at every threshold; `tie` if they passed at the same
+            checkpoint at every threshold; `censored` if neither ever passed at some threshold; else `mixed`.
+        by_threshold: The order at each threshold.
+    """
+
+    order: Order
+    by_threshold: dict[float, Order]
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name:g}: {order}" for name, order in self.by_threshold.items())
+        return f"{self.order} ({parts})"
+
+
+def which_first(first: xr.Dataset, second: xr.Dataset) -> Ordering:
+    """The order of two measures of one run; it counts only if it holds at every threshold.
+
+    Args:
+        first: What `first_passage` returned for the one.
+        second: For the other, with the same thresholds. One that passed is earlier than one that never did.
+
+    Raises:
+        ConfigError: If thresholds differ.
+    """
+    if list(first["threshold"].values) != list(second["threshold"].values):
+        raise ConfigError("the two measures were held to different thresholds: declare the same for both")
+    by: dict[float, Order] = {}
+    for threshold in first["threshold"].values:
+        a, b = (float(item["step"].sel(threshold=threshold).fillna(np.inf)) for item in (first, second))
+        if a == b:
+            by[float(threshold)] = "censored" if np.isinf(a) else "tie"
+        else:
+            by[float(threshold)] = "first" if a < b else "second"
+    kinds = set(by.values())
+    return Ordering(kinds.pop() if len(kinds) == 1 else "mixed", by)
+
+
+def orders(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> list[str]:
+    """The order of two dates in each of several runs: `first`, `second` or `tie`.
+
+    Args:
+        first: One step per run; NaN where it never came.
+        second: The other measure's step in the same runs. A run in which only one of them came has an order.
+
+    Raises:
+        ConfigError: If the two sequences differ in length.
+    """
+    if len(first) != len(second):
+        raise ConfigError(f"{len(first)} runs for the first measure, {len(second)} for the second: pair them")
+    pairs = np.nan_to_num(np.array([first, second], dtype=float), nan=np.inf).T
+    return ["first" if a < b else "second" if a > b else "tie" for a, b in pairs]

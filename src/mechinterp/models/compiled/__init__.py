@@ -1,6 +1,0 @@
-"""Programs compiled to weights: models whose circuit is known from the compiler's graph."""
-
-from mechinterp.models.compiled.load import CompiledModel, compiled_model, compiled_names
-from mechinterp.models.compiled.programs import Program
-
-__all__ = ["CompiledModel", "Program", "compiled_model", "compiled_names"]

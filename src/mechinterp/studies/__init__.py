@@ -1,0 +1,5 @@
+"""The story of a Run: its heads, their dates, its circuit, what probes read, each beside its null."""
+
+from mechinterp.studies.study import Study, study
+
+__all__ = ["Study", "study"]

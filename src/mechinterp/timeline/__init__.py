@@ -1,0 +1,5 @@
+"""Measures at every checkpoint of a Run, and the store that keeps them."""
+
+from mechinterp.timeline.tracing import trace
+
+__all__ = ["trace"]

@@ -1,0 +1,164 @@
+"""`trace`: measures at every checkpoint of a Run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from mechinterp._version import __version__
+from mechinterp.core import ConfigError, RunError, suggest
+from mechinterp.measures import Measure, as_measure
+from mechinterp.tasks import Task
+from mechinterp.timeline import store
+from mechinterp.training.progress import Bars
+
+Progress = Callable[..., None]
+What = str | Measure
+
+
+def trace(
+    run: Any,
+    measures: What | Sequence[What] | Mapping[str, What],
+    seed: int = 0,
+    steps: Sequence[int] | None = None,
+    examples: bool = False,
+    progress: bool | Progress = False,
+    on: Task | str | None = None,
+) -> xr.Dataset:
+    """Measure every checkpoint of a Run; what was measured before is read, not measured again.
+
+    Each measure of each checkpoint is one file `<run>/timeline/<measure key>-seed<seed>/<step>.nc`, written whole or
+    not at all, so an interrupted trace goes on where it stopped. It is keyed by the weights' hash, the task, the
+    measure's parameters and own code, the seed and the version: change any of them and it is measured again. A
+    damaged file is measured again too; these are derived data and nothing is lost.
+
+    Args:
+        run: A `Run`, or anything with `path`, `steps`, `task`, `model(step)` and `weights_hash(step)`.
+        measures: Names, `mi.measure(...)` objects, or a mapping from your own names to them (needed to trace one
+            measure with two sets of parameters).
+        seed: The examples; the same ones at all checkpoints.
+        steps: Some of the Run's steps; default all.
+        examples: Keep single examples too.
+        progress: True for bars, or a function called with (measure, checkpoints done, checkpoints).
+        on: Measure on another task than the Run's own, or on one of its `variants()`, by name: what the model does
+            under conditions that training did not show.
+
+    Returns:
+        A Timeline. For every measure `<name>`, `<name>_se` and `<name>_n`: mean, standard error and count over
+        examples, with `step` as first dimension and then the measure's own; with `examples`, `<name>_examples` last
+        of all by `example`. A measure that has no examples (weights alone) has NaN standard errors and counts of 1.
+        Its attributes (metric, direction, seed, ...) stand on `<name>`.
+
+    Raises:
+        ConfigError: If a measure is unknown or named twice, two of them label one dimension differently, or the task
+            has no such variant.
+        RunError: If a step has no checkpoint.
+        UnsupportedError: If model or task lack what a measure needs; says which measure.
+    """
+    chosen = _named(measures)
+    wanted = _steps(run, steps)
+    task = _task(run.task, on)
+    place = f"seed{seed}" if on is None else f"seed{seed}-{_folder(on)}"
+    described = json.dumps(task.to_dict(), sort_keys=True) if hasattr(task, "to_dict") else repr(task)
+    digest = hashlib.sha256(described.encode()).hexdigest()[:16]
+    common = {"task": digest, "seed": str(seed), "version": __version__, "layout": store.LAYOUT}
+    found: dict[str, list[xr.Dataset]] = {name: [] for name in chosen}
+    with Bars(progress) as show:
+        for done, step in enumerate(wanted, start=1):
+            weights, model = run.weights_hash(step), None
+            for name, measure in chosen.items():
+                own = {"measure": str(measure), "code": measure.code, "weights": weights}
+                path = Path(run.path) / "timeline" / f"{measure.key}-{place}" / f"{step:08d}.nc"
+                part = store.read(path, {**common, **own}, examples)
+                if part is None:
+                    model = run.model(step) if model is None else model
+                    values = measure(model, task, seed)
+                    part = store.summarise(values.assign_attrs(example_dim="example" in values.dims), examples)
+                    store.write(path, part, {**common, **own})
+                found[name].append(part)
+                if show is not None:
+                    show(name, done, len(wanted))
+            if step == wanted[0]:
+                _check_labels({name: parts[0] for name, parts in found.items()})
+    return _timeline(found, wanted, examples).assign_attrs(run=str(run.path), seed=seed, version=__version__)
+
+
+def _task(task: Any, on: Task | str | None) -> Any:
+    if not isinstance(on, str):
+        return task if on is None else on
+    known = task.variants()
+    if on not in known:
+        raise ConfigError(
+            f"task '{task.name}' has no variant '{on}'.{suggest(on, known) if known else ' It has none.'}"
+        )
+    return known[on]
+
+
+def _folder(on: Task | str) -> str:
+    if isinstance(on, str):
+        return on
+    return f"{on.name}-{hashlib.sha256(json.dumps(on.to_dict(), sort_keys=True).encode()).hexdigest()[:8]}"
+
+
+def _named(measures: What | Sequence[What] | Mapping[str, What]) -> dict[str, Measure]:
+    if isinstance(measures, str | Measure):
+        measures = [measures]
+    if isinstance(measures, Mapping):
+        chosen = {name: as_measure(item) for name, item in measures.items()}
+    else:
+        listed = [as_measure(item) for item in measures]
+        chosen = {item.name: item for item in listed}
+        twice = sorted({item.name for item in listed if sum(other.name == item.name for other in listed) > 1})
+        if twice:
+            raise ConfigError(f"'{twice[0]}' is traced twice: name them, as in trace(run, {{'a': ..., 'b': ...}})")
+    if not chosen:
+        raise ConfigError("trace needs at least one measure")
+    return chosen
+
+
+def _steps(run: Any, steps: Sequence[int] | None) -> list[int]:
+    known = list(run.steps)
+    if not known:
+        raise RunError(f"{run.path} has no checkpoint yet")
+    if steps is None:
+        return known
+    missing = [step for step in steps if step not in known]
+    if missing:
+        raise RunError(f"no checkpoint at step {missing[0]}.{suggest(str(missing[0]), map(str, known))}")
+    return sorted(set(steps))
+
+
+def _check_labels(first: Mapping[str, xr.Dataset]) -> None:
+    """Refuse measures that would have to share a dimension without agreeing on it, before hours are spent."""
+    seen: dict[str, tuple[str, Any]] = {}
+    for name, part in first.items():
+        for dim in map(str, part.sizes):
+            labels = part[dim].values.tolist() if dim in part.coords else part.sizes[dim]
+            other, known = seen.setdefault(dim, (name, labels))
+            if known != labels:
+                raise ConfigError(
+                    f"measures '{other}' and '{name}' label the dimension '{dim}' differently and do not fit into one "
+                    "Timeline: trace them in two calls"
+                )
+
+
+def _timeline(found: Mapping[str, list[xr.Dataset]], steps: list[int], examples: bool) -> xr.Dataset:
+    index = xr.DataArray(steps, dims="step", coords={"step": steps}, name="step")
+    made: dict[str, xr.DataArray] = {}
+    for name, parts in found.items():
+        try:
+            joined = xr.concat(
+                parts, dim=index, join="exact", coords="minimal", compat="override", combine_attrs="override"
+            )
+        except (ValueError, xr.AlignmentError) as error:
+            raise ConfigError(f"measure '{name}' has other labels at different checkpoints: {error}") from error
+        made[name] = joined["mean"].assign_attrs(joined.attrs)
+        made[f"{name}_se"], made[f"{name}_n"] = joined["se"], joined["n"]
+        if examples and "values" in joined:
+            made[f"{name}_examples"] = joined["values"].transpose("step", ..., "example")
+    return xr.Dataset({name: part.transpose("step", ...) for name, part in made.items()})

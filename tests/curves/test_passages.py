@@ -1,0 +1,126 @@
+"""First passages, orders, change points, mirages: known answers."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from mechinterp.core import ConfigError
+from mechinterp.core.statistics import order_test
+from mechinterp.curves import change_points, first_passage, mirage_check, orders, which_first
+
+
+def series(values: list[float], steps: list[int] | None = None) -> xr.DataArray:
+    return xr.DataArray(
+        np.array(values, float), dims="step", coords={"step": steps or [0, 10, 20, 40, 80, 160][: len(values)]}
+    )
+
+
+def test_first_passage_by_hand():
+    found = first_passage(series([0.1, 0.1, 0.3, 0.4, 0.9, 1.0]), chance=0.1, best=1.1)
+    assert found["step"].values.tolist() == [20, 40, 80]
+    assert found["after"].values.tolist() == [10, 20, 40]
+    assert not found["censored"].any() and float(found["last"]) == 160
+
+
+def test_a_falling_measure_passes_downwards():
+    found = first_passage(series([4.0, 4.0, 3.5, 2.0, 0.5, 0.1]), chance=4.0, best=0.0, thresholds=(0.1, 0.5))
+    assert found["step"].values.tolist() == [20, 40]
+
+
+def test_a_dip_undoes_a_passage():
+    dip = series([0.0, 0.6, 0.1, 0.7, 0.8, 0.9])
+    assert float(first_passage(dip, 0.0, 1.0, thresholds=(0.5,))["step"][0]) == 40
+    assert float(first_passage(dip, 0.0, 1.0, thresholds=(0.5,), hold=1)["step"][0]) == 10
+
+
+def test_never_or_only_at_the_last_checkpoint_is_censored():
+    late = first_passage(series([0.0, 0.0, 0.0, 0.0, 0.0, 1.0]), 0.0, 1.0)
+    assert late["censored"].all() and np.isnan(late["step"]).all()
+    assert not first_passage(series([0.0] * 5 + [1.0]), 0.0, 1.0, hold=1)["censored"].any()
+
+
+def test_orders_must_hold_at_every_threshold():
+    slow = first_passage(series([0, 0, 0, 0.3, 0.6, 1.0]), 0.0, 1.0)
+    fast = first_passage(series([0, 0.3, 0.3, 0.6, 0.9, 1.0]), 0.0, 1.0)
+    crossing = first_passage(series([0, 0.12, 0.12, 0.12, 0.12, 0.9]), 0.0, 1.0)
+    assert which_first(fast, slow).order == "first" and which_first(slow, fast).order == "second"
+    assert which_first(slow, slow).order == "tie"
+    assert which_first(crossing, slow).order == "mixed"
+    assert str(which_first(fast, slow)) == "first (0.1: first, 0.25: first, 0.5: first)"
+    never = first_passage(series([0.0] * 6), 0.0, 1.0)
+    assert which_first(slow, never).order == "first" and which_first(never, never).order == "censored"
+    with pytest.raises(ConfigError, match="different thresholds"):
+        which_first(slow, first_passage(series([0.0] * 6), 0.0, 1.0, thresholds=(0.1,)))
+
+
+def test_passage_refuses_an_empty_range_and_odd_thresholds():
+    with pytest.raises(ConfigError, match="is empty"):
+        first_passage(series([0.0, 1.0]), 0.5, 0.5)
+    with pytest.raises(ConfigError, match="shares of the range"):
+        first_passage(series([0.0, 1.0]), 0.0, 1.0, thresholds=(25,))
+
+
+STEPS = np.unique(np.round(np.geomspace(1, 5000, 60))).astype(int)
+
+
+def test_change_points_finds_two_levels_and_says_between_which_checkpoints():
+    rng = np.random.default_rng(1)
+    truth = np.where(STEPS < 100, 0.0, np.where(STEPS < 1000, 0.5, 0.9))
+    line = xr.DataArray(truth + rng.normal(0, 0.05, len(STEPS)), dims="step", coords={"step": STEPS})
+    found = change_points(line)
+    assert len(found.steps) == 2
+    assert found.after[0] < 100 <= found.steps[0] and found.after[1] < 1000 <= found.steps[1]
+    assert found.levels == pytest.approx((0.0, 0.5, 0.9), abs=0.04)
+    assert found.noise == pytest.approx(0.05, rel=0.4)
+    assert change_points(line, count=2).steps == found.steps
+
+
+def test_change_points_in_noise_are_rare_and_none_without_change():
+    rng = np.random.default_rng(1)
+    draws = [
+        len(change_points(xr.DataArray(rng.normal(0, 1, len(STEPS)), dims="step", coords={"step": STEPS})).steps)
+        for _ in range(100)
+    ]
+    assert np.mean(np.array(draws) > 0) < 0.2
+    flat = xr.DataArray(np.ones(len(STEPS)), dims="step", coords={"step": STEPS})
+    assert change_points(flat).steps == () and str(change_points(flat)) == "no change point (level 1)"
+
+
+def test_change_points_thin_dense_late_checkpoints():
+    steps = np.concatenate([[0, 1, 2, 4, 8, 16, 32, 64], np.arange(100, 1000, 5)])
+    line = xr.DataArray(np.zeros(len(steps)), dims="step", coords={"step": steps})
+    used = np.array(change_points(line).used)
+    assert used[0] == 0 and (np.diff(np.log(used[1:])) >= 0.1 - 1e-9).all()
+    with pytest.raises(ConfigError, match="need 40 checkpoints"):
+        change_points(line[:8], count=19)
+
+
+def test_accuracy_alone_can_be_a_mirage():
+    steps = np.unique(np.round(np.geomspace(1, 2000, 50))).astype(int)
+    smooth = np.log(steps / 200)  # a margin that grows slowly through zero
+    sudden = 1 / (1 + np.exp(-smooth / 0.05))
+    coords = {"step": steps}
+    margin = xr.DataArray(smooth, dims="step", coords=coords)
+    accuracy = xr.DataArray(sudden, dims="step", coords=coords)
+    assert mirage_check({"accuracy": accuracy, "margin": margin}).verdict == "mirage"
+    assert mirage_check({"accuracy": accuracy, "margin": 4 * accuracy}).verdict == "transition"
+    assert mirage_check({"accuracy": accuracy, "loss": 4 * accuracy, "margin": margin}).verdict == "mixed"
+    assert mirage_check({"accuracy": margin, "margin": margin}).verdict == "no transition"
+    assert mirage_check({"accuracy": accuracy, "margin": accuracy}, min_jump={"margin": 2.0}).verdict == "mirage"
+    with pytest.raises(ConfigError, match="continuous yardstick"):
+        mirage_check({"accuracy": accuracy})
+
+
+def test_orderings_count_in_the_sign_test():
+    slow = first_passage(series([0, 0, 0, 0.3, 0.6, 1.0]), 0.0, 1.0)
+    fast = first_passage(series([0, 0.3, 0.3, 0.6, 0.9, 1.0]), 0.0, 1.0)
+    found = order_test(
+        [one.order for one in [which_first(fast, slow)] * 5 + [which_first(slow, slow)]], alternative="less"
+    )
+    assert (found.wins, found.ties, found.p) == (5, 1, 1 / 32)
+
+
+def test_orders_of_dates_in_several_runs():
+    assert orders([1, 2, 3, np.nan, np.nan], [2, 1, 3, 9, np.nan]) == ["first", "second", "tie", "second", "tie"]
+    with pytest.raises(ConfigError, match="pair them"):
+        orders([1, 2], [3])

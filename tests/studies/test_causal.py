@@ -1,0 +1,73 @@
+"""The causal half of a study: every corruption has its say, and shares are taken over the pairs that they are about."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from mechinterp.core import Circuit, derive_seed
+from mechinterp.measures.pairs import ALL, draw_pair
+from mechinterp.studies.causal import Explained, by_corruption
+from mechinterp.studies.findings import node_rows, probe_rows, verdict
+from mechinterp.studies.roles import Heads
+from mechinterp.tasks import Induction
+
+
+def test_a_mixture_comes_apart_into_its_corruptions():
+    task = Induction(vocab=20, seq_len=24, segment=4)
+    parts = by_corruption(task, draw_pair(task, 9, 3, ALL))
+    assert [len(part) for part in parts] == [5, 4]
+    for part, kind in zip(parts, task.corruptions, strict=True):
+        alone = task.pair(len(part), derive_seed(3, "pair", kind), kind)
+        assert torch.equal(part.corrupted.inputs, alone.corrupted.inputs)
+
+
+def heads_of(name):
+    return Heads(**{field: {"induction": [name]} if field == "by_role" else {} for field in Heads.__dataclass_fields__})
+
+
+def test_a_head_is_measured_over_the_pairs_that_have_its_place():
+    effect = np.array([[4.0, 4.2, np.nan, np.nan]])[None]
+    dims = ("layer", "head", "role", "example")
+    coords = {"layer": [0], "head": [0], "role": ["other_B"]}
+    nodes = xr.Dataset(
+        {
+            "effect": (dims, effect[None].reshape(1, 1, 1, 4)),
+            "clean": ("example", [9.0, 9.2, 30.0, 31.0]),
+            "corrupted": ("example", [1.0, 1.0, 1.0, 1.0]),
+        },
+        coords=coords,
+    )
+    (found,) = node_rows(Explained(Circuit([]), nodes=nodes), heads_of("L0.H0"), nodes["effect"].mean("example"))
+    assert found["value"] == pytest.approx(4.1 / 8.1) and "2 of 4 pairs" in found["note"]
+
+
+def test_an_untrained_model_has_no_share_to_restore():
+    nodes = xr.Dataset(
+        {
+            "effect": (("layer", "head", "example"), [[[0.1, -0.2, 0.05]]]),
+            "clean": ("example", [0.1, -0.1, 0.0]),
+            "corrupted": ("example", [-0.1, 0.1, 0.02]),
+        },
+        coords={"layer": [0], "head": [0]},
+    )
+    assert not list(node_rows(Explained(Circuit([]), nodes=nodes), heads_of("L0.H0"), nodes["effect"].mean("example")))
+
+
+def test_an_erasure_too_wide_to_mean_anything_is_not_a_number():
+    names = ("score", "score_low", "score_high", "untrained", "shuffled")
+    found = xr.Dataset(
+        {name: ("layer", [0.9, 0.5]) for name in names}
+        | {name: (("layer", "example"), np.ones((2, 4))) for name in ("effect", "effect_random")}
+        | {"majority": 0.1},
+        coords={"layer": [0, 1]},
+        attrs={"erasure_reason": "63 of 64 directions are removed"},
+    )
+    rows = list(probe_rows({"previous_token": found}))
+    assert [row["value"] for row in rows] == [0.9, "not testable", 0.5, "not testable"]
+    found.attrs["erasure_reason"] = ""
+    assert [row["value"] for row in probe_rows({"previous_token": found})] == [0.9, 1.0, 0.5, 1.0]
+
+
+def test_no_pairs_is_not_a_causal_negative():
+    assert "No intervention was made" in verdict(Explained(Circuit([])), {}, heads_of("L0.H0"), "loss")

@@ -1,0 +1,185 @@
+"""A study of a run whose end is the hand-made induction model: heads, circuit, dates and nulls are known."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from mechinterp.core import Batch, RunError, UnsupportedError, generator
+from mechinterp.known import induction_model
+from mechinterp.models import ModelConfig, Transformer
+from mechinterp.studies import Study, study
+from mechinterp.tasks import Induction, Task
+from mechinterp.training import Recorder, Run
+
+STEPS = (0, 1, 2, 4, 8, 16, 32, 45, 64, 90, 128, 180)
+HAND = induction_model(vocab=16, seq_len=12, inert_heads=1, dtype=torch.float64)
+TASK = Induction(vocab=16, seq_len=12, segment=4, repeats=2)
+FEW = {"examples": 24, "untrained": 3, "nulls": 12}
+
+
+class Echo(Task):
+    """A task without pairs, latents and predictors: say the token again."""
+
+    name = "echo-for-study"
+
+    def batch(self, batch: int = 64, seed: int = 0) -> Batch:
+        tokens = torch.randint(8, (batch, 6), generator=generator(seed, self.name))
+        return Batch(tokens, tokens, torch.ones_like(tokens, dtype=torch.bool))
+
+
+class Staged:
+    """A run that is untrained up to step 32 and the hand-made model from step 45 on."""
+
+    def __init__(self, path: Path, salt: str = "") -> None:
+        self.path, self.steps, self.task, self.salt, self.built = path, STEPS, TASK, salt, 0
+
+    def model(self, step: int | None = None) -> Transformer:
+        self.built += 1
+        if step is None or step >= 45:
+            return HAND.model
+        return Transformer(HAND.model.config, seed=step).double()
+
+    def weights_hash(self, step: int) -> str:
+        return f"{step}{self.salt}"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Staged:
+    return Staged(tmp_path_factory.mktemp("staged"))
+
+
+@pytest.fixture(scope="module")
+def found(run: Staged) -> Study:
+    return study(run, **FEW)
+
+
+def test_the_heads_are_the_circuits_heads(found: Study):
+    assert {str(site) for site in HAND.circuit.components if site.head is not None} == {
+        head for group in found.heads.values() for head in group
+    }
+    assert len(found.heads["previous_token"]) == len(found.heads["induction"]) == 1
+    assert found.heads["previous_token"][0].startswith("L0") and found.heads["induction"][0].startswith("L1")
+    for score in ("previous_token", "induction"):
+        mean, most = found.nulls[score]
+        assert mean <= most < 0.6
+
+
+def test_the_circuit_holds_both_halves_and_does_the_task_alone(found: Study):
+    previous, induction = found.heads["previous_token"][0], found.heads["induction"][0]
+    edges = {str(edge) for edge in found.circuit}
+    assert f"{previous}->{induction}.k" in edges and f"{induction}->logits" in edges
+    assert f"input->{induction}.v" in edges and f"input->{previous}.v" in edges
+    assert len(edges) == 4  # positions are equal in both runs, and the query's token is: those edges cannot be seen
+    assert found.evaluation is not None
+    assert float(found.evaluation["faithfulness"]) > 0.9
+    assert float(found.evaluation["removal_cost"]) > 0.9
+    # Nothing else is live here, so a random circuit of four live edges is this one; the table says so.
+    assert int(found.evaluation["live_edges"]) == 4 and float(found.evaluation["null_faithfulness_p95"]) > 0.99
+    (note,) = [row["note"] for row in found.findings if row["name"] == "gap recovered by the circuit"]
+    assert "holds every live edge" in note
+
+
+def test_onsets_lie_between_the_right_checkpoints(found: Study):
+    assert [name.split(" L")[0] for name in found.onsets] == ["previous token", "induction", "loss on repeat"]
+    for dated in found.onsets.values():
+        assert dated.found and 32 <= dated.step <= 46
+
+
+def test_findings_have_numbers_nulls_and_places(found: Study):
+    names = [row["name"] for row in found.findings]
+    assert names[0] == "loss on repeat" and len(set(names)) == len(names)
+    table = {row["name"]: row for row in found.findings}
+    assert table["order of previous token and induction"]["value"] == "tie"
+    assert table["repeat on accuracy, loss and margin alike"]["value"] == "transition"
+    recovered = table["gap recovered by the circuit"]
+    assert recovered["low"] <= recovered["value"] <= recovered["high"]
+    assert recovered["value"] == pytest.approx(1)
+    assert set(recovered) == {"name", "value", "low", "high", "null", "unit", "where", "note"}
+    assert "recovers" in found.verdict and "random circuits" in found.verdict
+
+
+def test_timeline_has_every_measure_at_every_checkpoint(found: Study):
+    assert found.timeline["step"].values.tolist() == list(STEPS)
+    assert {"head_scores", "loss", "accuracy", "margin", "edge_effects", "node_effects"} <= set(found.timeline)
+
+
+def test_it_is_loaded_as_it_was_saved(run: Staged, found: Study):
+    built = run.built
+    for again in (Study.load(run), study(run, **FEW)):
+        assert again.verdict == found.verdict and again.findings == found.findings and again.heads == found.heads
+        assert again.onsets == found.onsets and again.circuit == found.circuit and again.nulls == found.nulls
+        assert again.fewest_edges == found.fewest_edges and again.settings == found.settings
+        for name in ("timeline", "nodes", "curve", "evaluation"):
+            xr.testing.assert_identical(getattr(again, name), getattr(found, name))
+        assert list(again.probes) == list(found.probes)
+        for target, result in found.probes.items():
+            xr.testing.assert_identical(again.probes[target], result)
+    assert run.built == built
+
+
+def test_a_stale_damaged_or_missing_study_is_one_clear_error(run: Staged, found: Study, tmp_path: Path):
+    with pytest.raises(RunError, match="holds no study yet: run mechinterp"):
+        Study.load(Staged(tmp_path))
+    with pytest.raises(RunError, match="about other weights"):
+        Study.load(Staged(run.path, salt="other"))
+    shutil.copytree(run.path, tmp_path, dirs_exist_ok=True)
+    copy = Staged(tmp_path)
+    assert Study.load(copy).findings == found.findings
+    curve = tmp_path / "study" / "curve.nc"
+    data = bytearray(curve.read_bytes())
+    data[-5] ^= 1
+    curve.write_bytes(data)
+    with pytest.raises(RunError, match=r"curve.nc is damaged or missing; nothing is lost"):
+        Study.load(copy)
+    assert study(copy, **FEW).findings == found.findings  # measured anew
+    assert Study.load(copy).verdict == found.verdict
+    (tmp_path / "study.json").write_text("{")
+    with pytest.raises(RunError, match=r"study.json is damaged"):
+        Study.load(copy)
+
+
+def test_other_settings_are_another_study(run: Staged, found: Study, tmp_path: Path):
+    shutil.copytree(run.path, tmp_path, dirs_exist_ok=True)
+    other = study(Staged(tmp_path), **{**FEW, "nulls": 5})
+    assert other.evaluation is not None and other.evaluation.sizes["null"] == 5
+    assert json.loads((tmp_path / "study.json").read_text())["settings"]["nulls"] == 5
+
+
+def test_an_untrained_model_has_no_roles_and_no_transition(tmp_path: Path):
+    class Untrained(Staged):
+        def model(self, step: int | None = None) -> Transformer:
+            return Transformer(HAND.model.config, seed=7).double()
+
+    found = study(Untrained(tmp_path), **FEW)
+    assert not any(dated.found for dated in found.onsets.values())
+    table = {row["name"]: row for row in found.findings}
+    assert table["loss on repeat appeared"]["value"] == "no transition"
+    assert found.circuit is not None and "Loss on repeat: no transition" in found.verdict
+    assert all(len(group) == 0 or np.isfinite(found.nulls[role][1]) for role, group in found.heads.items())
+
+
+def test_a_task_without_pairs_gets_what_needs_none(tmp_path: Path):
+    config = ModelConfig(n_layers=1, n_heads=2, d_model=8, d_vocab=8, n_ctx=6)
+    with Recorder(tmp_path / "run", model := Transformer(config), Echo(), seed=0) as rec:
+        for step in range(10):
+            rec(step, loss=1.0)
+    del model
+    found = study(Run(tmp_path / "run"), **FEW)
+    assert found.nodes is found.curve is found.evaluation is found.fewest_edges is None and len(found.circuit) == 0
+    assert "edge_effects" not in found.timeline and found.probes == {} and found.predictors == {}
+    assert found.verdict.startswith("No intervention was made") and "Loss on scored: no transition" in found.verdict
+    assert Study.load(Run(tmp_path / "run")).verdict == found.verdict
+
+
+def test_a_model_of_somebody_elses_is_explained(run: Staged, tmp_path: Path):
+    class Foreign(Staged):
+        def model(self, step: int | None = None) -> torch.nn.Module:
+            return torch.nn.Linear(2, 2)
+
+    with pytest.raises(UnsupportedError, match="needs a Transformer, not a Linear: use trace and onset"):
+        study(Foreign(tmp_path), **FEW)
