@@ -13,6 +13,7 @@ from mechinterp.core.errors import (
 )
 from mechinterp.core.machine import usable_cores, using_threads
 from mechinterp.core.metrics import METRICS, Metric, resolve_metric
+from mechinterp.core.options import OPTIONS, Option, Options, default_metric, takes
 from mechinterp.core.results import labelled, patching_result, recovery
 from mechinterp.core.seeds import derive_seed, generator
 from mechinterp.core.settings import Settings, explain
@@ -20,6 +21,7 @@ from mechinterp.core.sites import Edge, Graph, Inputs, Site
 
 __all__ = [
     "METRICS",
+    "OPTIONS",
     "Batch",
     "Circuit",
     "ConfigError",
@@ -28,6 +30,8 @@ __all__ = [
     "Inputs",
     "MechinterpError",
     "Metric",
+    "Option",
+    "Options",
     "Pair",
     "RunError",
     "Settings",
@@ -36,6 +40,7 @@ __all__ = [
     "SiteError",
     "UnsupportedError",
     "component",
+    "default_metric",
     "derive_seed",
     "explain",
     "generator",
@@ -45,6 +50,7 @@ __all__ = [
     "recovery",
     "resolve_metric",
     "suggest",
+    "takes",
     "usable_cores",
     "using_threads",
 ]
