@@ -26,8 +26,8 @@ class HandMadeInduction(Task):
     def batch(self, batch: int = 64, seed: int = 0) -> Batch:
         return self.pair(batch, seed).clean
 
-    def pair(self, batch: int = 64, seed: int = 0, corruption: str | None = None) -> Pair:
-        return made().pair(batch, seed, self.corruption(corruption))
+    def pair(self, batch: int = 64, seed: int = 0, corruption: str = "all") -> Pair:
+        return made().pair(batch, seed, corruption)
 
 
 def quality(corruption: str, **params) -> dict[str, float]:

@@ -20,7 +20,7 @@ class HandMadePairs(Induction):
     name = "pairs-for-role-attention"
     lacking: int = 0
 
-    def pair(self, batch: int = 64, seed: int = 0, corruption: str | None = None) -> Pair:
+    def pair(self, batch: int = 64, seed: int = 0, corruption: str = "all") -> Pair:
         pair = induction_model().pair(batch, seed, "match")
         roles = {name: place.clone() for name, place in pair.clean.roles.items()}
         roles["same_place"] = roles["first_B"].clone()
@@ -77,7 +77,8 @@ def test_attention_is_added_up_over_the_keys(classifier: tuple[Transformer, Clas
 
 def test_a_place_with_two_roles_counts_once_and_an_absent_role_is_undefined(made: KnownModel):
     def paid(query: str, key: list[str], **settings):
-        return measure("role_attention", query=query, key=key)(made.model, HandMadePairs(**settings))
+        task = HandMadePairs(**settings)
+        return measure("role_attention", query=query, key=key, corruption="match")(made.model, task)
 
     assert np.allclose(paid("answer", ["first_B", "same_place"]), paid("answer", ["first_B"]))
     lacking = paid("answer", ["first_B"], lacking=3)

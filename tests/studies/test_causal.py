@@ -2,24 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 
-from mechinterp.core import Circuit, derive_seed
-from mechinterp.measures.pairs import ALL, draw_pair
-from mechinterp.studies.causal import Explained, by_corruption
+from mechinterp.core import Circuit
+from mechinterp.studies.causal import Explained
 from mechinterp.studies.findings import node_rows, probe_rows, verdict
 from mechinterp.studies.roles import Heads
-from mechinterp.tasks import Induction
-
-
-def test_a_mixture_comes_apart_into_its_corruptions():
-    task = Induction(vocab=20, seq_len=24, segment=4)
-    parts = by_corruption(task, draw_pair(task, 9, 3, ALL))
-    assert [len(part) for part in parts] == [5, 4]
-    for part, kind in zip(parts, task.corruptions, strict=True):
-        alone = task.pair(len(part), derive_seed(3, "pair", kind), kind)
-        assert torch.equal(part.corrupted.inputs, alone.corrupted.inputs)
 
 
 def heads_of(name):

@@ -39,12 +39,11 @@ def find(
     from mechinterp.cli.output import emit, table, waiting
     from mechinterp.core import Circuit
     from mechinterp.discovery import discover
-    from mechinterp.measures.pairs import draw_pair
     from mechinterp.training import Run
     from mechinterp.training.files import write_atomic
 
     opened = Run(run)
-    pair = draw_pair(opened.task, examples, seed, corruption)
+    pair = opened.task.pair(examples, seed, corruption)
     settings = given(threshold=threshold, k=k, share=share, metric=metric)
     with waiting("searching the circuit"):
         found = discover(opened.model(step), pair, method, ablation=ablation, inputs=inputs, **settings)  # type: ignore[arg-type]
@@ -80,7 +79,6 @@ def evaluate(
     from mechinterp.cli.output import emit, table, waiting
     from mechinterp.core import resolve_metric
     from mechinterp.evaluation import evaluate as judge
-    from mechinterp.measures.pairs import draw_pair
     from mechinterp.studies.causal import metric_of
     from mechinterp.training import Run
 
@@ -88,7 +86,7 @@ def evaluate(
     if metric:
         resolve_metric(metric)  # a misspelt word is told before anything is read or run
     found = read(Path(circuit) if circuit else Path(run) / FILE)
-    pair = draw_pair(opened.task, examples, seed, corruption)
+    pair = opened.task.pair(examples, seed, corruption)
     model = opened.model(step)
     with waiting("evaluating the circuit"):
         score = judge(found, model, pair, metric or metric_of(model), ablation, nulls, seed=seed)

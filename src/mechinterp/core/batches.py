@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,6 +91,26 @@ class Batch:
             raise ConfigError("index a batch with a slice, a boolean mask or a tensor of example numbers")
         return self._map(lambda value: value[index])
 
+    @classmethod
+    def join(cls, batches: Sequence[Batch]) -> Batch:
+        """Batches one after the other; a role that one of them lacks is -1 there, latents are those that all have."""
+        names = dict.fromkeys(name for batch in batches for name in batch.roles)
+        latents = [name for name in batches[0].latents if all(name in batch.latents for batch in batches)]
+
+        def role(batch: Batch, name: str) -> Tensor:
+            absent = torch.full((len(batch),), -1, dtype=torch.long, device=batch.device)
+            return batch.roles.get(name, absent)
+
+        wrong = [batch.wrong for batch in batches if batch.wrong is not None]
+        return cls(
+            torch.cat([batch.inputs for batch in batches]),
+            torch.cat([batch.targets for batch in batches]),
+            torch.cat([batch.scored for batch in batches]),
+            torch.cat(wrong) if len(wrong) == len(batches) else None,
+            {name: torch.cat([role(batch, name) for batch in batches]) for name in names},
+            {name: torch.cat([batch.latents[name] for batch in batches]) for name in latents},
+        )
+
     def _map(self, change) -> Batch:
         made = {}
         for item in fields(self):
@@ -130,12 +151,18 @@ class Pair:
     Both score the same positions: those whose right answer the corruption changed. `clean.targets` is what a
     patched run is held to, in both directions.
 
+    Args:
+        clean: What the model is asked.
+        corrupted: The same examples, in which the circuit reads something else.
+        corruption: What was corrupted, a word for each example; empty where nothing is said of it.
+
     Raises:
-        ShapeError: If the batches differ in shape or in scored positions.
+        ShapeError: If the batches differ in shape or in scored positions, or not every example has its corruption.
     """
 
     clean: Batch
     corrupted: Batch
+    corruption: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.clean.inputs.shape != self.corrupted.inputs.shape:
@@ -146,13 +173,36 @@ class Pair:
         empty = (~self.clean.scored.any(1)).nonzero().flatten().tolist()
         if empty:
             raise ShapeError(f"{len(empty)} examples have no scored position (the first: {empty[0]})")
+        if self.corruption and len(self.corruption) != len(self.clean):
+            raise ShapeError(f"{len(self.corruption)} corruptions are named for {len(self.clean)} examples")
 
     def __len__(self) -> int:
         return len(self.clean)
 
     def __getitem__(self, index: slice | Tensor) -> Pair:
         """Some of the examples, clean and corrupted alike."""
-        return Pair(self.clean[index], self.corrupted[index])
+        clean, corrupted = self.clean[index], self.corrupted[index]
+        if not self.corruption:
+            return Pair(clean, corrupted)
+        names = np.array(self.corruption)[index if isinstance(index, slice) else index.cpu().numpy()]
+        return Pair(clean, corrupted, tuple(names.tolist()))
+
+    @classmethod
+    def join(cls, pairs: Sequence[Pair]) -> Pair:
+        """Pairs one after the other."""
+        clean, corrupted = (Batch.join([getattr(pair, side) for pair in pairs]) for side in ("clean", "corrupted"))
+        return cls(clean, corrupted, tuple(word for pair in pairs for word in pair.corruption))
+
+    def with_corruption(self, corruption: str) -> Pair:
+        """The same pair, all of whose examples are of one corruption."""
+        return Pair(self.clean, self.corrupted, (corruption,) * len(self))
+
+    def by_corruption(self) -> dict[str, Pair]:
+        """Corruption -> its examples, in the order of their first; one nameless part where nothing is said of it."""
+        if not self.corruption:
+            return {"": self}
+        names = np.array(self.corruption)
+        return {str(name): self[torch.from_numpy(names == name)] for name in dict.fromkeys(self.corruption)}
 
     @property
     def fingerprint(self) -> str:
@@ -168,4 +218,4 @@ class Pair:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Pair:
         """A copy on another device."""
-        return Pair(self.clean.to(device, dtype), self.corrupted.to(device, dtype))
+        return Pair(self.clean.to(device, dtype), self.corrupted.to(device, dtype), self.corruption)

@@ -178,4 +178,5 @@ def _pair(dim: int, pairs: int, batch: int, seed: int, corruption: str) -> Pair:
     scored = torch.zeros(batch, pairs + 1, dtype=torch.bool)
     scored[:, -1] = True
     roles = {"query": torch.full((batch,), pairs)}
-    return Pair(*(Batch(inputs[i], answers[i], scored, answers[1 - i], roles) for i in range(2)))
+    clean, corrupted = (Batch(inputs[i], answers[i], scored, answers[1 - i], roles) for i in range(2))
+    return Pair(clean, corrupted)

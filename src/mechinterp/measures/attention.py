@@ -12,9 +12,8 @@ from torch import Tensor
 
 from mechinterp.core import Batch, Site, SiteError, labelled, suggest
 from mechinterp.interventions import record
-from mechinterp.measures.pairs import draw_pair
 from mechinterp.measures.registry import register_measure
-from mechinterp.tasks import Task
+from mechinterp.tasks import ALL, Task
 
 
 @register_measure("role_attention")
@@ -24,7 +23,7 @@ def role_attention(
     seed: int,
     query: str,
     key: str | Sequence[str],
-    corruption: str | None = None,
+    corruption: str = ALL,
     examples: int = 64,
 ) -> xr.DataArray:
     """Attention of every head from the position of one role to the positions of others, in the clean run.
@@ -38,7 +37,7 @@ def role_attention(
         query: The role that attends.
         key: Roles attended to, or patterns of them such as `right_label_*`: attention to their positions is added up,
             once for roles that share a position.
-        corruption: One of the task's, its first by default, or `all`. It may decide which roles there are.
+        corruption: One of the task's, or `all` of them mixed. It may decide which roles there are.
         examples: Pairs.
 
     Returns:
@@ -47,7 +46,7 @@ def role_attention(
     Raises:
         SiteError: If the pairs have no such role.
     """
-    batch = draw_pair(task, examples, seed, corruption).clean
+    batch = task.pair(examples, seed, corruption).clean
     weight = next(model.parameters())
     batch = batch.to(weight.device, weight.dtype)
     start = batch.role(query)

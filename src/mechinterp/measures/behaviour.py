@@ -10,9 +10,8 @@ from torch import Tensor
 
 from mechinterp.core import Batch, UnsupportedError, labelled
 from mechinterp.interventions import quiet, score_runs
-from mechinterp.measures.pairs import draw_pair
 from mechinterp.measures.registry import register_measure
-from mechinterp.tasks import Task
+from mechinterp.tasks import ALL, Task
 
 
 @register_measure("loss")
@@ -87,14 +86,19 @@ def predictor_distance(model: Any, task: Task, seed: int, examples: int = 64) ->
 
 @register_measure("pair_scores")
 def pair_scores(
-    model: Any, task: Task, seed: int, metric: str = "logit_diff", examples: int = 64, corruption: str | None = None
+    model: Any,
+    task: Task,
+    seed: int,
+    metric: str = "logit_diff",
+    examples: int = 64,
+    corruption: str = ALL,
 ) -> xr.DataArray:
     """The metric of the plain clean and the plain corrupted run, the gap that effects are shares of.
 
     Returns:
         Dimensions run (`clean`, `corrupted`), example.
     """
-    runs = score_runs(model, draw_pair(task, examples, seed, corruption), metric)
+    runs = score_runs(model, task.pair(examples, seed, corruption), metric)
     return labelled(torch.stack(runs), ["run", "example"], {"run": ["clean", "corrupted"]}, metric=metric)
 
 

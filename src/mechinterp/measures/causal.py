@@ -11,10 +11,9 @@ import xarray as xr
 from mechinterp.core import Circuit, labelled
 from mechinterp.core.statistics import t_interval
 from mechinterp.interventions import graph_of, score_circuits
-from mechinterp.measures.pairs import draw_pair
 from mechinterp.measures.registry import register_measure
 from mechinterp.patching import patch_edges, patch_nodes
-from mechinterp.tasks import Task
+from mechinterp.tasks import ALL, Task
 
 
 @register_measure("node_effects")
@@ -28,10 +27,10 @@ def node_effects(
     direction: str = "denoise",
     ablation: str = "resample",
     examples: int = 64,
-    corruption: str | None = None,
+    corruption: str = ALL,
 ) -> xr.DataArray:
     """Exact effect of every node of one kind, in the metric's unit; arguments and dimensions as in `patch_nodes`."""
-    pair = draw_pair(task, examples, seed, corruption)
+    pair = task.pair(examples, seed, corruption)
     found = patch_nodes(model, pair, site, at, metric, direction, ablation)
     return found["effect"].assign_attrs(found.attrs)
 
@@ -46,10 +45,10 @@ def edge_effects(
     ablation: str = "resample",
     inputs: str = "merged",
     examples: int = 64,
-    corruption: str | None = None,
+    corruption: str = ALL,
 ) -> xr.DataArray:
     """Exact effect of every edge, in the metric's unit: dimensions edge, example; arguments as in `patch_edges`."""
-    pair = draw_pair(task, examples, seed, corruption)
+    pair = task.pair(examples, seed, corruption)
     found = patch_edges(model, pair, direction, ablation, metric, inputs)
     return found["effect"].assign_attrs(found.attrs)
 
@@ -64,7 +63,7 @@ def circuit_faithfulness(
     metric: str = "logit_diff",
     ablation: str = "resample",
     examples: int = 64,
-    corruption: str | None = None,
+    corruption: str = ALL,
 ) -> xr.DataArray:
     """How much of the model's gap a given circuit recovers, here and now.
 
@@ -85,7 +84,7 @@ def circuit_faithfulness(
         the faithfulness (a ratio of means); NaN where the gap's interval contains zero. `complement`: the metric
         of the model without the circuit.
     """
-    pair = draw_pair(task, examples, seed, corruption)
+    pair = task.pair(examples, seed, corruption)
     graph = graph_of(model, inputs)
     circuit = Circuit(edges, inputs)
     whole, empty = Circuit(graph.edges, inputs), Circuit([], inputs)

@@ -15,9 +15,8 @@ from mechinterp.discovery import discover
 from mechinterp.evaluation import live_edges, random_circuits
 from mechinterp.evaluation.scoring import scorer
 from mechinterp.interventions import graph_of
-from mechinterp.measures.pairs import draw_pair
 from mechinterp.measures.registry import register_measure
-from mechinterp.tasks import Task
+from mechinterp.tasks import ALL, Task
 
 SCORES = ("faithfulness", "removal_cost", "null_p95", "null_removal_p95", "size", "live_edges")
 
@@ -29,7 +28,7 @@ def removal(
     seed: int,
     edges: Sequence[str] = ("*->logits",),
     each: bool = False,
-    corruption: str | None = None,
+    corruption: str = ALL,
     ablation: str = "resample",
     metric: str = "logit_diff",
     examples: int = 128,
@@ -42,7 +41,7 @@ def removal(
         seed: Of the pairs.
         edges: Edges to remove, or patterns of them: `L0.H*->L1.H*.k`.
         each: Remove each edge alone; otherwise all together.
-        corruption: One of the task's, its first by default, or `all`.
+        corruption: One of the task's, or `all` of them mixed.
         ablation: What a removed edge carries.
         metric: A name.
         examples: Pairs.
@@ -56,7 +55,7 @@ def removal(
     """
     graph = graph_of(model)
     removed = _matching(graph, edges)
-    pair = draw_pair(task, examples, seed, corruption)
+    pair = task.pair(examples, seed, corruption)
     groups = [[edge] for edge in removed] if each else [removed]
     whole, empty = Circuit(graph.edges), Circuit()
     circuits = [whole, empty, *(whole - Circuit(group) for group in groups)]
@@ -74,7 +73,7 @@ def circuit_quality(
     seed: int,
     edges: Sequence[str] | None = None,
     share: float = 0.9,
-    corruption: str | None = None,
+    corruption: str = ALL,
     ablation: str = "resample",
     metric: str = "logit_diff",
     examples: int = 64,
@@ -89,7 +88,7 @@ def circuit_quality(
         edges: The circuit (then `circuit_faithfulness` is quicker where no null is asked for); by default it is found
             anew: the fewest edges of largest exact effect that reach `share`.
         share: Of the gap, where the circuit is found anew.
-        corruption: One of the task's, its first by default, or `all`.
+        corruption: One of the task's, or `all` of them mixed.
         ablation: What absent edges carry.
         metric: A name.
         examples: Pairs to find on, and as many to judge on.
@@ -105,7 +104,7 @@ def circuit_quality(
         UnsupportedError: If the model has no graph of edges.
     """
     graph = graph_of(model)
-    find, judge = (draw_pair(task, examples, derive_seed(seed, use), corruption) for use in ("find", "judge"))
+    find, judge = (task.pair(examples, derive_seed(seed, use), corruption) for use in ("find", "judge"))
     how: dict[str, Any] = {"metric": metric, "ablation": ablation}
     whole, empty = Circuit(graph.edges), Circuit()
     for pair in (find, judge):

@@ -10,10 +10,9 @@ import xarray as xr
 from scipy import stats
 
 from mechinterp.core import labelled
-from mechinterp.measures.pairs import draw_pair
 from mechinterp.measures.registry import register_measure
 from mechinterp.patching import estimate_edges, patch_edges
-from mechinterp.tasks import Task
+from mechinterp.tasks import ALL, Task
 
 QUANTITIES = ("rank_correlation", "sign_agreement", "worst_error", "worst_edge")
 FLOOR = 0.01
@@ -31,7 +30,7 @@ def estimate_error(
     ablation: str = "resample",
     inputs: str = "merged",
     examples: int = 64,
-    corruption: str | None = None,
+    corruption: str = ALL,
 ) -> xr.DataArray:
     """Error of edge estimates against the exact effects, both averaged over examples.
 
@@ -53,7 +52,7 @@ def estimate_error(
         the largest absolute error, as a share of the largest exact effect. `worst_edge`: its number in the graph's
         order of edges. All are NaN where every exact effect is zero.
     """
-    pair = draw_pair(task, examples, seed, corruption)
+    pair = task.pair(examples, seed, corruption)
     exact = patch_edges(model, pair, "noise", ablation, metric, inputs)["effect"].mean("example").values
     rows = []
     for method in methods:

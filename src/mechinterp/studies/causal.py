@@ -13,7 +13,6 @@ from mechinterp.core import Circuit, ConfigError, Pair, UnsupportedError, derive
 from mechinterp.core.statistics import ratio_of_means
 from mechinterp.evaluation import circuit_at, curve, evaluate, fewest_edges
 from mechinterp.interventions import score_circuits
-from mechinterp.measures.pairs import ALL, draw_pair
 from mechinterp.models import Transformer
 from mechinterp.patching import patch_edges, patch_nodes
 from mechinterp.probes import probe
@@ -74,13 +73,15 @@ def explain(
         tell: Called with what comes next.
     """
     metric = metric_of(model)
-    seen, held = (draw_pair(task, examples, derive_seed(seed, "study", part), ALL) for part in ("seen", "held-out"))
+    seen, held = (task.pair(examples, derive_seed(seed, "study", part)) for part in ("seen", "held-out"))
     tell("effects of nodes and edges")
     roles = any(bool((where >= 0).any()) for where in held.clean.roles.values())
     nodes = patch_nodes(model, held, "z", at="role" if roles else "all", metric=metric)
     effects = patch_edges(model, seen, metric=metric)
     tell("circuits of every size")
-    reached = [fewest_edges(curve(effects, model, part, metric=metric), SHARE) for part in by_corruption(task, seen)]
+    reached = [
+        fewest_edges(curve(effects, model, part, metric=metric), SHARE) for part in seen.by_corruption().values()
+    ]
     shown = curve(effects, model, held, metric=metric)
     if any(number is None for number in reached):
         return Explained(Circuit([]), None, nodes, shown, None)
@@ -91,21 +92,13 @@ def explain(
     return Explained(circuit, k, nodes, shown, judged.merge(_each(model, task, held, circuit, metric)))
 
 
-def by_corruption(task: Task, mixed: Pair) -> list[Pair]:
-    """A mixture's pairs of each corruption, in the task's order; `draw_pair` lays them one after the other."""
-    kinds = max(1, len(task.corruptions))
-    sizes = [len(mixed) // kinds + (number < len(mixed) % kinds) for number in range(kinds)]
-    starts = [sum(sizes[:number]) for number in range(kinds)]
-    return [mixed[start : start + size] for start, size in zip(starts, sizes, strict=True) if size]
-
-
 def _each(model: Transformer, task: Task, held: Pair, circuit: Circuit, metric: str) -> xr.Dataset:
     """Faithfulness under each corruption alone; empty for a task with one."""
     if len(task.corruptions) < 2:
         return xr.Dataset()
     whole, empty = Circuit(model.config.graph(circuit.inputs).edges, circuit.inputs), Circuit([], circuit.inputs)
     rows = []
-    for part in by_corruption(task, held):
+    for part in held.by_corruption().values():
         full, mine, none = score_circuits(model, part, [whole, circuit, empty], metric).double().cpu().numpy()
         found = ratio_of_means(mine - none, full - none)
         rows.append([found.value, found.low, found.high])

@@ -12,7 +12,6 @@ from mechinterp.core import Circuit, UnsupportedError, derive_seed
 from mechinterp.curves.mirage import mirage_check
 from mechinterp.curves.onset import Onset, onset
 from mechinterp.measures import Measure, measure
-from mechinterp.measures.pairs import ALL
 from mechinterp.models import Transformer
 from mechinterp.studies import findings
 from mechinterp.studies.causal import Explained, explain, has_pairs, metric_of, read_latents
@@ -137,7 +136,7 @@ def _measures(model: Transformer, task: Task, pairs: bool) -> list[Measure]:
         chosen.append(measure("predictor_distance"))
     if pairs:
         metric = metric_of(model)
-        chosen += [measure(name, metric=metric, corruption=ALL) for name in ("edge_effects", "node_effects")]
+        chosen += [measure(name, metric=metric) for name in ("edge_effects", "node_effects")]
     return chosen
 
 

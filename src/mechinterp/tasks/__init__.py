@@ -1,6 +1,6 @@
 """Tasks: seeded rules that draw sequences, their right answers, counterfactual pairs and reference predictors."""
 
-from mechinterp.tasks.base import Predictor, Preset, Task, from_dict, get, names, task_class
+from mechinterp.tasks.base import ALL, Predictor, Preset, Task, from_dict, get, names, task_class
 from mechinterp.tasks.classification import Classification
 from mechinterp.tasks.induction import Induction
 from mechinterp.tasks.markov import MarkovChains
@@ -9,6 +9,7 @@ from mechinterp.tasks.recall import Recall
 from mechinterp.tasks.regression import Regression
 
 __all__ = [
+    "ALL",
     "Classification",
     "Induction",
     "MarkovChains",

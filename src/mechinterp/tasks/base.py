@@ -5,15 +5,29 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from inspect import isabstract
 from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn import functional
 
-from mechinterp.core import Batch, ConfigError, Pair, Settings, ShapeError, UnsupportedError, derive_seed, suggest
+from mechinterp.core import (
+    OPTIONS,
+    Batch,
+    ConfigError,
+    Pair,
+    Settings,
+    ShapeError,
+    UnsupportedError,
+    derive_seed,
+    suggest,
+)
 
 Predictor = Callable[[Batch], Tensor]
+Draw = Callable[..., Pair]
+ALL = OPTIONS["corruption"].default
+"""Asks for pairs of all corruptions, in equal parts."""
 _REGISTRY: dict[str, type[Task]] = {}
 
 
@@ -35,6 +49,7 @@ class Task(Settings):
 
     A subclass is a frozen set of typed settings with a `name`, and is found by that name from then on. It must write
     `batch`; each further method it writes opens one more analysis. Everything is drawn from the seed it is handed.
+    Its `pair` draws one corruption at a time; pairs of all corruptions are mixed from those here.
 
     >>> import torch
     >>> from mechinterp.core import generator
@@ -62,6 +77,8 @@ class Task(Settings):
         known = _REGISTRY.get(cls.name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ConfigError(f"a task named '{cls.name}' exists already ({known.__module__}.{known.__qualname__})")
+        if "pair" in cls.__dict__:
+            cls.pair = _of_all_corruptions(cls.pair)
         _REGISTRY[cls.name] = cls
 
     @abstractmethod
@@ -83,13 +100,17 @@ class Task(Settings):
         """Of the loss: nats, or for real values squared distance."""
         return "squared distance" if self.batch(1).targets.is_floating_point() else "nats"
 
-    def pair(self, batch: int = 64, seed: int = 0, corruption: str | None = None) -> Pair:
+    def pair(self, batch: int = 64, seed: int = 0, corruption: str = ALL) -> Pair:
         """Draw examples with corrupted twins.
+
+        One corruption shows one part of a circuit: one that changes what the answer is copied from says nothing about
+        how the place is found. A mixture shows every edge that some corruption shows; an effect is then the mean over
+        corruptions, and `Pair.by_corruption` parts them again. A role that one of them lacks is -1 in its examples.
 
         Args:
             batch: How many.
             seed: Pairs and batches of one seed share no randomness.
-            corruption: One of `corruptions`; None is the first.
+            corruption: One of `corruptions`, or `all` of them in equal parts.
 
         Raises:
             UnsupportedError: If the task has no pairs.
@@ -153,16 +174,29 @@ class Task(Settings):
         """Name and settings as plain data for JSON or TOML."""
         return {"name": self.name, **self.model_dump(mode="json")}
 
-    def corruption(self, asked: str | None) -> str:
-        """The corruption that was asked for, or the first.
 
-        Raises:
-            ConfigError: If there is no such corruption.
-        """
-        name = self.corruptions[0] if asked is None else asked
-        if name not in self.corruptions:
-            raise ConfigError(f"task '{self.name}' has no corruption '{name}'.{suggest(name, self.corruptions)}")
-        return name
+def _of_all_corruptions(draw: Draw) -> Draw:
+    """A task's `pair`, from a method that draws pairs of one corruption."""
+
+    @wraps(draw)
+    def pair(self: Task, batch: int = 64, seed: int = 0, corruption: str = ALL) -> Pair:
+        known = self.corruptions
+        if not known:
+            return draw(self, batch, seed, corruption)
+        if corruption != ALL and corruption not in known:
+            raise ConfigError(
+                f"task '{self.name}' has no corruption '{corruption}'.{suggest(corruption, [*known, ALL])}"
+            )
+        if corruption != ALL or len(known) == 1:
+            kind = known[0] if corruption == ALL else corruption
+            return draw(self, batch, seed, kind).with_corruption(kind)
+        kinds = known[:batch]
+        sizes = [batch // len(kinds) + (number < batch % len(kinds)) for number in range(len(kinds))]
+        seeds = [derive_seed(seed, "pair", kind) for kind in kinds]
+        parts = zip(sizes, seeds, kinds, strict=True)
+        return Pair.join([draw(self, size, own, kind).with_corruption(kind) for size, own, kind in parts])
+
+    return pair
 
 
 def names() -> list[str]:

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from mechinterp.core import Batch, ConfigError, Pair, generator
-from mechinterp.tasks.base import Predictor, Preset, Task
+from mechinterp.tasks.base import ALL, Predictor, Preset, Task
 from mechinterp.tasks.draws import first_allowed, first_distinct
 from mechinterp.tasks.label_predictors import AnyLabel, NearestClass, NearestNeighbour, SeenLabels
 from mechinterp.tasks.labelled_items import LabelledItems
@@ -143,18 +143,17 @@ class Classification(Task):
         found.pop(self.context)
         return found
 
-    def pair(self, batch: int = 64, seed: int = 0, corruption: str | None = None) -> Pair:
+    def pair(self, batch: int = 64, seed: int = 0, corruption: str = ALL) -> Pair:
         """Draw sequences with twins whose answer is the label of another class in the context.
 
         Args:
             batch: How many.
             seed: Pairs and batches of one seed share no randomness.
-            corruption: `label` (default), `item` or `query`; the class shows all three.
+            corruption: `label`, `item` or `query`, or `all` mixed; the class shows all three.
 
         Raises:
             ConfigError: If the corruption is unknown, or no context shows two labels and the answer.
         """
-        how = self.corruption(corruption)
         if self.context == "absent" or self._shown < 2:
             raise ConfigError(f"{self!r} has no pairs: the context must show the query's class and another one")
         gen = generator(seed, self.name, "pair", self.context)
@@ -164,7 +163,7 @@ class Classification(Task):
                 raise ConfigError(f"{self!r} leaves too few sequences with two labels: give it more labels")
             drawn = self._draw(batch, gen)
             kept.append(drawn.take((drawn.labels != drawn.labels[:, -1:]).any(1)))
-        return self._twins(LabelledItems.join(kept).take(slice(batch)), how, gen)
+        return self._twins(LabelledItems.join(kept).take(slice(batch)), corruption, gen)
 
     def predictors(self) -> dict[str, Predictor]:
         """Log probabilities of labels at items, from what comes before; at labels, whose next is an item, uniform.

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from mechinterp.core import Batch, ConfigError, Pair, generator
-from mechinterp.tasks.base import Predictor, Preset, Task
+from mechinterp.tasks.base import ALL, Predictor, Preset, Task
 from mechinterp.tasks.predictors import OneTokenMatch, PositionOnly, SeenTokens, Uniform
 from mechinterp.tasks.twins import change_successor, make_pair, move_match, single_matches, with_latents
 
@@ -116,31 +116,32 @@ class Induction(Task):
         seen = (batch.inputs[:, None, :] == batch.targets[:, :, None]).tril().any(-1)
         return {"repeat": batch.scored, "fresh": ~seen}
 
-    def pair(self, batch: int = 64, seed: int = 0, corruption: str | None = None) -> Pair:
+    def pair(self, batch: int = 64, seed: int = 0, corruption: str = ALL) -> Pair:
         """Draw sequences with twins in which the earlier copy says something else, or stands elsewhere.
 
         Args:
             batch: How many.
             seed: Pairs and batches of one seed share no randomness.
-            corruption: `successor` (default) or `match`; the class shows both.
+            corruption: `successor` or `match`, or `all` mixed; the class shows both.
 
         Raises:
             ConfigError: If the corruption is unknown, or these settings leave (almost) no sequence that allows it.
         """
-        how = self.corruption(corruption)
         gen = generator(seed, self.name, "pair")
         kept: list[tuple[Tensor, Tensor, Tensor]] = []
         for _ in range(_DRAWS):
             tokens, scored = self._draw(batch, gen)
             allowed = single_matches(tokens, scored)
-            if how == "successor":
+            if corruption == "successor":
                 kept.append(change_successor(tokens, allowed, self.vocab, gen))
             else:
                 kept.append(move_match(tokens, allowed, gen))
             if sum(len(part[0]) for part in kept) >= batch:
                 clean, corrupted, places = (torch.cat([part[i] for part in kept])[:batch] for i in range(3))
                 return make_pair(clean, corrupted, places)
-        raise ConfigError(f"{self!r} leaves too few sequences for corruption '{how}': give it more vocabulary or room")
+        raise ConfigError(
+            f"{self!r} leaves too few sequences for corruption '{corruption}': give it more vocabulary or room"
+        )
 
     def predictors(self) -> dict[str, Predictor]:
         """`uniform`, `seen_tokens`, `one_token_match` (the ideal induction head), `position_only`."""

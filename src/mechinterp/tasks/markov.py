@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from mechinterp.core import Batch, ConfigError, Pair, generator
-from mechinterp.tasks.base import Predictor, Preset, Task
+from mechinterp.tasks.base import ALL, Predictor, Preset, Task
 from mechinterp.tasks.predictors import Uniform
 
 Tokens = Int[Tensor, "batch tokens"]
@@ -87,18 +87,17 @@ class MarkovChains(Task):
         inputs = tokens[:, :-1]
         return Batch(inputs, tokens[:, 1:], torch.ones_like(inputs, dtype=torch.bool), latents=_latents(inputs, chains))
 
-    def pair(self, batch: int = 64, seed: int = 0, corruption: str | None = None) -> Pair:
+    def pair(self, batch: int = 64, seed: int = 0, corruption: str = ALL) -> Pair:
         """Draw sequences with twins in which another state follows the last state most often.
 
         Args:
             batch: How many.
             seed: Pairs and batches of one seed share no randomness.
-            corruption: `successor` (default) or `match`; the class shows both.
+            corruption: `successor` or `match`, or `all` mixed; the class shows both.
 
         Raises:
             ConfigError: If the corruption is unknown, there are only two states, or sequences are too short.
         """
-        how = self.corruption(corruption)
         if self.states < 3:
             raise ConfigError(
                 "a pair exchanges two successors that are not the query's state: it needs states=3 or more"
@@ -107,11 +106,11 @@ class MarkovChains(Task):
         kept: list[tuple[Tensor, ...]] = []
         for _ in range(_DRAWS):
             chains, tokens = self._draw(batch, gen)
-            kept.append(_change(tokens, chains, self.states, how, gen))
+            kept.append(_change(tokens, chains, self.states, corruption, gen))
             if sum(len(part[0]) for part in kept) >= batch:
                 clean, twin, answers, last, chains = (torch.cat([part[i] for part in kept])[:batch] for i in range(5))
-                return _make_pair(clean, twin, answers, last, chains, how)
-        raise ConfigError(f"{self!r} draws too few sequences for corruption '{how}': make them longer")
+                return _make_pair(clean, twin, answers, last, chains, corruption)
+        raise ConfigError(f"{self!r} draws too few sequences for corruption '{corruption}': make them longer")
 
     def predictors(self) -> dict[str, Predictor]:
         """`uniform`, `unigram`, `bigram` (Bayes-optimal unless doubly stochastic), `oracle` (knows the chain)."""

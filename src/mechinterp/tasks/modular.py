@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from mechinterp.core import Batch, ConfigError, Pair, generator
-from mechinterp.tasks.base import Predictor, Preset, Task
+from mechinterp.tasks.base import ALL, Predictor, Preset, Task
 from mechinterp.tasks.predictors import Uniform, log_shares
 
 Summands = Int[Tensor, "batch 2"]
@@ -118,18 +118,18 @@ class ModularAddition(Task):
         """Which examples are in the training set."""
         return self.training_set.to(batch.device)[batch.inputs[:, 0], batch.inputs[:, 1]]
 
-    def pair(self, batch: int = 64, seed: int = 0, corruption: str | None = None) -> Pair:
+    def pair(self, batch: int = 64, seed: int = 0, corruption: str = ALL) -> Pair:
         """Draw test examples with twins, test examples too, in which one summand is another.
 
         Args:
             batch: How many.
             seed: Pairs and batches of one seed share no randomness.
-            corruption: `a` (default) or `b`.
+            corruption: `a` or `b`, or `all` mixed.
 
         Raises:
             ConfigError: If the corruption is unknown, or hardly anything is left to test.
         """
-        column = 0 if self.corruption(corruption) == "a" else 1
+        column = 0 if corruption == "a" else 1
         gen = generator(seed, self.name, "pair")
         # Rows of `free` are values of the summand that changes.
         free = ~(self.training_set if column == 0 else self.training_set.T)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from mechinterp.core import Batch, Pair, generator
-from mechinterp.tasks.base import Predictor, Preset, Task
+from mechinterp.tasks.base import ALL, Predictor, Preset, Task
 from mechinterp.tasks.predictors import Uniform, log_shares
 
 Tokens = Int[Tensor, "batch seq"]
@@ -98,31 +98,30 @@ class Recall(Task):
         load = (batch.inputs > self.keys).sum(1, keepdim=True)
         return {f"load_{number}": batch.scored & (load == number) for number in self.loads}
 
-    def pair(self, batch: int = 64, seed: int = 0, corruption: str | None = None) -> Pair:
+    def pair(self, batch: int = 64, seed: int = 0, corruption: str = ALL) -> Pair:
         """Draw sequences with twins in which one query has another answer.
 
         Args:
             batch: How many.
             seed: Pairs and batches of one seed share no randomness.
-            corruption: `value` (default), `key` or `query`; the class shows all.
+            corruption: `value`, `key` or `query`, or `all` mixed; the class shows all.
 
         Raises:
             ConfigError: If the corruption is unknown.
         """
-        how = self.corruption(corruption)
         gen = generator(seed, self.name, "pair")
         inputs = self._draw(batch, gen)
         _, found = read_answers(inputs, self.keys)
         query = torch.multinomial((found >= 0).float(), 1, generator=gen)
         key = 2 * found.gather(1, query)
-        if how == "value":
+        if corruption == "value":
             unused = torch.ones(batch, self.vocab).scatter(1, inputs, 0)
             unused[:, : self.keys + 1] = 0
             swapped = inputs.scatter(1, key + 1, torch.multinomial(unused, 1, generator=gen))
             return self._make_pair(inputs, swapped, query, {"key": key, "value": key + 1})
         others = (_in_pairs(inputs, self.keys) & (torch.arange(self.seq_len) % 2 == 0)).float().scatter(1, key, 0)
         other = torch.multinomial(others, 1, generator=gen)
-        if how == "key":
+        if corruption == "key":
             swapped = inputs.scatter(1, key, inputs.gather(1, other)).scatter(1, other, inputs.gather(1, key))
         else:
             swapped = inputs.scatter(1, query, inputs.gather(1, other))

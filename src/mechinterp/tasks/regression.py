@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mechinterp.core import Batch, Pair, generator
-from mechinterp.tasks.base import Predictor, Preset, Task
+from mechinterp.tasks.base import ALL, Predictor, Preset, Task
 
 _SMALLEST = 1e-6
 
@@ -86,22 +86,21 @@ class Regression(Task):
         x, w, noise = self._draw(batch, generator(seed, self.name, "batch"))
         return self._batch(x, w, noise)
 
-    def pair(self, batch: int = 64, seed: int = 0, corruption: str | None = None) -> Pair:
+    def pair(self, batch: int = 64, seed: int = 0, corruption: str = ALL) -> Pair:
         """Draw sequences with twins that have another w, or another query.
 
         Args:
             batch: How many.
             seed: Pairs and batches of one seed share no randomness.
-            corruption: `weights` (default) or `query`.
+            corruption: `weights` or `query`, or `all` mixed.
 
         Raises:
             ConfigError: If the corruption is unknown.
         """
-        how = self.corruption(corruption)
         gen = generator(seed, self.name, "pair")
         x, w, noise = self._draw(batch, gen)
         other_x, other_w, _ = self._draw(batch, gen)
-        if how == "weights":
+        if corruption == "weights":
             other_x = x
         else:
             other_x, other_w = torch.cat([x[:, :-1], other_x[:, -1:]], 1), w

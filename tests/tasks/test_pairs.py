@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mechinterp.core import ConfigError, derive_seed
+from mechinterp.core import ConfigError, Pair, ShapeError, derive_seed
 from mechinterp.known import induction_model
-from mechinterp.measures.pairs import draw_pair
 from mechinterp.patching import patch_edges
 from mechinterp.tasks import Induction
 
@@ -14,7 +13,7 @@ TASK = Induction(vocab=24, seq_len=20, segment=5, repeats=2)
 
 
 def test_a_mixture_holds_every_corruption():
-    pair = draw_pair(TASK, 9, 3, "all")
+    pair = TASK.pair(9, 3)
     parts = [TASK.pair(size, derive_seed(3, "pair", kind), kind) for kind, size in (("successor", 5), ("match", 4))]
     assert torch.equal(pair.clean.inputs, torch.cat([part.clean.inputs for part in parts]))
     assert torch.equal(pair.corrupted.inputs, torch.cat([part.corrupted.inputs for part in parts]))
@@ -22,11 +21,31 @@ def test_a_mixture_holds_every_corruption():
     assert set(pair.clean.latents) == set(TASK.latents)
 
 
-def test_one_corruption_is_the_tasks_own():
-    assert draw_pair(TASK, 6, 1).fingerprint == TASK.pair(6, 1).fingerprint
-    assert draw_pair(TASK, 6, 1, "match").fingerprint == TASK.pair(6, 1, "match").fingerprint
+def test_a_pair_knows_each_examples_corruption():
+    pair = TASK.pair(9, 3)
+    assert pair.corruption == ("successor",) * 5 + ("match",) * 4
+    assert TASK.pair(6, 1, "match").corruption == ("match",) * 6
+    assert pair[torch.tensor([0, 8])].corruption == ("successor", "match")
+    assert pair[3:6].to("cpu").corruption == ("successor", "successor", "match")
+    assert Pair(pair.clean, pair.corrupted)[:2].corruption == ()
+    with pytest.raises(ShapeError, match="1 corruptions are named for 9 examples"):
+        Pair(pair.clean, pair.corrupted, ("match",))
+
+
+def test_a_mixture_comes_apart_into_its_corruptions():
+    shuffled = TASK.pair(9, 3)[torch.tensor([8, 0, 1, 7, 2, 3, 4, 5, 6])]
+    parts = shuffled.by_corruption()
+    assert list(parts) == ["match", "successor"]
+    for kind, size in (("successor", 5), ("match", 4)):
+        alone = TASK.pair(size, derive_seed(3, "pair", kind), kind)
+        assert set(map(tuple, parts[kind].corrupted.inputs.tolist())) == set(
+            map(tuple, alone.corrupted.inputs.tolist())
+        )
+
+
+def test_an_unknown_corruption_is_refused():
     with pytest.raises(ConfigError, match="no corruption 'macth'"):
-        draw_pair(TASK, 6, 1, "macth")
+        TASK.pair(6, 1, "macth")
 
 
 def test_a_mixture_shows_edges_that_one_corruption_hides():
@@ -35,7 +54,7 @@ def test_a_mixture_shows_edges_that_one_corruption_hides():
     task = Induction(vocab=24, seq_len=20, segment=5, repeats=2)
     seen = {}
     for corruption in ("successor", "match", "all"):
-        result = patch_edges(hand.model, draw_pair(task, 16, 0, corruption), inputs="split")
+        result = patch_edges(hand.model, task.pair(16, 0, corruption), inputs="split")
         effect = result["effect"].mean("example")
         seen[corruption] = {str(edge) for edge in effect["edge"].values[np.abs(effect.values) > 1e-6]}
     assert seen["successor"] != seen["match"]
