@@ -13,6 +13,7 @@ from mechinterp.core.errors import (
 )
 from mechinterp.core.machine import usable_cores, using_threads
 from mechinterp.core.metrics import METRICS, Metric, resolve_metric
+from mechinterp.core.protocols import HookedModel, RunLike
 from mechinterp.core.results import labelled, patching_result, recovery, t_interval
 from mechinterp.core.seeds import derive_seed, generator
 from mechinterp.core.settings import Settings, explain
@@ -25,11 +26,13 @@ __all__ = [
     "ConfigError",
     "Edge",
     "Graph",
+    "HookedModel",
     "Inputs",
     "MechinterpError",
     "Metric",
     "Pair",
     "RunError",
+    "RunLike",
     "Settings",
     "ShapeError",
     "Site",

@@ -112,15 +112,12 @@ class Batch:
         order = torch.argsort((~self.scored).to(torch.int8), dim=1, stable=True)[:, :kept]
         real = torch.arange(kept, device=self.device)[None] < count[:, None]
 
-        def take(value: Tensor | None) -> Tensor | None:
-            if value is None:
-                return None
+        def take(value: Tensor) -> Tensor:
             index = order if value.ndim == 2 else order[..., None].expand(-1, -1, value.shape[-1])
             return value.gather(1, index)
 
-        inputs, targets = take(self.inputs), take(self.targets)
-        assert inputs is not None and targets is not None
-        return Batch(inputs, targets, real, take(self.wrong)), order, real
+        wrong = None if self.wrong is None else take(self.wrong)
+        return Batch(take(self.inputs), take(self.targets), real, wrong), order, real
 
 
 @dataclass(frozen=True, eq=False)

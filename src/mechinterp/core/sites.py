@@ -100,6 +100,13 @@ class Site:
         return f"blocks.{self.layer}.{_LAYER.get(self.kind) or _HEAD[self.kind]}"
 
     @property
+    def input(self) -> Site:
+        """Where a reader takes its input, before the layer norm; `logits` stands for itself."""
+        if self.kind in ("q", "k", "v"):
+            return Site(f"{self.kind}_input", self.layer, self.head)
+        return Site("mlp_in", self.layer) if self.kind == "mlp" else self
+
+    @property
     def has_heads(self) -> bool:
         """Whether the activation has a head axis."""
         return self.kind in _HEAD
@@ -154,10 +161,7 @@ class Edge:
     @property
     def hook(self) -> str:
         """TransformerLens's name of the hook point where the reader takes its input (before the layer norm)."""
-        reader = self.reader
-        if reader.kind == "logits":
-            return "logits"
-        return f"blocks.{reader.layer}.hook_" + ("mlp_in" if reader.kind == "mlp" else f"{reader.kind}_input")
+        return self.reader.input.hook
 
     def __str__(self) -> str:
         return f"{self.source}->{self.reader}"
@@ -222,12 +226,15 @@ class Graph:
 
     def incoming(self, reader: Site) -> tuple[Site, ...]:
         """The sources that a reader can see."""
-        if reader.kind == "logits":
+        if reader.layer is None:
             return self.sources
-        assert reader.layer is not None
         per_layer = self.n_heads + self.mlp
         own_heads = self.n_heads if reader.kind == "mlp" else 0
         return self.sources[: len(self.roots) + reader.layer * per_layer + own_heads]
+
+    def input_hook(self, reader: Site) -> str:
+        """Hook point where a reader's input can be read and edited; the logits read the last layer's stream."""
+        return (Site("resid_post", self.n_layers - 1) if reader.kind == "logits" else reader.input).hook
 
     @cached_property
     def edges(self) -> tuple[Edge, ...]:

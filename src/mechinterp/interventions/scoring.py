@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from mechinterp.core import Batch, Metric, Pair, ShapeError, resolve_metric
+from mechinterp.core import Batch, HookedModel, Metric, Pair, ShapeError, resolve_metric
 from mechinterp.interventions.hooks import quiet
-from mechinterp.interventions.resume import take
+from mechinterp.interventions.placement import on_model
+from mechinterp.models import take
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +71,13 @@ class Scorer:
         return self._repeated[times]
 
 
-def score_runs(model: Any, pair: Pair, metric: str | Metric = "logit_diff") -> tuple[Tensor, Tensor]:
+def score_runs(
+    model: HookedModel | nn.Module, pair: Pair, metric: str | Metric = "logit_diff"
+) -> tuple[Tensor, Tensor]:
     """The metric of the plain clean and the plain corrupted run, held to the clean answers.
 
     Args:
-        model: Any model that maps inputs to outputs.
+        model: HookedModel | nn.Module model that maps inputs to outputs.
         pair: Clean and corrupted inputs.
         metric: A name or a function.
 
@@ -89,9 +91,3 @@ def score_runs(model: Any, pair: Pair, metric: str | Metric = "logit_diff") -> t
     scorer = Scorer.of(pair, metric, clean)
     with torch.no_grad():
         return scorer(clean), scorer(corrupted)
-
-
-def on_model(pair: Pair, model: Any) -> Pair:
-    """The pair on the model's device, real inputs in the model's type."""
-    weight = next(model.parameters())
-    return pair.to(weight.device, weight.dtype)

@@ -9,6 +9,7 @@ from mechinterp.models.handmade_gates import gate_model
 from mechinterp.models.handmade_regression import GradientStep, gradient_step, gradient_step_model
 from mechinterp.models.known import Known, known_models
 from mechinterp.models.legacy import from_legacy
+from mechinterp.models.positions import Positions, take
 from mechinterp.models.transformer import Transformer
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "HandMade",
     "Known",
     "ModelConfig",
+    "Positions",
     "Program",
     "Transformer",
     "compiled_model",
@@ -28,5 +30,6 @@ __all__ = [
     "gradient_step_model",
     "induction_model",
     "known_models",
+    "take",
     "to_bridge",
 ]
