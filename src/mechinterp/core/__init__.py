@@ -17,7 +17,7 @@ from mechinterp.core.protocols import HookedModel, RunLike
 from mechinterp.core.results import labelled, patching_result, recovery, t_interval
 from mechinterp.core.seeds import derive_seed, generator
 from mechinterp.core.settings import Settings, explain
-from mechinterp.core.sites import Edge, Graph, Inputs, Site
+from mechinterp.core.sites import Edge, Graph, Inputs, Site, is_reader_input
 
 __all__ = [
     "METRICS",
@@ -42,6 +42,7 @@ __all__ = [
     "derive_seed",
     "explain",
     "generator",
+    "is_reader_input",
     "labelled",
     "patching_result",
     "rank_edges",

@@ -132,6 +132,16 @@ class Site:
         return (depth, int(late), -1 if self.head is None else self.head, f"{stage:02d}")
 
 
+def is_reader_input(hook: str) -> bool:
+    """Whether a hook point is where single readers take their input, and not the stream that all share.
+
+    >>> is_reader_input("blocks.1.hook_k_input"), is_reader_input("blocks.1.hook_resid_mid")
+    (True, False)
+    """
+    inputs = {_LAYER["mlp_in"], *(_HEAD[f"{kind}_input"] for kind in "qkv")}
+    return hook.rsplit(".", 1)[-1] in inputs
+
+
 @dataclass(frozen=True)
 class Edge:
     """The wire from one component's output into another's input, `L0.H2->L1.H1.k`.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from mechinterp.core import Graph, Site
-from mechinterp.interventions.hooks import record
 from mechinterp.models import Positions, Transformer
 
 
@@ -53,16 +56,34 @@ def activations(model: Transformer, inputs: Tensor) -> Activations:
         inputs: Tokens `[batch, seq]` or vectors `[batch, seq, d_in]`.
     """
     layers, mlp = range(model.config.n_layers), model.config.d_mlp > 0
-    kinds = ["resid_pre", "q", "k", "v", "z", *(["resid_mid", "post"] if mlp else [])]
-    sites = {kind: [Site(kind, layer) for layer in layers] for kind in kinds}
-    sites["resid_pre"].append(Site("resid_post", layers[-1]))
-    whole = [Site("embed"), *([Site("pos")] if model.config.position_source else [])]
-    _, by_hook = record(model, inputs, [*whole, *(site for each in sites.values() for site in each)])
-    values = {kind: tuple(by_hook[site.hook] for site in each) for kind, each in sites.items()}
+    inside = {kind: [Site(kind, layer) for layer in layers] for kind in ("q", "k", "v", "z")}
+    inside |= {kind: [Site(kind, layer) for layer in layers] for kind in ("resid_mid", "post") if mlp}
+    sites = [Site("embed"), *([Site("pos")] if model.config.position_source else []), *chain(*inside.values())]
+    with _watched(model, sites) as at:
+        resid, where = model.embedded(inputs)
+        stream = [resid]
+        for block in model.blocks:
+            stream.append(block(stream[-1], where))
+    values = {kind: tuple(at[site] for site in each) for kind, each in inside.items()}
     if not mlp:
-        values |= {"resid_mid": values["resid_pre"][1:], "post": ()}
-    embed, pos = by_hook[Site("embed").hook], by_hook.get(Site("pos").hook)
-    return Activations(**values, embed=embed, pos=pos, where=model.embedded(inputs)[1])
+        values |= {"resid_mid": tuple(stream[1:]), "post": ()}
+    return Activations(**values, resid_pre=tuple(stream), embed=at[Site("embed")], pos=at.get(Site("pos")), where=where)
+
+
+@contextmanager
+def _watched(model: Transformer, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
+    """What passes through some hook points, by site; `record` checks more and takes longer."""
+    values: dict[Site, Tensor] = {}
+
+    def watch(site: Site) -> RemovableHandle:
+        return model.hook_dict[site.hook].register_forward_hook(lambda *call: values.update({site: call[-1]}))
+
+    handles = [watch(site) for site in sites]
+    try:
+        yield values
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def source_values(model: Transformer, acts: Activations, graph: Graph) -> Float[Tensor, "source batch seq d_model"]:

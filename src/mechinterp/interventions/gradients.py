@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mechinterp.core import HookedModel
+from mechinterp.core import HookedModel, is_reader_input
 from mechinterp.interventions.hooks import Edit, as_hooked, check_fired, hook_name, refusals
 
 
@@ -49,8 +49,8 @@ def gradients(
                 value = edits[name](value).detach()
             # Frozen weights would leave nothing to differentiate; the graph may as well start here.
             value = value if value.requires_grad else value.detach().requires_grad_()
-            # A reader's input may be the stream itself; only what is computed from this hook's value counts.
-            values[name] = value.view_as(value)
+            # A reader's input may be the stream itself; only what this reader takes from it counts.
+            values[name] = value.view_as(value) if is_reader_input(name) else value
             return values[name]
 
         return watch

@@ -112,15 +112,21 @@ def _attended(base: BaseRun, layer: int, at: Positions, values: Tensor) -> tuple
         k, v = attn.project("kv", x, at)
     else:
         q, k, v = attn.project("qkv", x, at)
-        q = _spliced(at, q, acts.q[layer], queries)
-    k, v = _spliced(at, k, acts.k[layer], whole), _spliced(at, v, acts.v[layer], whole)
+        (q,) = _spliced(at, [q], [acts.q[layer]], queries)
+    k, v = _spliced(at, [k, v], [acts.k[layer], acts.v[layer]], whole)
     # In place on what was just computed: a large tensor less to fill.
     return queries, pre, attn.write(attn.attend(q, k, v, queries, whole)).add_(pre)
 
 
-def _spliced(at: Positions, values: Tensor, base: Tensor, wanted: Positions) -> Tensor:
+def _spliced(at: Positions, values: list[Tensor], base: list[Tensor], wanted: Positions) -> list[Tensor]:
     """`Positions.splice` for values with heads."""
-    return at.splice(values.flatten(-2), base.flatten(-2), wanted).unflatten(-1, values.shape[-2:])
+    flat, around = ([each.flatten(-2) for each in tensors] for tensors in (values, base))
+    if at.first is None:
+        # In one tensor: several large ones that come and go have the allocator return their memory each time.
+        spliced = at.splice(torch.stack(flat), torch.stack(around)[:, None], wanted)
+    else:
+        spliced = [at.splice(*each, wanted) for each in zip(flat, around, strict=True)]
+    return [each.unflatten(-1, values[0].shape[-2:]) for each in spliced]
 
 
 def _finish(base: BaseRun, layer: int, at: Positions, pre: Tensor, mid: Tensor) -> Tensor:

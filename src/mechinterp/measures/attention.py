@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor
 
 from mechinterp.core import Batch, Site, SiteError, labelled, suggest
-from mechinterp.interventions import record
+from mechinterp.interventions import on_model, record
 from mechinterp.measures.pairs import draw_pair
 from mechinterp.measures.registry import register_measure
 from mechinterp.tasks import Task
@@ -47,9 +47,7 @@ def role_attention(
     Raises:
         SiteError: If the pairs have no such role.
     """
-    batch = draw_pair(task, examples, seed, corruption).clean
-    weight = next(model.parameters())
-    batch = batch.to(weight.device, weight.dtype)
+    batch = on_model(draw_pair(task, examples, seed, corruption).clean, model)
     start = batch.role(query)
     mask = _positions(batch, [key] if isinstance(key, str) else key)
     sites = [Site("pattern", layer) for layer in range(model.cfg.n_layers)]

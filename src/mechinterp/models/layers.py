@@ -24,7 +24,7 @@ from torch._C._functorch import is_batchedtensor  # type: ignore[reportMissingIm
 from transformer_lens.hook_points import HookPoint
 
 from mechinterp.models.config import ModelConfig
-from mechinterp.models.positions import Positions
+from mechinterp.models.positions import Positions, broadcast
 
 EPS = 1e-5
 ACTIVATIONS = {
@@ -156,7 +156,7 @@ class Attention(nn.Module):
         flat = len(lead) > 2 or k.ndim != q.ndim or v.ndim != q.ndim
         if flat:
             # The fused kernels take one batch axis.
-            lead = torch.broadcast_shapes(lead, k.shape[:-2], v.shape[:-2])
+            lead = broadcast(broadcast(lead, k.shape[:-2]), v.shape[:-2])
             q, k, v = (part.expand(*lead, *part.shape[-2:]).flatten(0, -4) for part in (q, k, v))
         if queries is keys:
             z = F.scaled_dot_product_attention(q, k, v, is_causal=self.config.causal, scale=self.scale)

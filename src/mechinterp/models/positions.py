@@ -7,6 +7,7 @@ what it does depends on where queries and keys stand (masks, rotary positions, b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,7 +62,7 @@ class Positions:
         return rows[self.index] if self.first is None else rows[self.first : self.first + len(self.index)]
 
     def splice(
-        self, values: Shaped[Tensor, "*lead row width"], base: Shaped[Tensor, "batch seq width"], wanted: Positions
+        self, values: Shaped[Tensor, "*lead row width"], base: Shaped[Tensor, "... seq width"], wanted: Positions
     ) -> Shaped[Tensor, "*lead wanted width"]:
         """`base` with `values` at these positions instead of its own, as it stands at the `wanted` positions.
 
@@ -94,6 +95,13 @@ def take(
     values: Shaped[Tensor, "*lead seq width"], index: Int[Tensor, "*examples row"]
 ) -> Shaped[Tensor, "*out row width"]:
     """`values` at some positions of each example, `[*lead, row, width]`; leading axes broadcast."""
-    lead = torch.broadcast_shapes(values.shape[:-2], index.shape[:-1])
+    lead = broadcast(values.shape[:-2], index.shape[:-1])
     index = index[..., None].expand(*lead, index.shape[-1], values.shape[-1])
     return values.expand(*lead, *values.shape[-2:]).gather(-2, index)
+
+
+def broadcast(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
+    """The shape that two shapes broadcast to, if they do; `torch.broadcast_shapes` costs as much as a small product."""
+    long, short = (one, other) if len(one) >= len(other) else (other, one)
+    extra = len(long) - len(short)
+    return (*long[:extra], *map(max, long[extra:], short))
