@@ -75,7 +75,7 @@ class Site:
             need = "takes no layer" if kind in _WHOLE else "needs a layer, as in 'L0." + kind + "'"
             raise SiteError(f"site '{kind}' {need}")
         if self.head is not None and kind not in _HEAD:
-            raise SiteError(f"site '{kind}' has no heads, and head {self.head} was asked for")
+            raise SiteError(f"site '{kind}' has no heads, so no head {self.head}")
 
     @classmethod
     def parse(cls, text: str | Site) -> Site:
@@ -228,11 +228,11 @@ class Graph:
     @cached_property
     def readers(self) -> tuple[Site, ...]:
         """What reads the residual stream: each layer's q, k and v of every head, then its MLP; at last the logits."""
-        found: list[Site] = []
+        readers: list[Site] = []
         for layer in range(self.n_layers):
-            found += [Site(kind, layer, head) for head in range(self.n_heads) for kind in "qkv"]
-            found += [Site("mlp", layer)] if self.mlp else []
-        return (*found, Site("logits"))
+            readers += [Site(kind, layer, head) for head in range(self.n_heads) for kind in "qkv"]
+            readers += [Site("mlp", layer)] if self.mlp else []
+        return (*readers, Site("logits"))
 
     def incoming(self, reader: Site) -> tuple[Site, ...]:
         """The sources that a reader can see."""
@@ -261,14 +261,14 @@ class Graph:
         Raises:
             SiteError: If it does not, naming the nearest edges that exist.
         """
-        found = Edge.parse(edge)
-        if found not in self._known:
-            near = suggest(str(found), (str(item) for item in self.edges))
+        parsed = Edge.parse(edge)
+        if parsed not in self._known:
+            near = suggest(str(parsed), (str(item) for item in self.edges))
             raise SiteError(
-                f"no edge '{found}': the model has layers 0-{self.n_layers - 1}, heads 0-{self.n_heads - 1}, "
+                f"no edge '{parsed}': the model has layers 0-{self.n_layers - 1}, heads 0-{self.n_heads - 1}, "
                 f"{'MLPs' if self.mlp else 'no MLPs'}, inputs='{self.inputs}'.{near}"
             )
-        return found
+        return parsed
 
     def check_site(self, site: str | Site) -> Site:
         """Return the site if this model has it.
@@ -276,13 +276,13 @@ class Graph:
         Raises:
             SiteError: If the layer, head or kind does not exist, naming the nearest site.
         """
-        found = Site.parse(site)
-        layer = None if found.layer is None else min(found.layer, self.n_layers - 1)
-        head = None if found.head is None else min(found.head, self.n_heads - 1)
-        near = Site(found.kind, layer, head)
-        if near != found:
+        parsed = Site.parse(site)
+        layer = None if parsed.layer is None else min(parsed.layer, self.n_layers - 1)
+        head = None if parsed.head is None else min(parsed.head, self.n_heads - 1)
+        near = Site(parsed.kind, layer, head)
+        if near != parsed:
             limit = f"layers 0-{self.n_layers - 1}, heads 0-{self.n_heads - 1}"
-            raise SiteError(f"no site '{found}': the model has {limit}. Did you mean '{near}'?")
-        if not self.mlp and found.kind.startswith("mlp"):
-            raise SiteError(f"no site '{found}': the model is attention only (d_mlp=0)")
-        return found
+            raise SiteError(f"no site '{parsed}': the model has {limit}. Did you mean '{near}'?")
+        if not self.mlp and parsed.kind.startswith("mlp"):
+            raise SiteError(f"no site '{parsed}': the model is attention only (d_mlp=0)")
+        return parsed

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -124,14 +125,16 @@ class _Runner:
         """Outputs at the scored positions."""
         heads, many = range(self.graph.n_heads), len(roots)
         columns = [[self.graph.readers.index(Site(kind, 0, head)) for kind in "qkv"] for head in heads]
-        seen = masks[:, :many, columns].permute(0, 2, 1, 3).flatten(2)
-        variants, which = seen.flatten(0, 1).unique(dim=0, return_inverse=True)
+        inputs = rearrange(masks[:, :many, columns], "circuit root head kind -> (circuit head) (root kind)")
+        variants, which = inputs.unique(dim=0, return_inverse=True)
         as_masks = torch.zeros(len(variants), *masks.shape[1:], dtype=torch.bool, device=masks.device)
-        as_masks[:, :many, columns] = variants.unflatten(1, (many, 1, 3)).expand(-1, -1, len(heads), -1)
+        as_masks[:, :many, columns] = repeat(
+            variants, "variant (root kind) -> variant root head kind", root=many, head=len(heads)
+        )
         last = self.where.pick(scored)
         at = last if self.graph.n_layers == 1 else self.where
         first = torch.cat([_Stream.start(self, part, roots, reference).attention(0, at) for part in as_masks.split(4)])
-        which = which.unflatten(0, (len(masks), -1))
+        which = rearrange(which, "(circuit head) -> circuit head", head=len(heads))
         size = len(self.graph.sources) * 3 * roots[0].numel() * roots.element_size() / 2**20
         chunk = max(1, int(self.budget_mb / size))
         outputs = []

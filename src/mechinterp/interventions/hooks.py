@@ -24,10 +24,10 @@ def record(
         model: A `Transformer`, or any model with `hook_dict` and `run_with_hooks`.
         inputs: Tokens `[batch, seq]` or vectors `[batch, seq, d_in]`.
         hooks: Hook names, or sites.
-        edits: As for `run_edited`; an edited activation is kept as edited.
+        edits: As for `run_edited`; an edited activation is recorded as edited.
 
     Returns:
-        The output, and the activations by hook name, as the model made them (heads share one tensor).
+        The output, and the activations by hook name, as the model computes them (heads share one tensor).
 
     Raises:
         SiteError: If the model has no such hook.

@@ -40,5 +40,5 @@ def as_transformer(model: object, purpose: str, instead: str = "") -> Transforme
     """
     if isinstance(model, Transformer):
         return model
-    hint = f": {instead}" if instead else ""
-    raise UnsupportedError(f"{purpose} a Transformer, not a {type(model).__name__}{hint}")
+    hint = f"; {instead}" if instead else ""
+    raise UnsupportedError(f"{purpose} a Transformer: a {type(model).__name__} lists no edges{hint}")

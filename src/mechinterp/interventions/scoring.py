@@ -1,10 +1,11 @@
-"""A pair and a metric, made ready to score many runs at once."""
+"""Score many runs of one pair at once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 import torch
+from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -22,25 +23,25 @@ class Scorer:
         name: The metric's name.
         metric: The metric.
         batch: The clean batch, packed to its scored positions.
-        positions: Those positions, `[batch, kept]`.
-        reference: The clean run's output there, `[batch, kept, out]`.
+        positions: Those positions, `[batch, scored]`.
+        reference: The clean run's output there, `[batch, scored, out]`.
     """
 
     name: str
     metric: Metric
     batch: Batch
-    positions: Int[Tensor, "batch kept"]
-    reference: Float[Tensor, "batch kept out"]
+    positions: Int[Tensor, "batch scored"]
+    reference: Float[Tensor, "batch scored out"]
     _repeated: dict[int, tuple[Batch, Tensor]] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, pair: Pair, metric: str | Metric, clean_output: Float[Tensor, "batch kept out"]) -> Scorer:
+    def of(cls, pair: Pair, metric: str | Metric, clean_output: Float[Tensor, "batch scored out"]) -> Scorer:
         """A scorer for one pair; `clean_output` is the clean run's output at the scored positions."""
         name, function = resolve_metric(metric)
         batch, positions, _ = pair.clean.at_scored()
         return cls(name, function, batch, positions, clean_output)
 
-    def __call__(self, output: Float[Tensor, "*patch batch kept out"]) -> Float[Tensor, "*patch batch"]:
+    def __call__(self, output: Float[Tensor, "*patch batch scored out"]) -> Float[Tensor, "*patch batch"]:
         """The metric of each run and example.
 
         Raises:
@@ -55,7 +56,7 @@ class Scorer:
         return values.reshape(*lead, examples)
 
     def _repeat(self, times: int) -> tuple[Batch, Tensor]:
-        """The batch and the reference, once per run; kept for the next chunk of the same size."""
+        """The batch and the reference, once per run; cached for the next chunk of the same size."""
         if times == 1:
             return self.batch, self.reference
         if times not in self._repeated:
@@ -63,7 +64,7 @@ class Scorer:
                 self._repeated.clear()
 
             def many(value: Tensor) -> Tensor:
-                return value.expand(times, *value.shape).reshape(times * value.shape[0], *value.shape[1:])
+                return repeat(value, "batch ... -> (times batch) ...", times=times)
 
             wrong = None if self.batch.wrong is None else many(self.batch.wrong)
             batch = Batch(many(self.batch.inputs), many(self.batch.targets), many(self.batch.scored), wrong)

@@ -18,6 +18,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch._C._functorch import is_batchedtensor  # type: ignore[reportMissingImports]
@@ -296,9 +297,9 @@ class Block(nn.Module):
         forks = [kind for kind, point in points.items() if hooked(point)]
         projected = {}
         for kind in forks:
-            copies = resid.unsqueeze(-2).expand(*resid.shape[:-1], self.heads, resid.shape[-1])
             # Copies in memory too, so that a hook can edit one head's in place.
-            projected[kind] = self.attn.project_heads(kind, self.ln1(points[kind](copies.clone())), where)
+            copies = repeat(resid, "... d_model -> ... head d_model", head=self.heads).clone()
+            projected[kind] = self.attn.project_heads(kind, self.ln1(points[kind](copies)), where)
         shared = "".join(kind for kind in points if kind not in forks)
         # The shared stream is normalised last, so that a cache of ln1's hooks keeps its usual shape.
         if shared or (isinstance(self.ln1, Norm) and hooked(self.ln1.hook_scale, self.ln1.hook_normalized)):

@@ -50,7 +50,7 @@ class Transformer(LensTools):
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
-        """Draw all weight matrices anew; biases, norms and fixed embeddings stay as they are."""
+        """Draw all weight matrices again; biases, norms and fixed embeddings stay as they are."""
         fixed = ("W_E", "W_pos") if self.config.embedding == "fixed" else ()
         for name, weight in self.named_parameters():
             leaf = name.rsplit(".", 1)[-1]
@@ -72,7 +72,7 @@ class Transformer(LensTools):
 
         Raises:
             ShapeError: If the inputs do not fit the configuration.
-            UnsupportedError: If another `return_type` is asked for; losses belong to tasks here.
+            UnsupportedError: If `return_type` is anything else; losses belong to tasks here.
         """
         if return_type not in ("logits", None):
             raise UnsupportedError(f"return_type='{return_type}': a Transformer returns 'logits' or None")

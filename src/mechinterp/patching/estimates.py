@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 import xarray as xr
+from einops import repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -206,7 +207,7 @@ def _reader_gradients(
     """Mean gradient with respect to each reader's input, over the points on the embedding's path."""
     many = len(points)
     hooks = [graph.input_hook(reader) for reader in graph.readers]
-    repeated = pair.clean.inputs.repeat(many, *[1] * (pair.clean.inputs.ndim - 1))
+    repeated = repeat(pair.clean.inputs, "batch ... -> (point batch) ...", point=many)
     positions = scorer.positions.repeat(many, 1)
 
     def score(output: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def path_patch(
 
     First run: senders take the other value, all other heads keep the base run's output, and how that moves the
     receivers' inputs is recorded. Second run: the receivers' inputs move by it, and everything after them is computed
-    anew. (With one receiver, or receivers that do not see each other, this is to put the recorded inputs in.)
+    again. (With one receiver, or receivers that do not see each other, this equals inserting the recorded inputs.)
 
     Args:
         model: A `Transformer`.

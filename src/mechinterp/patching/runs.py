@@ -1,4 +1,4 @@
-"""The two runs between which patches are made, and how a patched run is scored."""
+"""The two runs to patch between, and how a patched run is scored."""
 
 from __future__ import annotations
 
