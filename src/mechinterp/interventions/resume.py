@@ -91,11 +91,11 @@ def resume(base: BaseRun, start: Start) -> Float[Tensor, "patch batch scored out
     """Outputs of the runs at the scored positions."""
     layer, at, values = start.layer, start.at, start.values
     if start.stage == "mid":
-        values = _finish(base, layer, at, at.take(base.acts.resid_pre[layer]), values)
+        values = _finish(base, layer, at.take(base.acts.resid_pre[layer]), values)
         layer += 1
     for later in range(layer, base.model.config.n_layers):
         queries, pre, mid = _attended(base, later, at, values)
-        at, values = queries, _finish(base, later, queries, pre, mid)
+        at, values = queries, _finish(base, later, pre, mid)
     return base.model.read(at.splice(values, base.acts.final, base.scored))
 
 
@@ -129,7 +129,7 @@ def _spliced(at: Positions, values: list[Tensor], base: list[Tensor], wanted: Po
     return [each.unflatten(-1, values[0].shape[-2:]) for each in spliced]
 
 
-def _finish(base: BaseRun, layer: int, at: Positions, pre: Tensor, mid: Tensor) -> Tensor:
+def _finish(base: BaseRun, layer: int, pre: Tensor, mid: Tensor) -> Tensor:
     """The stream after a layer's MLP, some rows at a time."""
     block = base.model.blocks[layer]
     if not block.has_mlp:
