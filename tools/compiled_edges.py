@@ -121,7 +121,11 @@ def _sizes(plain: Transformer, pairs: Iterable[Pair], ablations: tuple[str, ...]
     """Largest effect of every edge on the squared distance of some example's outputs."""
     largest: dict[str, float] = {}
     for pair, ablation in itertools.product(pairs, ablations):
-        effect = np.abs(patch_edges(plain, pair, direction=way, ablation=ablation, metric="mse", inputs="split")["effect"]).max("example").to_series()
+        effect = (
+            np.abs(patch_edges(plain, pair, direction=way, ablation=ablation, metric="mse", inputs="split")["effect"])
+            .max("example")
+            .to_series()
+        )
         largest = {edge: max(float(effect[edge]), largest.get(edge, 0.0)) for edge in effect.index}
     return largest
 

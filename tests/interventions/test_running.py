@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from mechinterp.core import Circuit, ConfigError, Edge, SiteError, UnsupportedError, generator
 from mechinterp.interventions import (
-    Resumer,
+    BaseRun,
+    Start,
     activations,
     record,
+    resume,
     run_edited,
     score_circuits,
     score_runs,
@@ -92,14 +94,14 @@ def test_resuming_reaches_the_same_output(make_model, make_pair, settings, start
     start = start if settings["causal"] else 0
     acts = activations(model, pair.clean.inputs)
     _, positions, _ = pair.clean.at_scored()
-    resumer = Resumer.at(model, acts, positions)
+    base = BaseRun.of(model, acts, positions)
     expected = take(model(pair.clean.inputs), positions).expand(2, -1, -1, -1)
     for layer in range(4):
-        resid = acts.resid_pre[layer][:, start:].expand(2, -1, -1, -1)
-        torch.testing.assert_close(resumer.from_pre(layer, resid, start), expected, rtol=1e-8, atol=1e-8)
-        if layer < 3:
-            resid = acts.resid_mid[layer][:, start:].expand(2, -1, -1, -1)
-            torch.testing.assert_close(resumer.from_mid(layer, resid, start), expected, rtol=1e-8, atol=1e-8)
+        for stage in ("pre", "mid") if layer < 3 else ("pre",):
+            at = base.acts.where.since(start)
+            values = at.take(base.stream(layer, stage)).expand(2, -1, -1, -1)
+            actual = resume(base, Start(layer, stage, values, at))
+            torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-8)
 
 
 @given(ARCHITECTURES, st.sampled_from(["merged", "split"]))

@@ -117,7 +117,7 @@ def test_bad_arguments_are_one_clear_line(make_model, make_pair):
         patch_nodes(model, bare, at="role")
     with pytest.raises(SiteError, match="positions='rotary'"):
         patch_nodes(make_model(positions="rotary"), pair, "pos")
-    with pytest.raises(UnsupportedError, match="no cfg"):
+    with pytest.raises(UnsupportedError, match="no hook points"):
         patch_nodes(torch.nn.Linear(1, 1), pair)
 
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechinterp.core import ConfigError, ShapeError
+from mechinterp.core import ConfigError, ShapeError, Site
 from mechinterp.models import Transformer
 
 Table = Float[Tensor, "a b answer"]
@@ -168,7 +168,7 @@ def gradient_symmetricity(
         return kept[0]
 
     with torch.enable_grad():
-        logits = model.run_with_hooks(inputs, fwd_hooks=[("hook_embed", read)])
+        logits = model.run_with_hooks(inputs, fwd_hooks=[(Site("embed").hook, read)])
         chosen = logits[:, -1].gather(1, answers[:, None]).sum()
         (gradient,) = torch.autograd.grad(chosen, kept[0])
     return torch.cosine_similarity(gradient[:, 0], gradient[:, 1], dim=-1)

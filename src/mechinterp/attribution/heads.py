@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import xarray as xr
 from torch import Tensor
 
 from mechinterp.attribution.patterns import SCORES, uniform_pattern
-from mechinterp.core import Batch, Site, labelled
+from mechinterp.core import Batch, HookedModel, Site, labelled
 from mechinterp.interventions import record
 from mechinterp.models import Transformer
 
@@ -17,7 +15,7 @@ CHUNK = 64
 """Examples per forward pass: patterns of long sequences are large."""
 
 
-def head_scores(model: Any, batch: Batch) -> xr.DataArray:
+def head_scores(model: HookedModel, batch: Batch) -> xr.DataArray:
     """Previous-token, induction and duplicate-token score of every head on every example.
 
     Args:

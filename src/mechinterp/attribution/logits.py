@@ -55,8 +55,6 @@ def logit_attribution(
     """
     if metric not in LOGIT_METRICS:
         raise ConfigError(f"no logit metric '{metric}'.{suggest(metric, LOGIT_METRICS)}")
-    if metric == "logit_diff" and batch.wrong is None:
-        raise ConfigError("logit_diff needs batch.wrong (a Pair's clean batch has it); use metric='centered_logit'")
     if model.config.outputs != "logits":
         raise UnsupportedError(
             f"logit attribution needs a model of logits, this one has outputs='{model.config.outputs}'"
@@ -127,7 +125,8 @@ def _answer_direction(model: Transformer, batch: Batch, metric: str) -> tuple[Te
 
     weight, offset = column(batch.targets)
     if metric == "logit_diff":
-        assert batch.wrong is not None
+        if batch.wrong is None:
+            raise ConfigError("logit_diff needs batch.wrong (a Pair's clean batch has it); use metric='centered_logit'")
         other, other_offset = column(batch.wrong)
     elif metric == "centered_logit":
         other, other_offset = model.W_U.mean(1), model.b_U.mean()

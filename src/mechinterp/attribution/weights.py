@@ -83,11 +83,10 @@ def copying_scores(model: Transformer, permutations: int = 200, seed: int = 0) -
     """
     weights = token_weights(model)
     size = model.config.d_vocab
-    if size != weights.unembed.shape[-1]:
+    if size is None or size != weights.unembed.shape[-1]:
         raise UnsupportedError(
             f"copying needs one vocabulary: {size} tokens go in, {weights.unembed.shape[-1]} come out"
         )
-    assert size is not None
     left, right = weights.embed @ weights.value, weights.output @ weights.unembed
     score = torch.stack([_eigenvalue_score(left, right), _rank_score(left @ right)])
     null = torch.stack([_eigenvalue_score(left, right[..., order]) for order in _orders(size, permutations, seed)])

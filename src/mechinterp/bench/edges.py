@@ -96,14 +96,9 @@ def hooked_edges(model: Transformer, pair: Pair, inputs: Inputs = "merged") -> T
         rows = []
         for edge in graph.edges:
             edit = _add(edge, corrupted[edge.source] - clean[edge.source])
-            output = run_edited(model, pair.clean.inputs, {_hook(edge, graph): edit})
+            output = run_edited(model, pair.clean.inputs, {graph.input_hook(edge.reader): edit})
             rows.append(base - score(take(output, positions)))
     return torch.stack(rows)
-
-
-def _hook(edge: Edge, graph: Graph) -> str:
-    """The logits read the last layer's stream, which nothing else reads."""
-    return f"blocks.{graph.n_layers - 1}.hook_resid_post" if edge.reader.kind == "logits" else edge.hook
 
 
 def _written(model: Transformer, tokens: Tensor, graph: Graph) -> dict[Any, Tensor]:

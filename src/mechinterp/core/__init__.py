@@ -14,10 +14,11 @@ from mechinterp.core.errors import (
 from mechinterp.core.machine import usable_cores, using_threads
 from mechinterp.core.metrics import METRICS, Metric, resolve_metric
 from mechinterp.core.options import OPTIONS, Option, Options, default_metric, takes
+from mechinterp.core.protocols import HookedModel, RunLike
 from mechinterp.core.results import labelled, patching_result, recovery
 from mechinterp.core.seeds import derive_seed, generator
 from mechinterp.core.settings import Settings, explain
-from mechinterp.core.sites import Edge, Graph, Inputs, Site
+from mechinterp.core.sites import Edge, Graph, Inputs, Site, is_reader_input
 
 __all__ = [
     "METRICS",
@@ -27,6 +28,7 @@ __all__ = [
     "ConfigError",
     "Edge",
     "Graph",
+    "HookedModel",
     "Inputs",
     "MechinterpError",
     "Metric",
@@ -34,6 +36,7 @@ __all__ = [
     "Options",
     "Pair",
     "RunError",
+    "RunLike",
     "Settings",
     "ShapeError",
     "Site",
@@ -44,6 +47,7 @@ __all__ = [
     "derive_seed",
     "explain",
     "generator",
+    "is_reader_input",
     "labelled",
     "patching_result",
     "rank_edges",

@@ -112,36 +112,33 @@ class Batch:
         )
 
     def _map(self, change) -> Batch:
-        made = {}
+        changed = {}
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, Tensor):
-                made[item.name] = change(value)
+                changed[item.name] = change(value)
             elif isinstance(value, Mapping):
-                made[item.name] = {name: change(part) for name, part in value.items()}
-        return replace(self, **made)
+                changed[item.name] = {name: change(part) for name, part in value.items()}
+        return replace(self, **changed)
 
     def at_scored(self) -> tuple[Batch, Tensor, Tensor]:
         """Only the scored positions, packed to the left.
 
         Returns:
             The packed batch (`seq` is the largest number of scored positions in an example; roles and latents are
-            left out), the positions kept `[batch, kept]`, and which of them are real, bool `[batch, kept]`.
+            left out), their positions `[batch, row]`, and which of them are real, bool `[batch, row]`.
         """
         count = self.scored.sum(1)
-        kept = max(int(count.max()), 1) if len(self) else 1
-        order = torch.argsort((~self.scored).to(torch.int8), dim=1, stable=True)[:, :kept]
-        real = torch.arange(kept, device=self.device)[None] < count[:, None]
+        rows = max(int(count.max()), 1) if len(self) else 1
+        order = torch.argsort((~self.scored).to(torch.int8), dim=1, stable=True)[:, :rows]
+        real = torch.arange(rows, device=self.device)[None] < count[:, None]
 
-        def take(value: Tensor | None) -> Tensor | None:
-            if value is None:
-                return None
+        def take(value: Tensor) -> Tensor:
             index = order if value.ndim == 2 else order[..., None].expand(-1, -1, value.shape[-1])
             return value.gather(1, index)
 
-        inputs, targets = take(self.inputs), take(self.targets)
-        assert inputs is not None and targets is not None
-        return Batch(inputs, targets, real, take(self.wrong)), order, real
+        wrong = None if self.wrong is None else take(self.wrong)
+        return Batch(take(self.inputs), take(self.targets), real, wrong), order, real
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,7 +75,7 @@ class Site:
             need = "takes no layer" if kind in _WHOLE else "needs a layer, as in 'L0." + kind + "'"
             raise SiteError(f"site '{kind}' {need}")
         if self.head is not None and kind not in _HEAD:
-            raise SiteError(f"site '{kind}' has no heads, and head {self.head} was asked for")
+            raise SiteError(f"site '{kind}' has no heads, so no head {self.head}")
 
     @classmethod
     def parse(cls, text: str | Site) -> Site:
@@ -98,6 +98,13 @@ class Site:
         if self.kind in _WHOLE:
             return _WHOLE[self.kind]
         return f"blocks.{self.layer}.{_LAYER.get(self.kind) or _HEAD[self.kind]}"
+
+    @property
+    def input(self) -> Site:
+        """Where a reader takes its input, before the layer norm; `logits` stands for itself."""
+        if self.kind in ("q", "k", "v"):
+            return Site(f"{self.kind}_input", self.layer, self.head)
+        return Site("mlp_in", self.layer) if self.kind == "mlp" else self
 
     @property
     def has_heads(self) -> bool:
@@ -123,6 +130,16 @@ class Site:
         stage = KINDS.index(self.kind)
         late = self.kind in ("mlp", "mlp_in", "mlp_pre", "mlp_post", "resid_post")
         return (depth, int(late), -1 if self.head is None else self.head, f"{stage:02d}")
+
+
+def is_reader_input(hook: str) -> bool:
+    """Whether a hook point is where single readers take their input, and not the stream that all share.
+
+    >>> is_reader_input("blocks.1.hook_k_input"), is_reader_input("blocks.1.hook_resid_mid")
+    (True, False)
+    """
+    inputs = {_LAYER["mlp_in"], *(_HEAD[f"{kind}_input"] for kind in "qkv")}
+    return hook.rsplit(".", 1)[-1] in inputs
 
 
 @dataclass(frozen=True)
@@ -154,10 +171,7 @@ class Edge:
     @property
     def hook(self) -> str:
         """TransformerLens's name of the hook point where the reader takes its input (before the layer norm)."""
-        reader = self.reader
-        if reader.kind == "logits":
-            return "logits"
-        return f"blocks.{reader.layer}.hook_" + ("mlp_in" if reader.kind == "mlp" else f"{reader.kind}_input")
+        return self.reader.input.hook
 
     def __str__(self) -> str:
         return f"{self.source}->{self.reader}"
@@ -214,20 +228,23 @@ class Graph:
     @cached_property
     def readers(self) -> tuple[Site, ...]:
         """What reads the residual stream: each layer's q, k and v of every head, then its MLP; at last the logits."""
-        found: list[Site] = []
+        readers: list[Site] = []
         for layer in range(self.n_layers):
-            found += [Site(kind, layer, head) for head in range(self.n_heads) for kind in "qkv"]
-            found += [Site("mlp", layer)] if self.mlp else []
-        return (*found, Site("logits"))
+            readers += [Site(kind, layer, head) for head in range(self.n_heads) for kind in "qkv"]
+            readers += [Site("mlp", layer)] if self.mlp else []
+        return (*readers, Site("logits"))
 
     def incoming(self, reader: Site) -> tuple[Site, ...]:
         """The sources that a reader can see."""
-        if reader.kind == "logits":
+        if reader.layer is None:
             return self.sources
-        assert reader.layer is not None
         per_layer = self.n_heads + self.mlp
         own_heads = self.n_heads if reader.kind == "mlp" else 0
         return self.sources[: len(self.roots) + reader.layer * per_layer + own_heads]
+
+    def input_hook(self, reader: Site) -> str:
+        """Hook point where a reader's input can be read and edited; the logits read the last layer's stream."""
+        return (Site("resid_post", self.n_layers - 1) if reader.kind == "logits" else reader.input).hook
 
     @cached_property
     def edges(self) -> tuple[Edge, ...]:
@@ -244,14 +261,14 @@ class Graph:
         Raises:
             SiteError: If it does not, naming the nearest edges that exist.
         """
-        found = Edge.parse(edge)
-        if found not in self._known:
-            near = suggest(str(found), (str(item) for item in self.edges))
+        parsed = Edge.parse(edge)
+        if parsed not in self._known:
+            near = suggest(str(parsed), (str(item) for item in self.edges))
             raise SiteError(
-                f"no edge '{found}': the model has layers 0-{self.n_layers - 1}, heads 0-{self.n_heads - 1}, "
+                f"no edge '{parsed}': the model has layers 0-{self.n_layers - 1}, heads 0-{self.n_heads - 1}, "
                 f"{'MLPs' if self.mlp else 'no MLPs'}, inputs='{self.inputs}'.{near}"
             )
-        return found
+        return parsed
 
     def check_site(self, site: str | Site) -> Site:
         """Return the site if this model has it.
@@ -259,13 +276,13 @@ class Graph:
         Raises:
             SiteError: If the layer, head or kind does not exist, naming the nearest site.
         """
-        found = Site.parse(site)
-        layer = None if found.layer is None else min(found.layer, self.n_layers - 1)
-        head = None if found.head is None else min(found.head, self.n_heads - 1)
-        near = Site(found.kind, layer, head)
-        if near != found:
+        parsed = Site.parse(site)
+        layer = None if parsed.layer is None else min(parsed.layer, self.n_layers - 1)
+        head = None if parsed.head is None else min(parsed.head, self.n_heads - 1)
+        near = Site(parsed.kind, layer, head)
+        if near != parsed:
             limit = f"layers 0-{self.n_layers - 1}, heads 0-{self.n_heads - 1}"
-            raise SiteError(f"no site '{found}': the model has {limit}. Did you mean '{near}'?")
-        if not self.mlp and found.kind.startswith("mlp"):
-            raise SiteError(f"no site '{found}': the model is attention only (d_mlp=0)")
-        return found
+            raise SiteError(f"no site '{parsed}': the model has {limit}. Did you mean '{near}'?")
+        if not self.mlp and parsed.kind.startswith("mlp"):
+            raise SiteError(f"no site '{parsed}': the model is attention only (d_mlp=0)")
+        return parsed

@@ -3,27 +3,35 @@
 from mechinterp.interventions.activations import Activations, activations, source_values
 from mechinterp.interventions.circuits import graph_of, score_circuits
 from mechinterp.interventions.gradients import gradients
-from mechinterp.interventions.hooks import check_unhooked, hook_name, quiet, record, run_edited
+from mechinterp.interventions.hooks import as_hooked, check_unhooked, hook_name, quiet, record, run_edited
+from mechinterp.interventions.placement import as_transformer, on_model, placement
 from mechinterp.interventions.reference import Ablation, Direction, ablated, check_ablation
-from mechinterp.interventions.resume import Resumer, take
-from mechinterp.interventions.scoring import Scorer, on_model, score_runs
+from mechinterp.interventions.resume import BaseRun, Stage, Start, resume
+from mechinterp.interventions.scoring import Scorer, score_runs
+from mechinterp.models import take
 
 __all__ = [
     "Ablation",
     "Activations",
+    "BaseRun",
     "Direction",
-    "Resumer",
     "Scorer",
+    "Stage",
+    "Start",
     "ablated",
     "activations",
+    "as_hooked",
+    "as_transformer",
     "check_ablation",
     "check_unhooked",
     "gradients",
     "graph_of",
     "hook_name",
     "on_model",
+    "placement",
     "quiet",
     "record",
+    "resume",
     "run_edited",
     "score_circuits",
     "score_runs",

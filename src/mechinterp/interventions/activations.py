@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
-from mechinterp.core import Graph
-from mechinterp.models import Transformer
+from mechinterp.core import Graph, Site
+from mechinterp.models import Positions, Transformer
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +27,7 @@ class Activations:
         post: MLP neurons, `[batch, seq, d_mlp]`; empty without MLPs.
         embed: Embedding alone, `[batch, seq, d_model]`.
         pos: Learned positions, `[batch, seq, d_model]`, or None.
-        shift: What shortformer adds to q and k, `[seq, d_model]`, or None.
+        where: The positions of the sequence.
     """
 
     resid_pre: tuple[Tensor, ...]
@@ -36,7 +39,7 @@ class Activations:
     post: tuple[Tensor, ...]
     embed: Tensor
     pos: Tensor | None
-    shift: Tensor | None
+    where: Positions
 
     @property
     def final(self) -> Float[Tensor, "batch seq d_model"]:
@@ -46,57 +49,50 @@ class Activations:
 
 @torch.no_grad()
 def activations(model: Transformer, inputs: Tensor) -> Activations:
-    """Run a model once and keep all of it (no hooks involved).
+    """Run a model once and keep all of it.
 
     Args:
         model: A `Transformer` without hooks.
         inputs: Tokens `[batch, seq]` or vectors `[batch, seq, d_in]`.
     """
-    resid, shift = model.embedded(inputs)
-    embed = model.embed.W_E[inputs] if model.config.inputs == "tokens" else inputs @ model.embed.W_E
-    learned = model.config.positions == "learned"
-    pos = model.pos_embed.W_pos[: resid.shape[-2]].expand_as(resid) if learned else None
-    kept: dict[str, list[Tensor]] = {name: [] for name in ("resid_pre", "resid_mid", "q", "k", "v", "z", "post")}
-    for block in model.blocks:
-        kept["resid_pre"].append(resid)
-        q, k, v = block.attn.project(block.ln1(resid), {}, shift)  # type: ignore[operator,union-attr]
-        z = block.attn.mix(q, k, v)  # type: ignore[operator,union-attr]
-        resid = resid + attention_out(block, z)
-        for name, value in zip("qkvz", (q, k, v, z), strict=True):
-            kept[name].append(value)
-        kept["resid_mid"].append(resid)
-        if block.has_mlp:
-            post = neurons(block, resid)
-            kept["post"].append(post)
-            resid = resid + mlp_out(block, post)
-    kept["resid_pre"].append(resid)
-    return Activations(**{name: tuple(values) for name, values in kept.items()}, embed=embed, pos=pos, shift=shift)
+    layers, mlp = range(model.config.n_layers), model.config.d_mlp > 0
+    inside = {kind: [Site(kind, layer) for layer in layers] for kind in ("q", "k", "v", "z")}
+    inside |= {kind: [Site(kind, layer) for layer in layers] for kind in ("resid_mid", "post") if mlp}
+    sites = [Site("embed"), *([Site("pos")] if model.config.position_source else []), *chain(*inside.values())]
+    with _watched(model, sites) as at:
+        resid, where = model.embedded(inputs)
+        stream = [resid]
+        for block in model.blocks:
+            stream.append(block(stream[-1], where))
+    values = {kind: tuple(at[site] for site in each) for kind, each in inside.items()}
+    if not mlp:
+        values |= {"resid_mid": tuple(stream[1:]), "post": ()}
+    return Activations(**values, resid_pre=tuple(stream), embed=at[Site("embed")], pos=at.get(Site("pos")), where=where)
 
 
-def attention_out(block, z: Float[Tensor, "... head d_head"]) -> Float[Tensor, "... d_model"]:
-    """What a layer's attention writes, bias included."""
-    bias = block.attn.b_O if block.attn.config.attn_bias else None
-    return F.linear(z.flatten(-2), block.attn.W_O.flatten(0, 1).T, bias)
+@contextmanager
+def _watched(model: Transformer, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
+    """What passes through some hook points, by site; `record` checks more and takes longer."""
+    values: dict[Site, Tensor] = {}
 
+    def watch(site: Site) -> RemovableHandle:
+        return model.hook_dict[site.hook].register_forward_hook(lambda *call: values.update({site: call[-1]}))
 
-def neurons(block, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_mlp"]:
-    """A layer's MLP neurons after the activation."""
-    mlp = block.mlp
-    return mlp.act(F.linear(block.ln2(resid), mlp.W_in.T, mlp.b_in))
-
-
-def mlp_out(block, post: Float[Tensor, "... d_mlp"]) -> Float[Tensor, "... d_model"]:
-    """What a layer's MLP writes, bias included."""
-    return F.linear(post, block.mlp.W_out.T, block.mlp.b_out)
+    handles = [watch(site) for site in sites]
+    try:
+        yield values
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def source_values(model: Transformer, acts: Activations, graph: Graph) -> Float[Tensor, "source batch seq d_model"]:
-    """What each source of the graph writes to the residual stream, without biases: those belong to nobody."""
+    """What each source of the graph writes to the residual stream, without biases, which belong to no source."""
     parts: list[Tensor] = [acts.resid_pre[0]]
     if graph.inputs == "split":
         parts = [acts.embed] if acts.pos is None else [acts.embed, acts.pos]
     for layer, block in enumerate(model.blocks):
-        parts += torch.einsum("bshd,hdm->hbsm", acts.z[layer], block.attn.W_O).unbind(0)
+        parts += block.attn.write_heads(acts.z[layer]).unbind(-2)
         if block.has_mlp:
             parts.append(acts.post[layer] @ block.mlp.W_out)
     return torch.stack(parts)

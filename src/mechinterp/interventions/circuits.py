@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from mechinterp.core import Circuit, ConfigError, Graph, Inputs, Metric, Pair, Site, UnsupportedError
-from mechinterp.interventions.activations import activations, neurons, source_values
+from mechinterp.core import Circuit, ConfigError, Graph, HookedModel, Inputs, Metric, Pair, Site
+from mechinterp.interventions.activations import activations, source_values
 from mechinterp.interventions.hooks import check_unhooked, quiet
+from mechinterp.interventions.placement import as_transformer, on_model
 from mechinterp.interventions.reference import Ablation, ablated, check_ablation
-from mechinterp.interventions.resume import Resumer, attention, rotate, take
-from mechinterp.interventions.scoring import Scorer, on_model
-from mechinterp.models import Transformer
+from mechinterp.interventions.scoring import Scorer
+from mechinterp.models import Positions, Transformer, take
 
 BUDGET_MB = 16.0
 """Small on purpose: what stays in the processor's cache runs more than twice as fast as all at once."""
 BLOCK = 32
 """Examples that are run together."""
+RUNNER = "running a circuit needs"
 
 
 def score_circuits(
-    model: Any,
+    model: HookedModel | nn.Module,
     pair: Pair,
     circuits: Sequence[Circuit],
     metric: str | Metric = "logit_diff",
@@ -58,6 +59,7 @@ def score_circuits(
     conventions = {circuit.inputs for circuit in circuits}
     if len(conventions) > 1:
         raise ConfigError("circuits mix inputs='merged' and inputs='split'")
+    model = as_transformer(model, RUNNER)
     graph = graph_of(model, circuits[0].inputs)
     check_unhooked(model)
     masks = edge_masks(graph, circuits).to(model.device)
@@ -67,22 +69,20 @@ def score_circuits(
         reference = source_values(model, activations(model, pair.corrupted.inputs), graph)
         reference = ablated(reference, ablation, batch_dim=1)
         roots = source_values(model, clean, graph)[: len(graph.roots)]
-        _, positions, _ = pair.clean.at_scored()
-        scorer = Scorer.of(pair, metric, Resumer.at(model, clean, positions).output)
-        run = _Runner(model, graph, clean.shift, budget_mb)
-        blocks = zip(roots.split(BLOCK, 1), reference.split(BLOCK, 1), positions.split(BLOCK), strict=True)
+        _, scored, _ = pair.clean.at_scored()
+        scorer = Scorer.of(pair, metric, model.read(take(clean.final, scored)))
+        run = _Runner(model, graph, clean.where, budget_mb)
+        blocks = zip(roots.split(BLOCK, 1), reference.split(BLOCK, 1), scored.split(BLOCK), strict=True)
         return scorer(torch.cat([run(masks, *block) for block in blocks], 1))
 
 
-def graph_of(model: Any, inputs: Inputs = "merged") -> Graph:
+def graph_of(model: HookedModel | nn.Module, inputs: Inputs = "merged") -> Graph:
     """The edges of a model that circuits can be run in.
 
     Raises:
         UnsupportedError: If they cannot be run in it.
     """
-    if not isinstance(model, Transformer):
-        raise UnsupportedError(f"circuits run in a mechinterp Transformer; a {type(model).__name__} lists no edges")
-    return model.config.graph(inputs)
+    return as_transformer(model, RUNNER).config.graph(inputs)
 
 
 def edge_masks(graph: Graph, circuits: Sequence[Circuit]) -> Bool[Tensor, "circuit source reader"]:
@@ -112,7 +112,7 @@ class _Runner:
 
     model: Transformer
     graph: Graph
-    shift: Tensor | None
+    where: Positions
     budget_mb: float
 
     def __call__(
@@ -120,25 +120,28 @@ class _Runner:
         masks: Bool[Tensor, "circuit source reader"],
         roots: Float[Tensor, "root batch seq d_model"],
         reference: Float[Tensor, "source batch seq d_model"],
-        positions: Int[Tensor, "batch kept"],
-    ) -> Float[Tensor, "circuit batch kept out"]:
+        scored: Int[Tensor, "batch scored"],
+    ) -> Float[Tensor, "circuit batch scored out"]:
         """Outputs at the scored positions."""
         heads, many = range(self.graph.n_heads), len(roots)
         columns = [[self.graph.readers.index(Site(kind, 0, head)) for kind in "qkv"] for head in heads]
-        seen = masks[:, :many, columns].permute(0, 2, 1, 3).flatten(2)
-        variants, which = seen.flatten(0, 1).unique(dim=0, return_inverse=True)
+        inputs = rearrange(masks[:, :many, columns], "circuit root head kind -> (circuit head) (root kind)")
+        variants, which = inputs.unique(dim=0, return_inverse=True)
         as_masks = torch.zeros(len(variants), *masks.shape[1:], dtype=torch.bool, device=masks.device)
-        as_masks[:, :many, columns] = variants.unflatten(1, (many, 1, 3)).expand(-1, -1, len(heads), -1)
-        at = positions if self.graph.n_layers == 1 else None
+        as_masks[:, :many, columns] = repeat(
+            variants, "variant (root kind) -> variant root head kind", root=many, head=len(heads)
+        )
+        last = self.where.pick(scored)
+        at = last if self.graph.n_layers == 1 else self.where
         first = torch.cat([_Stream.start(self, part, roots, reference).attention(0, at) for part in as_masks.split(4)])
-        which = which.unflatten(0, (len(masks), -1))
+        which = rearrange(which, "(circuit head) -> circuit head", head=len(heads))
         size = len(self.graph.sources) * 3 * roots[0].numel() * roots.element_size() / 2**20
         chunk = max(1, int(self.budget_mb / size))
-        made = []
+        outputs = []
         for part, pick in zip(masks.split(chunk), which.split(chunk), strict=True):
             written = first[pick, torch.arange(len(heads), device=pick.device)]
-            made.append(_Stream.start(self, part, roots, reference).finish(written, positions))
-        return torch.cat(made)
+            outputs.append(_Stream.start(self, part, roots, reference).finish(written, last))
+        return torch.cat(outputs)
 
 
 @dataclass(eq=False)
@@ -157,54 +160,47 @@ class _Stream:
         delta = (roots - reference[:many]).expand(len(masks), *roots.shape)
         return cls(run, masks.to(reference.dtype), delta, reference[:many].sum(0), reference)
 
-    def finish(self, first: Tensor, positions: Tensor) -> Float[Tensor, "circuit batch kept out"]:
+    def finish(
+        self, first: Float[Tensor, "circuit head batch seq d_model"], scored: Positions
+    ) -> Float[Tensor, "circuit batch scored out"]:
         """Outputs, given what the first layer's heads write."""
         model, config = self.run.model, self.run.model.config
         for layer, block in enumerate(model.blocks):
             # In the last layer only the scored positions' queries and MLP reach the logits.
-            at = positions if layer == config.n_layers - 1 else None
+            at = scored if layer == config.n_layers - 1 else self.run.where
             result = self.attention(layer, at) if layer else first
-            if at is not None:
-                self.delta, self.constant = take(self.delta, at), take(self.constant, at)
-                self.reference = take(self.reference, at)
-            self.add(result, block.attn.b_O if config.attn_bias else None)
+            self.delta, self.constant, self.reference = map(at.take, (self.delta, self.constant, self.reference))
+            before = self.constant
+            self.add(result, block.attn.bias)
             if block.has_mlp:
-                written = neurons(block, self.mixed([Site("mlp", layer)])[:, 0]) @ block.mlp.W_out
-                self.add(written[:, None], block.mlp.b_out)
-        return model.read(self.mixed([Site("logits")])[:, 0])
+                read = self.mixed([Site("mlp", layer)], block.mlp_reads(before, self.constant))
+                self.add(block.mlp.neurons(block.ln2(read)) @ block.mlp.W_out, block.mlp.bias)
+        return model.read(self.mixed([Site("logits")], self.constant)[:, 0])
 
     def add(self, written: Float[Tensor, "circuit source batch seq d_model"], bias: Tensor | None) -> None:
-        """The next sources have written to the streams."""
+        """The next sources write to the streams."""
         first = self.delta.shape[1]
         reference = self.reference[first : first + written.shape[1]]
         self.delta = torch.cat([self.delta, written - reference], 1)
         self.constant = self.constant + reference.sum(0) + (0 if bias is None else bias)
 
-    def mixed(self, readers: Sequence[Site], at: Tensor | None = None) -> Tensor:
-        """Inputs of some readers, `[circuit, reader, batch, seq or kept, d_model]`."""
+    def mixed(
+        self, readers: Sequence[Site], constant: Float[Tensor, "batch row d_model"], at: Positions | None = None
+    ) -> Float[Tensor, "circuit reader batch row d_model"]:
+        """Inputs of some readers, at all positions of the streams or at some of them."""
         columns = [self.run.graph.readers.index(reader) for reader in readers]
         part = self.weights[:, : self.delta.shape[1], columns].transpose(1, 2)
-        base, moved = self.constant, self.delta
-        if at is not None:
-            base, moved = take(base, at), take(moved, at)
-        return (part @ moved.flatten(2)).unflatten(2, moved.shape[2:]) + base
+        moved = self.delta if at is None else at.take(self.delta)
+        return (part @ moved.flatten(2)).unflatten(2, moved.shape[2:]) + constant
 
-    def attention(self, layer: int, at: Tensor | None) -> Float[Tensor, "circuit head batch seq d_model"]:
-        """What a layer's heads write, at all positions or at the scored ones."""
-        run, config = self.run, self.run.model.config
-        block, made = run.model.blocks[layer], []
-        for kind in "qkv":
-            where = at if kind == "q" else None
-            x = block.ln1(self.mixed([Site(kind, layer, head) for head in range(config.n_heads)], where))
-            if run.shift is not None and kind != "v":
-                x = x + (run.shift if where is None else run.shift[where])
-            out = torch.einsum("chbsm,hmd->cbshd", x, getattr(block.attn, f"W_{kind.upper()}"))
-            made.append(out + getattr(block.attn, f"b_{kind.upper()}") if config.attn_bias else out)
-        q, k, v = made
-        steps = torch.arange(k.shape[-3], device=k.device)
-        queries = steps if at is None else at
-        if config.positions == "rotary":
-            q, k = rotate(block.attn, q, queries), rotate(block.attn, k, steps)
-        queries = steps[:, None] if at is None else at[:, None, :, None]
-        z = attention(block.attn, q, k, v, steps <= queries if config.causal else None)
-        return torch.einsum("cbshd,hdm->chbsm", z, block.attn.W_O)
+    def attention(self, layer: int, at: Positions) -> Float[Tensor, "circuit head batch row d_model"]:
+        """What a layer's heads write at some positions."""
+        block, where, heads = self.run.model.blocks[layer], self.run.where, range(self.run.graph.n_heads)
+
+        def project(kind: str, rows: Positions) -> Tensor:
+            readers = [Site(kind, layer, head) for head in heads]
+            x = block.ln1(self.mixed(readers, rows.take(self.constant), rows))
+            return block.attn.project_heads(kind, x.movedim(1, -2), rows)
+
+        z = block.attn.attend(project("q", at), project("k", where), project("v", where), at, where)
+        return block.attn.write_heads(z).movedim(-2, 1)

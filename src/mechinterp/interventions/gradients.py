@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mechinterp.interventions.hooks import Edit, check_fired, hook_name, refusals
+from mechinterp.core import HookedModel, is_reader_input
+from mechinterp.interventions.hooks import Edit, as_hooked, check_fired, hook_name, refusals
 
 
 def gradients(
-    model: Any,
+    model: HookedModel | nn.Module,
     inputs: Tensor,
     hooks: Sequence[str],
     score: Callable[[Tensor], Tensor],
@@ -36,22 +37,21 @@ def gradients(
         SiteError: If the model has no such hook.
         UnsupportedError: If it has one that nothing passes through.
     """
+    model = as_hooked(model)
     edits = {hook_name(model, name): edit for name, edit in (edits or {}).items()}
     names = [hook_name(model, name) for name in hooks]
-    kept: dict[str, Tensor] = {}
+    values: dict[str, Tensor] = {}
 
-    # Under the name that was asked for: a bridge's hook points answer to several.
+    # Under the requested name: a bridge's hook points answer to several.
     def watcher(name: str) -> Callable[[Tensor, Any], Tensor]:
         def watch(value: Tensor, hook: Any) -> Tensor:
             if name in edits:
                 value = edits[name](value).detach()
             # Frozen weights would leave nothing to differentiate; the graph may as well start here.
             value = value if value.requires_grad else value.detach().requires_grad_()
-            if name.endswith(("_input", "mlp_in")):
-                # A reader's input may be the stream itself; only what this reader takes from it counts.
-                value = value.view_as(value)
-            kept[name] = value
-            return value
+            # A reader's input may be the stream itself; only what this reader takes from it counts.
+            values[name] = value.view_as(value) if is_reader_input(name) else value
+            return values[name]
 
         return watch
 
@@ -62,9 +62,9 @@ def gradients(
             output = model.run_with_hooks(
                 inputs, fwd_hooks=[(name, watcher(name)) for name in dict.fromkeys([*edits, *names])]
             )
-            check_fired(model, names, kept)
-            found = torch.autograd.grad(score(output).sum(), [kept[name] for name in names], allow_unused=True)
+            check_fired(model, names, values)
+            sums = torch.autograd.grad(score(output).sum(), [values[name] for name in names], allow_unused=True)
     finally:
         model.train(training)
-    grads = {name: torch.zeros_like(kept[name]) if g is None else g for name, g in zip(names, found, strict=True)}
-    return {name: kept[name].detach() for name in names}, grads
+    grads = {name: torch.zeros_like(values[name]) if g is None else g for name, g in zip(names, sums, strict=True)}
+    return {name: values[name].detach() for name in names}, grads

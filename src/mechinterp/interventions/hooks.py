@@ -7,44 +7,48 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mechinterp.core import Site, SiteError, UnsupportedError, suggest
+from mechinterp.core import HookedModel, Site, SiteError, UnsupportedError, suggest
+from mechinterp.models import Transformer
 
 Edit = Callable[[Tensor], Tensor]
 
 
-def record(model: Any, inputs: Tensor, hooks: Sequence[str | Site]) -> tuple[Tensor, dict[str, Tensor]]:
+def record(
+    model: HookedModel | nn.Module, inputs: Tensor, hooks: Sequence[str | Site], edits: Mapping[str, Edit] | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Run once and keep some activations.
 
     Args:
         model: A `Transformer`, or any model with `hook_dict` and `run_with_hooks`.
         inputs: Tokens `[batch, seq]` or vectors `[batch, seq, d_in]`.
         hooks: Hook names, or sites.
+        edits: As for `run_edited`; an edited activation is recorded as edited.
 
     Returns:
-        The output, and the activations by hook name, as the model made them (heads share one tensor).
+        The output, and the activations by hook name, as the model computes them (heads share one tensor).
 
     Raises:
         SiteError: If the model has no such hook.
         UnsupportedError: If it has one that nothing passes through (a bridge's per-head inputs, for one).
     """
-    kept: dict[str, Tensor] = {}
+    model, edits, values = as_hooked(model), edits or {}, {}
 
-    # Under the name that was asked for: a bridge's hook points answer to several.
-    def keep(name: str) -> Edit:
-        def see(value: Tensor) -> Tensor:
-            kept[name] = value
-            return value
+    # Under the requested name: a bridge's hook points answer to several.
+    def watch(name: str) -> Edit:
+        def keep(value: Tensor) -> Tensor:
+            values[name] = edits[name](value) if name in edits else value
+            return values[name]
 
-        return see
+        return keep
 
     names = [hook_name(model, hook) for hook in hooks]
-    output = run_edited(model, inputs, {name: keep(name) for name in names})
-    return output, kept
+    output = run_edited(model, inputs, {**edits, **{name: watch(name) for name in names}})
+    return output, values
 
 
-def run_edited(model: Any, inputs: Tensor, edits: Mapping[str, Edit]) -> Tensor:
+def run_edited(model: HookedModel | nn.Module, inputs: Tensor, edits: Mapping[str, Edit]) -> Tensor:
     """Run once with some activations replaced.
 
     Args:
@@ -56,7 +60,7 @@ def run_edited(model: Any, inputs: Tensor, edits: Mapping[str, Edit]) -> Tensor:
         SiteError: If the model has no such hook.
         UnsupportedError: If it has one that nothing passes through: the edit would be lost without a word.
     """
-    fired: set[str] = set()
+    model, fired = as_hooked(model), set()
 
     def hook_of(name: str, edit: Edit):
         def hooked(value: Tensor, hook: Any) -> Tensor:
@@ -65,24 +69,32 @@ def run_edited(model: Any, inputs: Tensor, edits: Mapping[str, Edit]) -> Tensor:
 
         return hook_name(model, name), hooked
 
-    made = [hook_of(name, edit) for name, edit in edits.items()]
+    hooks = [hook_of(name, edit) for name, edit in edits.items()]
     with quiet(model), refusals():
-        output = model.run_with_hooks(inputs, fwd_hooks=made)
+        output = model.run_with_hooks(inputs, fwd_hooks=hooks)
     check_fired(model, edits, fired)
     return output
 
 
-def hook_name(model: Any, hook: str | Site) -> str:
+def as_hooked(model: object) -> HookedModel:
+    """The model, if it has hook points.
+
+    Raises:
+        UnsupportedError: If it has none.
+    """
+    # The class is looked at first, which is fast; a protocol's members take much longer.
+    if isinstance(model, (Transformer, HookedModel)):
+        return model
+    raise UnsupportedError(f"{type(model).__name__} has no hook points: use a Transformer or a TransformerBridge")
+
+
+def hook_name(model: HookedModel, hook: str | Site) -> str:
     """The name of a hook point, checked.
 
     Raises:
         SiteError: If the model has no such hook, naming the nearest.
-        UnsupportedError: If the model has no hook points at all.
     """
-    name = hook.hook if isinstance(hook, Site) else hook
-    known = getattr(model, "hook_dict", None)
-    if known is None:
-        raise UnsupportedError(f"{type(model).__name__} has no hook points: use a Transformer or a TransformerBridge")
+    name, known = hook.hook if isinstance(hook, Site) else hook, model.hook_dict
     if name not in known:
         with suppress(SiteError):
             name = Site.parse(name).hook
@@ -91,13 +103,13 @@ def hook_name(model: Any, hook: str | Site) -> str:
     return name
 
 
-def check_fired(model: Any, asked: Iterable[str], fired: Container[str]) -> None:
-    """Refuse a result that some hooks had no part in: they would be lost without a word.
+def check_fired(model: HookedModel, requested: Iterable[str], fired: Container[str]) -> None:
+    """Refuse a run in which some hooks never fired.
 
     Raises:
-        UnsupportedError: If nothing passed through a hook that was asked for.
+        UnsupportedError: If nothing passed through a requested hook.
     """
-    silent = [name for name in asked if name not in fired]
+    silent = [name for name in requested if name not in fired]
     if silent:
         raise UnsupportedError(f"this {type(model).__name__} has a hook '{silent[0]}', but nothing passes through it")
 
@@ -117,8 +129,8 @@ def refusals() -> Iterator[None]:
         raise UnsupportedError(str(error)) from error
 
 
-def check_unhooked(model: Any) -> None:
-    """Refuse a model that somebody left hooks on: they would change some runs of an analysis and not others.
+def check_unhooked(model: HookedModel) -> None:
+    """Refuse a model that still has hooks: they would change some runs of an analysis and not others.
 
     Raises:
         UnsupportedError: If any hook point is hooked.
@@ -129,9 +141,9 @@ def check_unhooked(model: Any) -> None:
 
 
 @contextmanager
-def quiet(model: Any) -> Iterator[None]:
+def quiet(model: HookedModel | nn.Module) -> Iterator[None]:
     """No gradients, evaluation mode; on leaving, also by an error, mode and hooks are as they were."""
-    training = getattr(model, "training", False)
+    training = model.training
     if training:
         model.eval()
     try:

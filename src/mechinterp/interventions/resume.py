@@ -4,248 +4,137 @@ Why the shortcuts are exact:
 
 * *Layers.* What comes before the patched layer is the base run's, so it is not computed again.
 * *Causality.* In a causal model a change at position p reaches no position before p. Runs are computed for positions
-  from `start` on; the keys and values of earlier positions are the base run's.
+  from the first change on; the keys and values of earlier positions are the base run's.
 * *Scored positions.* The metric reads the output at scored positions only, and in the last layer a query's output
   depends on no other query. So the last layer's queries, its MLP and the unembedding run at those positions alone.
-* *Rows.* A stream that differs at one position differs there alone until an attention layer reads it: an MLP, a norm,
-  q, k and v act on each position by itself. So they are computed for that row, and put among the base run's.
+* *Rows.* A stream that differs at some positions differs there alone until an attention layer reads it: an MLP, a norm,
+  q, k and v act on each position by itself (see `models.layers`). So they are computed for those rows, and put among
+  the base run's.
+
+Outputs at scored positions before the first change are computed from the base run's stream: they are its outputs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechinterp.interventions.activations import Activations, attention_out, mlp_out, neurons
-from mechinterp.models import Transformer
+from mechinterp.interventions.activations import Activations
+from mechinterp.models import Positions, Transformer
 
 ROWS = 1024
+"""Rows that an MLP takes at a time: their neurons stay in the processor's cache."""
+
+Stage = Literal["pre", "mid"]
+"""Where in a layer: before it, or after its attention."""
 
 
 @dataclass(frozen=True, eq=False)
-class Resumer:
-    """Runs the rest of a model from cached activations.
+class BaseRun:
+    """The run that all others share their beginning with.
 
     Args:
         model: A `Transformer` without hooks.
-        base: The run that all others share their beginning with.
-        positions: Scored positions of each example, `[batch, kept]`; only there is an output computed.
-        output: The base run's output there, `[batch, kept, out]`.
+        acts: What it computed.
+        scored: Scored positions of each example, `[batch, scored]`; only there is an output computed.
+        output: Its output there.
     """
 
     model: Transformer
-    base: Activations
-    positions: Int[Tensor, "batch kept"]
-    output: Float[Tensor, "batch kept out"]
+    acts: Activations
+    scored: Positions
+    output: Float[Tensor, "batch scored out"]
 
     @classmethod
     @torch.no_grad()
-    def at(cls, model: Transformer, base: Activations, positions: Int[Tensor, "batch kept"]) -> Resumer:
-        """A resumer, with the base run's output computed."""
-        return cls(model, base, positions, model.read(take(base.final, positions)))
+    def of(cls, model: Transformer, acts: Activations, scored: Int[Tensor, "batch scored"]) -> BaseRun:
+        """A base run, with its output computed."""
+        where = acts.where.pick(scored)
+        return cls(model, acts, where, model.read(where.take(acts.final)))
 
-    def from_pre(
-        self, layer: int, resid: Float[Tensor, "patch batch tail d_model"], start: int = 0
-    ) -> Float[Tensor, "patch batch kept out"]:
-        """Output when the residual stream before `layer` is `resid` from position `start` on."""
-        last = self.model.config.n_layers - 1
-        for at in range(layer, last):
-            resid = self._layer(at, resid, start)
-        resid = self._last_layer(last, resid, start) if layer <= last else self.kept(resid, start)
-        return self._read(resid, start)
+    def stream(self, layer: int, stage: Stage) -> Float[Tensor, "batch seq d_model"]:
+        """The residual stream at a stage; before layer `n_layers` stands the final norm."""
+        return (self.acts.resid_pre if stage == "pre" else self.acts.resid_mid)[layer]
 
-    def from_mid(
-        self, layer: int, resid: Float[Tensor, "patch batch tail d_model"], start: int = 0
-    ) -> Float[Tensor, "patch batch kept out"]:
-        """Output when the stream after `layer`'s attention is `resid` from position `start` on."""
-        if layer < self.model.config.n_layers - 1:
-            return self.from_pre(layer + 1, self._mlp(layer, resid), start)
-        return self.from_mid_kept(self.kept(resid, start), start)
+    def mixes_after(self, layer: int, stage: Stage) -> bool:
+        """Whether some attention follows, so that a position there can reach another."""
+        return layer + (stage == "mid") < self.model.config.n_layers
 
-    def from_mid_row(
-        self,
-        layer: int,
-        row: Float[Tensor, "patch batch d_model"],
-        where: Int[Tensor, "patch batch"],
-        start: int = 0,
-    ) -> Float[Tensor, "patch batch kept out"]:
-        """As `from_mid`, where the stream differs from the base run's at one position of each example, `where`."""
-        return self.from_pre_row(layer + 1, self._mlp(layer, row), where, start)
-
-    def from_pre_row(
-        self,
-        layer: int,
-        row: Float[Tensor, "patch batch d_model"],
-        where: Int[Tensor, "patch batch"],
-        start: int = 0,
-    ) -> Float[Tensor, "patch batch kept out"]:
-        """As `from_pre`, where the stream differs from the base run's at one position of each example, `where`.
-
-        Args:
-            layer: A layer of the model: some attention follows.
-            row: The stream there.
-            where: Positions, none before `start`.
-            start: Where the runs begin to differ.
-        """
-        block, base, last = self.model.blocks[layer], self.base, self.model.config.n_layers - 1
-        shift = None if base.shift is None else base.shift[where]
-        x = block.ln1(row)
-        made = {kind: project_one(block.attn, kind, x, None if kind == "v" else shift) for kind in "qkv"}
-        k, v = (_with_row(getattr(base, kind)[layer], made[kind], where) for kind in "kv")
-        if layer == last:
-            at_where = self.positions == where[..., None]
-            q = torch.where(
-                at_where[..., None, None], made["q"][:, :, None], _take_heads(base.q[layer], self.positions)
-            )
-            resid = torch.where(at_where[..., None], row[:, :, None], take(base.resid_pre[layer], self.positions))
-        else:
-            q = _with_row(base.q[layer][:, start:], made["q"], where - start)
-            resid = _with_row(base.resid_pre[layer][:, start:], row, where - start)
-        z = self.attend(layer, q, k, v, start, kept=layer == last)
-        resid = self._mlp(layer, attention_out(block, z).add_(resid))
-        return self._read(resid, start) if layer == last else self.from_pre(layer + 1, resid, start)
-
-    def from_mid_kept(
-        self, resid: Float[Tensor, "patch batch kept d_model"], start: int = 0
-    ) -> Float[Tensor, "patch batch kept out"]:
-        """Output when the stream after the last layer's attention is `resid` at the scored positions."""
-        return self._read(self._mlp(self.model.config.n_layers - 1, resid), start)
-
-    def from_final_kept(
-        self, resid: Float[Tensor, "patch batch kept d_model"]
-    ) -> Float[Tensor, "patch batch kept out"]:
-        """Output when the stream before the final norm is `resid` at the scored positions."""
-        return self._read(resid, 0)
-
-    def kept(self, values: Shaped[Tensor, "*patch batch tail width"], start: int = 0) -> Tensor:
-        """Values at the scored positions; those before `start` are filled with what stands at `start`."""
-        return take(values, (self.positions - start).clamp(min=0))
-
-    def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, start: int = 0, kept: bool = False
-    ) -> Float[Tensor, "... query head d_head"]:
-        """Attention output of a layer.
-
-        Args:
-            layer: Whose attention.
-            q: Queries before rotary positions, at positions from `start` on, or at the scored ones if `kept`.
-            k: Keys before rotary positions, at all positions, `[... seq head d_head]`.
-            v: Values at all positions.
-            start: The first query's position.
-            kept: Whether queries are the scored positions, `[... batch kept head d_head]`.
-        """
-        attn = self.model.blocks[layer].attn
-        if self.model.config.positions == "rotary":
-            at = self.positions if kept else torch.arange(start, start + q.shape[-3], device=q.device)
-            q, k = rotate(attn, q, at), rotate(attn, k, torch.arange(k.shape[-3], device=k.device))
-        at = (
-            self.positions[:, None, :, None]
-            if kept
-            else torch.arange(start, start + q.shape[-3], device=q.device)[:, None]
-        )
-        seen = torch.arange(k.shape[-3], device=k.device) <= at if self.model.config.causal else None
-        return attention(attn, q, k, v, seen)
-
-    def _layer(self, layer: int, resid: Tensor, start: int) -> Tensor:
-        block = self.model.blocks[layer]
-        q, k, v = block.attn.project(block.ln1(resid), {}, self._shift(start))
-        k, v = self._whole(self.base.k[layer], k, start), self._whole(self.base.v[layer], v, start)
-        # In place on what was just made: a large tensor less to fill.
-        return self._mlp(layer, attention_out(block, self.attend(layer, q, k, v, start)).add_(resid))
-
-    def _last_layer(self, layer: int, resid: Tensor, start: int) -> Tensor:
-        block, heads = self.model.blocks[layer], (self.model.config.n_heads, self.model.config.d_head)
-        x, few = block.ln1(resid), self.kept(resid, start)
-        q = project_one(block.attn, "q", self.kept(x, start), self._shift_kept())
-        k = project_one(block.attn, "k", x, self._shift(start))
-        v = project_one(block.attn, "v", x, None)
-        assert q.shape[-2:] == heads
-        k, v = self._whole(self.base.k[layer], k, start), self._whole(self.base.v[layer], v, start)
-        return self._mlp(layer, few + attention_out(block, self.attend(layer, q, k, v, start, kept=True)))
-
-    def _mlp(self, layer: int, resid: Tensor) -> Tensor:
-        block = self.model.blocks[layer]
-        if not block.has_mlp:
-            return resid
-        # A few rows at a time: their neurons stay in the processor's cache.
-        parts = resid.flatten(0, -2).split(ROWS)
-        return torch.cat([mlp_out(block, neurons(block, part)).add_(part) for part in parts]).view(resid.shape)
-
-    def _read(self, resid: Tensor, start: int) -> Tensor:
-        output = self.model.read(resid)
-        if start == 0:
-            return output
-        early = (self.positions < start)[..., None]
-        return torch.where(early, self.output, output)
-
-    def _whole(self, base: Tensor, tail: Tensor, start: int) -> Tensor:
-        if start == 0:
-            return tail
-        head = base[:, :start].expand(*tail.shape[:-4], *base[:, :start].shape)
-        return torch.cat([head, tail], dim=-3)
-
-    def _shift(self, start: int) -> Tensor | None:
-        return None if self.base.shift is None else self.base.shift[start:]
-
-    def _shift_kept(self) -> Tensor | None:
-        return None if self.base.shift is None else self.base.shift[self.positions]
+    def needed(self, layer: int, stage: Stage, first: int = 0) -> Positions:
+        """The positions at which a stream that differs from `first` on must be known."""
+        return self.acts.where.since(first) if self.mixes_after(layer, stage) else self.scored
 
 
-def take(values: Shaped[Tensor, "*lead batch seq width"], positions: Int[Tensor, "batch kept"]) -> Tensor:
-    """`values` at some positions of each example, `[*lead, batch, kept, width]`."""
-    index = positions[..., None].expand(*values.shape[:-2], positions.shape[-1], values.shape[-1])
-    return values.gather(-2, index)
-
-
-def _take_heads(values: Float[Tensor, "batch seq head d_head"], positions: Int[Tensor, "batch kept"]) -> Tensor:
-    return take(values.flatten(-2), positions).unflatten(-1, values.shape[-2:])
-
-
-def _with_row(values: Tensor, row: Tensor, where: Int[Tensor, "patch batch"]) -> Tensor:
-    """Copies of `values` (`[batch, seq, ...]`), one per patch, with `row` (`[patch, batch, ...]`) at `where`."""
-    copies = values.expand(len(row), *values.shape).clone()
-    patch, batch = (torch.arange(size, device=where.device) for size in where.shape)
-    copies[patch[:, None], batch, where] = row
-    return copies
-
-
-def project_one(attn, kind: str, x: Float[Tensor, "... d_model"], shift: Tensor | None) -> Tensor:
-    """q, k or v of all heads, `[... head d_head]`."""
-    weight = getattr(attn, f"W_{kind.upper()}")
-    if shift is not None:
-        x = x + shift
-    bias = getattr(attn, f"b_{kind.upper()}").flatten() if attn.config.attn_bias else None
-    return F.linear(x, weight.transpose(1, 2).flatten(0, 1), bias).unflatten(-1, weight.shape[::2])
-
-
-def rotate(attn, x: Float[Tensor, "... seq head d_head"], at: Tensor) -> Tensor:
-    """Rotary positions, for queries or keys that stand at positions `at` (`[seq]` or `[batch, seq]`)."""
-    cos, sin = attn.cos[at].unsqueeze(-2).to(x.dtype), attn.sin[at].unsqueeze(-2).to(x.dtype)
-    turned = torch.stack((-x[..., 1::2], x[..., 0::2]), -1).flatten(-2)
-    return x * cos + turned * sin
-
-
-def attention(attn, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Float[Tensor, "... query head d_head"]:
-    """Attention-weighted values.
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where runs start again: a residual stream that is the base run's but for some rows.
 
     Args:
-        attn: Whose scale and kind.
-        q: `[... query head d_head]`; leading axes of q, k and v broadcast.
-        k: `[... seq head d_head]`.
-        v: `[... seq head d_head]`.
-        seen: Which keys a query may see, bool `[query, seq]` or `[batch, 1, query, seq]`; None for all.
+        layer: Layer; `n_layers` is the final norm.
+        stage: Before the layer (`pre`), or after its attention (`mid`).
+        values: The stream at some positions.
+        at: These positions. All others hold the base run's stream, or reach no scored output.
     """
-    q, k, v = (part.transpose(-2, -3) for part in (q, k, v))
-    lead = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
-    if attn.config.attention == "softmax":
-        if seen is not None and seen.ndim > 2:
-            seen = seen.expand(*lead[:-1], *seen.shape[-3:]).flatten(0, -4)
-        q, k, v = (part.expand(*lead, *part.shape[-2:]).flatten(0, -4) for part in (q, k, v))
-        z = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=attn.scale)
-        return z.unflatten(0, lead[:-1]).transpose(-2, -3)
-    weights = (q * attn.scale) @ k.transpose(-1, -2)
-    return ((weights if seen is None else weights * seen) @ v).transpose(-2, -3)
+
+    layer: int
+    stage: Stage
+    values: Float[Tensor, "patch batch row d_model"]
+    at: Positions
+
+
+@torch.no_grad()
+def resume(base: BaseRun, start: Start) -> Float[Tensor, "patch batch scored out"]:
+    """Outputs of the runs at the scored positions."""
+    layer, at, values = start.layer, start.at, start.values
+    if start.stage == "mid":
+        values = _finish(base, layer, at.take(base.acts.resid_pre[layer]), values)
+        layer += 1
+    for later in range(layer, base.model.config.n_layers):
+        queries, pre, mid = _attended(base, later, at, values)
+        at, values = queries, _finish(base, later, pre, mid)
+    return base.model.read(at.splice(values, base.acts.final, base.scored))
+
+
+def _attended(base: BaseRun, layer: int, at: Positions, values: Tensor) -> tuple[Positions, Tensor, Tensor]:
+    """The positions that are needed after a layer's attention, and the stream there before and after it."""
+    acts, attn, whole = base.acts, base.model.blocks[layer].attn, base.acts.where
+    first = at.first if at.first is not None else int(at.index.min())
+    queries = base.needed(layer, "mid", first if base.model.config.causal else 0)
+    x = base.model.blocks[layer].ln1(values)
+    pre = at.splice(values, acts.resid_pre[layer], queries)
+    if at.first is not None and queries.first is None:
+        # Few of the rows are queries.
+        (q,) = attn.project("q", base.model.blocks[layer].ln1(pre), queries)
+        k, v = attn.project("kv", x, at)
+    else:
+        q, k, v = attn.project("qkv", x, at)
+        (q,) = _spliced(at, [q], [acts.q[layer]], queries)
+    k, v = _spliced(at, [k, v], [acts.k[layer], acts.v[layer]], whole)
+    # In place on what was just computed: a large tensor less to fill.
+    return queries, pre, attn.write(attn.attend(q, k, v, queries, whole)).add_(pre)
+
+
+def _spliced(at: Positions, values: list[Tensor], base: list[Tensor], wanted: Positions) -> list[Tensor]:
+    """`Positions.splice` for values with heads."""
+    flat, around = ([each.flatten(-2) for each in tensors] for tensors in (values, base))
+    if at.first is None:
+        # In one tensor: several large ones that come and go have the allocator return their memory each time.
+        spliced = at.splice(torch.stack(flat), torch.stack(around)[:, None], wanted)
+    else:
+        spliced = [at.splice(*each, wanted) for each in zip(flat, around, strict=True)]
+    return [each.unflatten(-1, values[0].shape[-2:]) for each in spliced]
+
+
+def _finish(base: BaseRun, layer: int, pre: Tensor, mid: Tensor) -> Tensor:
+    """The stream after a layer's MLP, some rows at a time."""
+    block = base.model.blocks[layer]
+    if not block.has_mlp:
+        return mid
+    read = block.mlp_reads(pre, mid)
+    mids = mid.flatten(0, -2).split(ROWS)
+    reads = mids if read is mid else read.expand_as(mid).flatten(0, -2).split(ROWS)
+    return torch.cat([block.add_mlp(*parts) for parts in zip(mids, reads, strict=True)]).view(mid.shape)

@@ -1,17 +1,18 @@
-"""A pair and a metric, made ready to score many runs at once."""
+"""Score many runs of one pair at once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
+from einops import repeat
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from mechinterp.core import Batch, Metric, Pair, ShapeError, resolve_metric
+from mechinterp.core import Batch, HookedModel, Metric, Pair, ShapeError, resolve_metric
 from mechinterp.interventions.hooks import quiet
-from mechinterp.interventions.resume import take
+from mechinterp.interventions.placement import on_model
+from mechinterp.models import take
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,25 +23,25 @@ class Scorer:
         name: The metric's name.
         metric: The metric.
         batch: The clean batch, packed to its scored positions.
-        positions: Those positions, `[batch, kept]`.
-        reference: The clean run's output there, `[batch, kept, out]`.
+        positions: Those positions, `[batch, scored]`.
+        reference: The clean run's output there, `[batch, scored, out]`.
     """
 
     name: str
     metric: Metric
     batch: Batch
-    positions: Int[Tensor, "batch kept"]
-    reference: Float[Tensor, "batch kept out"]
+    positions: Int[Tensor, "batch scored"]
+    reference: Float[Tensor, "batch scored out"]
     _repeated: dict[int, tuple[Batch, Tensor]] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, pair: Pair, metric: str | Metric, clean_output: Float[Tensor, "batch kept out"]) -> Scorer:
+    def of(cls, pair: Pair, metric: str | Metric, clean_output: Float[Tensor, "batch scored out"]) -> Scorer:
         """A scorer for one pair; `clean_output` is the clean run's output at the scored positions."""
         name, function = resolve_metric(metric)
         batch, positions, _ = pair.clean.at_scored()
         return cls(name, function, batch, positions, clean_output)
 
-    def __call__(self, output: Float[Tensor, "*patch batch kept out"]) -> Float[Tensor, "*patch batch"]:
+    def __call__(self, output: Float[Tensor, "*patch batch scored out"]) -> Float[Tensor, "*patch batch"]:
         """The metric of each run and example.
 
         Raises:
@@ -55,7 +56,7 @@ class Scorer:
         return values.reshape(*lead, examples)
 
     def _repeat(self, times: int) -> tuple[Batch, Tensor]:
-        """The batch and the reference, once per run; kept for the next chunk of the same size."""
+        """The batch and the reference, once per run; cached for the next chunk of the same size."""
         if times == 1:
             return self.batch, self.reference
         if times not in self._repeated:
@@ -63,7 +64,7 @@ class Scorer:
                 self._repeated.clear()
 
             def many(value: Tensor) -> Tensor:
-                return value.expand(times, *value.shape).reshape(times * value.shape[0], *value.shape[1:])
+                return repeat(value, "batch ... -> (times batch) ...", times=times)
 
             wrong = None if self.batch.wrong is None else many(self.batch.wrong)
             batch = Batch(many(self.batch.inputs), many(self.batch.targets), many(self.batch.scored), wrong)
@@ -71,11 +72,13 @@ class Scorer:
         return self._repeated[times]
 
 
-def score_runs(model: Any, pair: Pair, metric: str | Metric = "logit_diff") -> tuple[Tensor, Tensor]:
+def score_runs(
+    model: HookedModel | nn.Module, pair: Pair, metric: str | Metric = "logit_diff"
+) -> tuple[Tensor, Tensor]:
     """The metric of the plain clean and the plain corrupted run, held to the clean answers.
 
     Args:
-        model: Any model that maps inputs to outputs.
+        model: HookedModel | nn.Module model that maps inputs to outputs.
         pair: Clean and corrupted inputs.
         metric: A name or a function.
 
@@ -89,9 +92,3 @@ def score_runs(model: Any, pair: Pair, metric: str | Metric = "logit_diff") -> t
     scorer = Scorer.of(pair, metric, clean)
     with torch.no_grad():
         return scorer(clean), scorer(corrupted)
-
-
-def on_model(pair: Pair, model: Any) -> Pair:
-    """The pair on the model's device, real inputs in the model's type."""
-    weight = next(model.parameters())
-    return pair.to(weight.device, weight.dtype)

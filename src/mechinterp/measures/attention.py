@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor
 
 from mechinterp.core import Batch, Site, SiteError, labelled, suggest
-from mechinterp.interventions import record
+from mechinterp.interventions import on_model, record
 from mechinterp.measures.registry import register_measure
 from mechinterp.tasks import ALL, Task
 
@@ -46,9 +46,7 @@ def role_attention(
     Raises:
         SiteError: If the pairs have no such role.
     """
-    batch = task.pair(examples, seed, corruption).clean
-    weight = next(model.parameters())
-    batch = batch.to(weight.device, weight.dtype)
+    batch = on_model(task.pair(examples, seed, corruption).clean, model)
     start = batch.role(query)
     mask = _positions(batch, [key] if isinstance(key, str) else key)
     sites = [Site("pattern", layer) for layer in range(model.cfg.n_layers)]

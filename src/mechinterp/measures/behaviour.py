@@ -9,7 +9,7 @@ import xarray as xr
 from torch import Tensor
 
 from mechinterp.core import Batch, UnsupportedError, labelled
-from mechinterp.interventions import quiet, score_runs
+from mechinterp.interventions import on_model, quiet, score_runs
 from mechinterp.measures.registry import register_measure
 from mechinterp.tasks import ALL, Task
 
@@ -105,9 +105,8 @@ def pair_scores(
 def _run(model: Any, task: Task, seed: int, examples: int) -> tuple[Batch, Tensor]:
     """A batch and the model's output on it, both on the CPU."""
     batch = task.batch(examples, seed)
-    weight = next(model.parameters())
     with quiet(model):
-        output = model(batch.to(weight.device, weight.dtype).inputs)
+        output = model(on_model(batch, model).inputs)
     return batch, output.detach().cpu()
 
 

@@ -10,8 +10,8 @@ import xarray as xr
 from torch import Tensor
 
 from mechinterp.attribution import fourier
-from mechinterp.core import UnsupportedError, generator, labelled
-from mechinterp.interventions import quiet, record, run_edited
+from mechinterp.core import Site, UnsupportedError, generator, labelled
+from mechinterp.interventions import on_model, quiet, record, run_edited
 from mechinterp.measures.registry import register_measure
 from mechinterp.models import Transformer
 from mechinterp.tasks import ModularAddition, Task
@@ -67,9 +67,9 @@ def gradient_symmetricity(model: Any, task: Task, seed: int, examples: int = 100
     task = _modular(task)
     batch = task.batch(examples, seed)
     answers = torch.randint(task.p, (examples,), generator=generator(seed, "answers"))
-    device = next(model.parameters()).device
     with quiet(model):
-        return labelled(fourier.gradient_symmetricity(model, batch.inputs.to(device), answers.to(device)), ["example"])
+        inputs, answers = on_model(batch.inputs, model), on_model(answers, model)
+        return labelled(fourier.gradient_symmetricity(model, inputs, answers), ["example"])
 
 
 @register_measure("key_share")
@@ -113,8 +113,8 @@ def neuron_frequencies(model: Any, task: Task, seed: int, layer: int = 0, thresh
     `attribution.fourier.neuron_spectrum`.
     """
     task = _modular(task)
-    hook = f"blocks.{layer}.mlp.hook_post"
-    post = record(model, task.table().inputs.to(_device(model)), [hook])[1][hook]
+    hook = Site("mlp_post", layer).hook
+    post = record(model, on_model(task.table().inputs, model), [hook])[1][hook]
     best = fourier.neuron_spectrum(post[:, -1].detach().cpu().unflatten(0, (task.p, task.p))).amax(0)
     numbers = [(best > threshold).double().mean(), best.nanmean()]
     return labelled(torch.stack(numbers), ["quantity"], {"quantity": ["explained", "mean"]})
@@ -152,12 +152,12 @@ def embedding_losses(model: Any, task: Task, seed: int, threshold: float = 0.05)
 
 def _with_embedding(model: Transformer, inputs: Tensor, table: Tensor) -> Tensor:
     """The output when residues are embedded by another table; `=` keeps its own embedding."""
-    inputs = inputs.to(model.device)
+    inputs = on_model(inputs, model)
 
     def swap(embedded: Tensor) -> Tensor:
         return torch.cat([table[inputs[:, :-1]], embedded[:, -1:]], 1)
 
-    return run_edited(model, inputs, {"hook_embed": swap}).cpu()
+    return run_edited(model, inputs, {Site("embed").hook: swap}).cpu()
 
 
 def _modular(task: Task) -> ModularAddition:
@@ -169,9 +169,5 @@ def _modular(task: Task) -> ModularAddition:
 def _table(model: Any, task: ModularAddition) -> Tensor:
     """The logits at `=` of the whole table, `[a, b, answer]`."""
     with quiet(model):
-        logits = model(task.table().inputs.to(_device(model))).cpu()
+        logits = model(on_model(task.table().inputs, model)).cpu()
     return logits[:, -1].view(task.p, task.p, task.p)
-
-
-def _device(model: Any) -> torch.device:
-    return next(model.parameters()).device

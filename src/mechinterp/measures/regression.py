@@ -9,10 +9,9 @@ import torch
 import xarray as xr
 
 from mechinterp.core import UnsupportedError, labelled
-from mechinterp.interventions import quiet
+from mechinterp.interventions import as_transformer, on_model, quiet
 from mechinterp.known.regression import gradient_step as compare
 from mechinterp.measures.registry import register_measure
-from mechinterp.models import Transformer
 from mechinterp.tasks import Regression, Task
 
 _AT_ONCE = 8192
@@ -43,9 +42,7 @@ def gradient_step(model: Any, task: Task, seed: int, scale: float = 1.0) -> xr.D
     as large.
     """
     task = _regression(task)
-    if not isinstance(model, Transformer):
-        raise UnsupportedError(f"the weights of a {type(model).__name__} are not those of a Transformer")
-    found = compare(model, task.pairs, seed)
+    found = compare(as_transformer(model, "reading off the step needs"), task.pairs, seed)
     rate = found.rate * scale**2
     error = task.dim * scale**2 * (1 - 2 * rate + rate**2 / task.rate)
     numbers = {"rate": found.rate / task.rate, "cosine": found.cosine, "agreement": found.agreement}
@@ -74,11 +71,10 @@ def regression_error(model: Any, task: Task, seed: int, examples: int = 65_536, 
     batch = task.batch(examples, seed)
     if scale != 1:
         batch = replace(batch, inputs=batch.inputs * scale, targets=batch.targets * scale)
-    weight = next(model.parameters())
     rows = []
     with quiet(model):
         for start in range(0, examples, _AT_ONCE):
-            part = batch[start : start + _AT_ONCE].to(weight.device, weight.dtype)
+            part = on_model(batch[start : start + _AT_ONCE], model)
             rows.append(task.loss(model(part.inputs), part)[:, -1].cpu())
     return labelled(torch.cat(rows).double() / task.least_error, ["example"])
 

@@ -10,7 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from mechinterp.core import UnsupportedError, labelled, suggest
-from mechinterp.interventions import quiet
+from mechinterp.interventions import on_model, quiet
 from mechinterp.measures.behaviour import predictor_distance
 from mechinterp.measures.registry import register_measure
 from mechinterp.tasks import Task
@@ -81,9 +81,8 @@ def nearest_predictor(
 
 
 def _run(model: Any, inputs: Tensor) -> Tensor:
-    weight = next(model.parameters())
     with quiet(model):
-        return model(inputs.to(weight.device, weight.dtype if inputs.is_floating_point() else None)).detach().cpu()
+        return model(on_model(inputs, model)).detach().cpu()
 
 
 def _distance(truth: Tensor, output: Tensor, targets: Tensor) -> Tensor:

@@ -19,11 +19,12 @@ from mechinterp.models.transformer import Transformer
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-WHY_NOT = {
-    ("inputs", "vectors"): "it embeds tokens only",
-    ("attention", "linear"): "its attention is softmax",
-    ("positions", "shortformer"): "its positions are added to the residual stream or rotate q and k",
+EXPRESSIBLE = {
+    "inputs": (("tokens",), "it embeds tokens only"),
+    "attention": (("softmax",), "its attention is softmax"),
+    "positions": (("learned", "rotary", "none"), "its positions are added to the residual stream or rotate q and k"),
 }
+"""Settings that the native model has too, and what it says of all others."""
 
 
 def to_bridge(model: Transformer) -> TransformerBridge:
@@ -75,9 +76,9 @@ def bridge_settings(model: Transformer) -> Any:
     from transformer_lens.config import TransformerBridgeConfig
 
     config = model.config
-    for (name, value), reason in WHY_NOT.items():
-        if getattr(config, name) == value:
-            raise UnsupportedError(f"no TransformerBridge for {name}='{value}': {reason}")
+    for name, (values, reason) in EXPRESSIBLE.items():
+        if getattr(config, name) not in values:
+            raise UnsupportedError(f"no TransformerBridge for {name}='{getattr(config, name)}': {reason}")
     if config.readout_layers:
         raise UnsupportedError("no TransformerBridge for readout_layers > 0: it unembeds the stream directly")
     return TransformerBridgeConfig(

@@ -80,7 +80,7 @@ class ModelConfig(Settings):
             raise ValueError("outputs='logits' needs d_vocab_out (or d_vocab)")
         if self.positions == "rotary" and self.d_head % 2:
             raise ValueError(f"rotary positions need an even d_head, got {self.d_head}")
-        needed = self.features_in + (self.n_ctx if self.positions in ("learned", "shortformer") else 0)
+        needed = self.features_in + (self.n_ctx if self.position_table else 0)
         if self.embedding == "fixed" and self.d_model < needed:
             side = f"d_model={self.d_model} must be {needed} or more"
             raise ValueError(f"embedding='fixed' puts inputs and positions side by side: {side}")
@@ -96,9 +96,19 @@ class ModelConfig(Settings):
         """Columns of the unembedding."""
         return (self.d_out if self.outputs == "values" else self.d_vocab_out or self.d_vocab) or 0
 
+    @property
+    def position_table(self) -> bool:
+        """Whether positions are vectors `W_pos`."""
+        return self.positions in ("learned", "shortformer")
+
+    @property
+    def position_source(self) -> bool:
+        """Whether positions are added to the residual stream."""
+        return self.positions == "learned"
+
     def graph(self, inputs: Inputs = "merged") -> Graph:
         """All sources, readers and edges of this architecture."""
-        return Graph(self.n_layers, self.n_heads, self.d_mlp > 0, self.positions == "learned", inputs)
+        return Graph(self.n_layers, self.n_heads, self.d_mlp > 0, self.position_source, inputs)
 
     def change(self, **settings: Any) -> ModelConfig:
         """A copy with some settings changed; `d_head` follows `d_model` and `n_heads` unless it is given."""

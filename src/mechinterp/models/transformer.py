@@ -13,8 +13,10 @@ from transformer_lens.hook_points import HookPoint
 
 from mechinterp.core import ShapeError, SiteError, UnsupportedError, generator, suggest
 from mechinterp.models.config import ModelConfig
-from mechinterp.models.layers import Block, Embed, PosEmbed, Readout, Unembed, hooked, make_norm
+from mechinterp.models.ends import Embed, PosEmbed, Readout, Unembed
+from mechinterp.models.layers import Block, hooked, make_norm
 from mechinterp.models.lens import LensTools
+from mechinterp.models.positions import Positions
 
 
 class Transformer(LensTools):
@@ -36,7 +38,7 @@ class Transformer(LensTools):
         self.config = config
         self.embed = Embed(config)
         self.hook_embed = HookPoint()
-        if config.positions in ("learned", "shortformer"):
+        if config.position_table:
             self.pos_embed = PosEmbed(config)
             self.hook_pos_embed = HookPoint()
         self.blocks: Sequence[Block] = nn.ModuleList(Block(config) for _ in range(config.n_layers))  # type: ignore[assignment]
@@ -48,7 +50,7 @@ class Transformer(LensTools):
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
-        """Draw all weight matrices anew; biases, norms and fixed embeddings stay as they are."""
+        """Draw all weight matrices again; biases, norms and fixed embeddings stay as they are."""
         fixed = ("W_E", "W_pos") if self.config.embedding == "fixed" else ()
         for name, weight in self.named_parameters():
             leaf = name.rsplit(".", 1)[-1]
@@ -70,17 +72,17 @@ class Transformer(LensTools):
 
         Raises:
             ShapeError: If the inputs do not fit the configuration.
-            UnsupportedError: If another `return_type` is asked for; losses belong to tasks here.
+            UnsupportedError: If `return_type` is anything else; losses belong to tasks here.
         """
         if return_type not in ("logits", None):
             raise UnsupportedError(f"return_type='{return_type}': a Transformer returns 'logits' or None")
-        resid, shift = self.embedded(inputs)
+        resid, where = self.embedded(inputs)
         for block in self.blocks:
-            resid = block(resid, shift)
+            resid = block(resid, where)
         return None if return_type is None else self.read(resid)
 
-    def embedded(self, inputs: Tensor) -> tuple[Float[Tensor, "... seq d_model"], Float[Tensor, "seq d_model"] | None]:
-        """The residual stream before the first layer, and what shortformer adds to q and k (else None)."""
+    def embedded(self, inputs: Tensor) -> tuple[Float[Tensor, "... seq d_model"], Positions]:
+        """The residual stream before the first layer, and where its rows stand."""
         config = self.config
         tokens = config.inputs == "tokens"
         if tokens and (inputs.is_floating_point() or inputs.ndim < 1):
@@ -91,17 +93,19 @@ class Transformer(LensTools):
         if seq > config.n_ctx:
             raise ShapeError(f"sequence of {seq}, and the model's n_ctx is {config.n_ctx}")
         resid = self.hook_embed(self.embed.W_E[inputs] if tokens else inputs @ self.embed.W_E)
-        if config.positions not in ("learned", "shortformer"):
-            return resid, None
+        if not config.position_table:
+            return resid, Positions.whole(seq, resid.device)
         positions = self.pos_embed.W_pos[:seq]
-        if config.positions == "learned":
+        if config.position_source:
             # One row per example, as in TransformerLens, so that a hook can edit a single example's positions.
             positions = positions.expand_as(resid)
         if hooked(self.hook_pos_embed):
             # A hook that edits in place must not write to the weights.
             positions = positions.clone()
         positions = self.hook_pos_embed(positions)
-        return (resid, positions) if config.positions == "shortformer" else (resid + positions, None)
+        if config.position_source:
+            return resid + positions, Positions.whole(seq, resid.device)
+        return resid, Positions.whole(seq, resid.device, positions)
 
     def read(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... out"]:
         """Final norm, readout where the model has one, and unembedding."""

@@ -1,82 +1,100 @@
-"""What patching a node does to the residual stream: from there on the model is run again."""
+"""What patching a node does to the residual stream: from there on the model runs again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mechinterp.interventions import take
+from mechinterp.interventions import Stage, Start
+from mechinterp.models import Positions
 from mechinterp.patching.runs import Runs
 
-Step = Callable[[Bool[Tensor, "place batch seq"], range, int], Float[Tensor, "place unit batch tail d_model"]]
-Row = Callable[[Int[Tensor, "place batch"], range], Float[Tensor, "place unit batch d_model"]]
+Moved = Callable[[range, Positions], Float[Tensor, "*place unit batch row d_model"]]
+"""(units, rows) -> what patching a unit at a position adds to the stream there; `place` if rows have such an axis."""
 
 
 @dataclass(frozen=True, eq=False)
-class Change:
-    """A layer's nodes of one kind.
+class LocalChange:
+    """A layer's nodes of one kind, where a patch at a position adds to the stream at that position only.
 
     Args:
-        runs: The runs to patch between.
         units: Nodes at one position: heads, neurons, or 1.
-        layer: Where the change enters the stream: before `layer`, or after its attention.
-        stage: `pre` or `mid`.
-        step: (places, units, first position) -> what is added to the stream, at positions from the first on, or at
-            the scored positions if `kept`.
-        local: Whether a patch at a position adds to the stream at that position only.
-        row: (positions, units) -> what is added at one position of each example, for a local change that has it.
+        layer: Where the change enters the stream.
+        stage: Before `layer`, or after its attention.
+        moved: What it adds.
     """
 
-    runs: Runs
     units: int
     layer: int
-    stage: Literal["pre", "mid"]
-    step: Step
-    local: bool = True
-    row: Row | None = None
+    stage: Stage
+    moved: Moved
+    local = True
+
+    def start(self, runs: Runs, masks: Bool[Tensor, "place batch seq"], units: range, first: int) -> Start:
+        """Where the patched runs start again, places and units in one axis.
+
+        Args:
+            runs: The runs to patch between.
+            masks: The positions of each place.
+            units: Which units.
+            first: No place has a position before it.
+        """
+        base, present = runs.base, masks.any(-1)
+        if base.mixes_after(self.layer, self.stage) and bool((masks.sum(-1) <= 1).all()):
+            # Where an example has no such place, nothing is added at the first position.
+            rows = torch.where(present, masks.to(torch.int8).argmax(-1), first)[..., None]
+            at = base.acts.where.pick(rows)
+            moved = self.moved(units, at) * present[:, None, :, None, None]
+            before = at.take(base.stream(self.layer, self.stage))[:, None]
+            at = base.acts.where.pick(rows.repeat_interleave(len(units), 0))
+        else:
+            at = base.needed(self.layer, self.stage, first)
+            moved = at.take(masks[..., None])[:, None] * self.moved(units, at)
+            before = at.take(base.stream(self.layer, self.stage))
+        return Start(self.layer, self.stage, (before + moved).flatten(0, 1), at)
+
+
+@dataclass(frozen=True, eq=False)
+class ForkChange:
+    """A layer's keys or values, which reach the stream at later positions: attention is computed again.
+
+    Args:
+        kind: `k` or `v`.
+        layer: The layer.
+        heads: Which heads.
+        moved: From this run's keys or values to what replaces them.
+    """
+
+    kind: str
+    layer: int
+    heads: range
+    moved: Float[Tensor, "batch seq head d_head"]
+    stage: Stage = "mid"
+    local = False
 
     @property
-    def kept(self) -> bool:
-        """Whether no attention follows, so that only scored positions matter."""
-        last = self.runs.model.config.n_layers - 1
-        return self.layer == (last if self.stage == "mid" else last + 1)
+    def units(self) -> int:
+        """Nodes at one position."""
+        return len(self.heads)
 
-    def run(
-        self, masks: Bool[Tensor, "place batch seq"], unit: range, start: int
-    ) -> Float[Tensor, "place unit batch kept out"]:
-        """Outputs of the patched runs."""
-        runs = self.runs
-        base = (runs.this.resid_mid if self.stage == "mid" else runs.this.resid_pre)[self.layer]
-        if self.row is not None and not self.kept and bool((masks.sum(-1) <= 1).all()):
-            return self._run_rows(self.row, base, masks, unit, start)
-        base = take(base, runs.resumer.positions) if self.kept else base[:, start:]
-        moved = base + self.step(masks, unit, start)
-        resid = moved.flatten(0, 1)
-        if not self.kept:
-            output = (runs.resumer.from_mid if self.stage == "mid" else runs.resumer.from_pre)(self.layer, resid, start)
-        elif self.stage == "mid":
-            output = runs.resumer.from_mid_kept(resid)
-        else:
-            output = runs.resumer.from_final_kept(resid)
-        return output.unflatten(0, moved.shape[:2])
+    def start(self, runs: Runs, masks: Bool[Tensor, "place batch seq"], units: range, first: int) -> Start:
+        """As for a `LocalChange`; all heads of the layer are patched at once, and each one's output taken apart."""
+        acts, base, attn = runs.base.acts, runs.base, runs.model.blocks[self.layer].attn
+        at = base.needed(self.layer, self.stage, first)
+        q, z = at.take(acts.q[self.layer], 2), at.take(acts.z[self.layer], 2)
+        forks = {"k": acts.k[self.layer][None], "v": acts.v[self.layer][None]}
+        forks[self.kind] = forks[self.kind] + masks[..., None, None] * self.moved
+        patched = attn.attend(q[None], forks["k"], forks["v"], at, acts.where)
+        written = attn.write_heads(patched - z, slice(self.heads[units.start], self.heads[units.stop - 1] + 1))
+        values = at.take(base.stream(self.layer, self.stage)) + written.movedim(-2, 1)
+        return Start(self.layer, self.stage, values.flatten(0, 1), at)
 
-    def _run_rows(self, row: Row, base: Tensor, masks: Tensor, unit: range, start: int) -> Tensor:
-        """The same for masks of at most one position in each example."""
-        resumer = self.runs.resumer
-        # Where there is none, nothing is added at the first position.
-        where = torch.where(masks.any(-1), masks.to(torch.int8).argmax(-1), start)
-        moved = row(where, unit) * masks.any(-1)[:, None, :, None]
-        moved = moved + take(base, where.T).transpose(0, 1)[:, None]
-        many = where[:, None].expand(moved.shape[:3]).flatten(0, 1)
-        output = (resumer.from_mid_row if self.stage == "mid" else resumer.from_pre_row)(
-            self.layer, moved.flatten(0, 1), many, start
-        )
-        return output.unflatten(0, moved.shape[:2])
+
+Change = LocalChange | ForkChange
 
 
 def node_change(runs: Runs, kind: str, layer: int, heads: range) -> Change:
@@ -88,104 +106,67 @@ def node_change(runs: Runs, kind: str, layer: int, heads: range) -> Change:
         layer: The layer; 0 for a site of the whole model.
         heads: Which heads, for kinds that have them.
     """
-    this, other = runs.this, runs.other
-    if kind in ("q", "k", "v"):
-        return _fork_change(runs, kind, layer, heads)
-    if kind in ("z", "result", "pattern"):
+    this, other = runs.base.acts, runs.other
+    if kind in ("k", "v"):
+        moved = runs.step(getattr(other, kind)[layer], getattr(this, kind)[layer])
+        return ForkChange(kind, layer, heads, moved)
+    if kind in ("q", "z", "pattern", "result"):
         return _head_change(runs, kind, layer, heads)
     if kind == "mlp_post":
         return _neuron_change(runs, layer)
     if kind in ("embed", "pos"):
-        return _rows(runs, layer, "pre", runs.step(getattr(other, kind), getattr(this, kind))[None])
+        return _rows(layer, "pre", runs.step(getattr(other, kind), getattr(this, kind)))
     if kind in ("resid_pre", "input"):
-        return _rows(runs, layer, "pre", runs.step(other.resid_pre[layer], this.resid_pre[layer])[None])
+        return _rows(layer, "pre", runs.step(other.resid_pre[layer], this.resid_pre[layer]))
     if kind == "resid_mid":
-        return _rows(runs, layer, "mid", runs.step(other.resid_mid[layer], this.resid_mid[layer])[None])
+        return _rows(layer, "mid", runs.step(other.resid_mid[layer], this.resid_mid[layer]))
     if kind == "resid_post":
-        return _rows(runs, layer + 1, "pre", runs.step(other.resid_pre[layer + 1], this.resid_pre[layer + 1])[None])
+        return _rows(layer + 1, "pre", runs.step(other.resid_pre[layer + 1], this.resid_pre[layer + 1]))
     if kind == "attn":
         written = [run.resid_mid[layer] - run.resid_pre[layer] for run in (other, this)]
-        return _rows(runs, layer, "mid", runs.step(written[0], written[1])[None])
+        return _rows(layer, "mid", runs.step(written[0], written[1]))
     written = [run.resid_pre[layer + 1] - run.resid_mid[layer] for run in (other, this)]
-    return _rows(runs, layer + 1, "pre", runs.step(written[0], written[1])[None])
+    return _rows(layer + 1, "pre", runs.step(written[0], written[1]))
 
 
-def _rows(
-    runs: Runs, layer: int, stage: Literal["pre", "mid"], difference: Float[Tensor, "unit batch seq d_model"]
-) -> Change:
-    """A node whose patch at some positions adds there what it would add everywhere."""
+def _rows(layer: int, stage: Stage, difference: Float[Tensor, "*unit batch seq d_model"]) -> LocalChange:
+    """A node that adds a known difference at each position."""
+    difference = difference.view(-1, *difference.shape[-3:])
 
-    def step(masks: Tensor, unit: range, start: int) -> Tensor:
-        mask, moved = masks[..., None], difference[unit.start : unit.stop]
-        if change.kept:
-            mask, moved = take(mask, runs.resumer.positions), take(moved, runs.resumer.positions)
-        else:
-            mask, moved = mask[:, :, start:], moved[:, :, start:]
-        return mask[:, None] * moved
+    def moved(units: range, at: Positions) -> Tensor:
+        return at.take(difference[units.start : units.stop, None]).movedim(0, 1)
 
-    def row(where: Tensor, unit: range) -> Tensor:
-        return take(difference[unit.start : unit.stop], where.T).movedim(2, 0)
-
-    change = Change(runs, len(difference), layer, stage, step, row=row)
-    return change
+    return LocalChange(len(difference), layer, stage, moved)
 
 
-def _head_change(runs: Runs, kind: str, layer: int, heads: range) -> Change:
-    weight = runs.model.blocks[layer].attn.W_O[heads.start : heads.stop]
-    this, other = (run.z[layer][:, :, heads.start : heads.stop] for run in (runs.this, runs.other))
+def _head_change(runs: Runs, kind: str, layer: int, heads: range) -> LocalChange:
+    """A head's query and a query's row of the pattern change that query's own output alone."""
+    attn, picked = runs.model.blocks[layer].attn, slice(heads.start, heads.stop)
+    this, other, where = runs.base.acts, runs.other, runs.base.acts.where
     if kind == "result":
-        written = [torch.einsum("bshd,hdm->bshm", z, weight) for z in (other, this)]
-        return _rows(runs, layer, "mid", runs.step(written[0], written[1]).movedim(2, 0))
-    moved = runs.step(other, this) if kind == "z" else _repatterned(runs, layer)[:, :, heads.start : heads.stop] - this
-    return _rows(runs, layer, "mid", torch.einsum("bshd,hdm->hbsm", moved, weight))
+        written = [attn.write_heads(run.z[layer], picked) for run in (other, this)]
+        return _rows(layer, "mid", runs.step(written[0], written[1]).movedim(-2, 0).contiguous())
+    if kind == "z":
+        moved = runs.step(other.z[layer], this.z[layer])
+    elif kind == "q":
+        q = this.q[layer] + runs.step(other.q[layer], this.q[layer])
+        moved = attn.attend(q, this.k[layer], this.v[layer], where, where) - this.z[layer]
+    else:
+        pattern = attn.pattern(other.q[layer], other.k[layer], where, where).transpose(1, 2)
+        pattern = runs.step(pattern, torch.zeros_like(pattern)).transpose(1, 2)
+        moved = attn.mix(pattern, this.v[layer]) - this.z[layer]
+    return _rows(layer, "mid", attn.write_heads(moved, picked).movedim(-2, 0).contiguous())
 
 
-def _repatterned(runs: Runs, layer: int) -> Float[Tensor, "batch seq head d_head"]:
-    """Z with the other run's pattern and this run's values: a query's row of the pattern moves only its own z."""
-    attn: Any = runs.model.blocks[layer].attn
-    q, k = runs.other.q[layer], runs.other.k[layer]
-    if runs.model.config.positions == "rotary":
-        q, k = attn.rotate(q), attn.rotate(k)
-    pattern = attn.pattern(q.transpose(1, 2), k.transpose(1, 2))
-    pattern = runs.step(pattern.transpose(1, 2), torch.zeros_like(pattern.transpose(1, 2))).transpose(1, 2)
-    return (pattern @ runs.this.v[layer].transpose(1, 2)).transpose(1, 2)
-
-
-def _fork_change(runs: Runs, kind: str, layer: int, heads: range) -> Change:
-    """Queries, keys or values: attention is computed anew, for all heads of a layer at once."""
-    this = {name: getattr(runs.this, name)[layer] for name in "qkv"}
-    moved = runs.step(getattr(runs.other, kind)[layer], this[kind])
-    weight = runs.model.blocks[layer].attn.W_O
-    resumer = runs.resumer
-
-    def step(masks: Tensor, unit: range, start: int) -> Tensor:
-        parts = {name: value[None] for name, value in this.items()}
-        parts[kind] = parts[kind] + masks[..., None, None] * moved
-        picked = slice(heads[unit.start], heads[unit.stop - 1] + 1)
-        if change.kept:
-            parts["q"] = take(parts["q"].flatten(-2), resumer.positions).unflatten(-1, moved.shape[-2:])
-            before = take(runs.this.z[layer].flatten(-2), resumer.positions).unflatten(-1, moved.shape[-2:])
-        else:
-            parts["q"], before = parts["q"][:, :, start:], runs.this.z[layer][:, start:]
-        z = resumer.attend(layer, parts["q"], parts["k"], parts["v"], start, change.kept)
-        return torch.einsum("pbshd,hdm->phbsm", (z - before)[..., picked, :], weight[picked])
-
-    change = Change(runs, len(heads), layer, "mid", step, local=kind == "q")
-    return change
-
-
-def _neuron_change(runs: Runs, layer: int) -> Change:
+def _neuron_change(runs: Runs, layer: int) -> LocalChange:
     """MLP neurons one by one."""
     weight = runs.model.blocks[layer].mlp.W_out
-    difference = runs.step(runs.other.post[layer], runs.this.post[layer])
+    difference = runs.step(runs.other.post[layer], runs.base.acts.post[layer])
 
-    def step(masks: Tensor, unit: range, start: int) -> Tensor:
-        mask, moved = masks[..., None], difference[..., unit.start : unit.stop]
-        if change.kept:
-            mask, moved = take(mask, runs.resumer.positions), take(moved, runs.resumer.positions)
-        else:
-            mask, moved = mask[:, :, start:], moved[:, start:]
-        return torch.einsum("pbsn,nm->pnbsm", mask * moved, weight[unit.start : unit.stop])
+    def moved(units: range, at: Positions) -> Tensor:
+        few = slice(units.start, units.stop)
+        # [*place batch row neuron] -> [*place neuron batch row d_model]
+        step = at.take(difference[..., few])
+        return torch.einsum("...bsn,nm->...nbsm", step, weight[few])
 
-    change = Change(runs, difference.shape[-1], layer + 1, "pre", step)
-    return change
+    return LocalChange(difference.shape[-1], layer + 1, "pre", moved)

@@ -5,17 +5,17 @@ All are first-order: `(clean value - other value) . gradient`, signed as the exa
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import xarray as xr
+from einops import repeat
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from mechinterp.core import (
     Batch,
     ConfigError,
     Graph,
+    HookedModel,
     Inputs,
     Metric,
     Pair,
@@ -31,6 +31,7 @@ from mechinterp.interventions import (
     Scorer,
     ablated,
     activations,
+    as_hooked,
     check_ablation,
     check_unhooked,
     gradients,
@@ -49,7 +50,7 @@ METHODS = ("eap", "eap-ig", "clean-corrupted")
 
 
 def estimate_edges(
-    model: Any,
+    model: HookedModel | nn.Module,
     pair: Pair,
     method: str = "eap-ig",
     steps: int = 10,
@@ -91,12 +92,13 @@ def estimate_edges(
     graph = foreign_graph(model, inputs)
     if ablation == "zero":
         raise UnsupportedError("ablation='zero' needs a Transformer: a bridge's MLP hands over its bias as well")
+    model = as_hooked(model)
     with forked(model):
         return _estimated(model, graph, pair, method, steps, ablation, metric)
 
 
 def _estimated(
-    model: Any, graph: Graph, pair: Pair, method: str, steps: int, ablation: Ablation, metric: str | Metric
+    model: HookedModel, graph: Graph, pair: Pair, method: str, steps: int, ablation: Ablation, metric: str | Metric
 ) -> xr.Dataset:
     _, positions, _ = pair.clean.at_scored()
     with quiet(model):
@@ -109,12 +111,12 @@ def _estimated(
     points = {"eap": [1.0], "clean-corrupted": [0.0, 1.0]}.get(method) or [k / steps for k in range(steps)]
     grads = _reader_gradients(model, graph, pair, scorer, torch.stack([start + a * (stop - start) for a in points]))
     effect = _edge_products(graph, difference, grads)
-    made = labelled(effect, ["edge", "example"], {"edge": [str(edge) for edge in graph.edges]})
+    effects = labelled(effect, ["edge", "example"], {"edge": [str(edge) for edge in graph.edges]})
     attrs = {"direction": "noise", "ablation": ablation, "inputs": graph.inputs, "steps": len(points)}
-    return patching_result(made, values[0], values[1], metric=scorer.name, method=method, **attrs)
+    return patching_result(effects, values[0], values[1], metric=scorer.name, method=method, **attrs)
 
 
-def _sources(model: Any, inputs: Tensor, graph: Graph) -> tuple[Tensor, Tensor, Tensor]:
+def _sources(model: HookedModel, inputs: Tensor, graph: Graph) -> tuple[Tensor, Tensor, Tensor]:
     """What each source writes, the output at every position, and the stream before the first layer."""
     if not isinstance(model, Transformer):
         return recorded_sources(model, inputs, graph)
@@ -123,7 +125,7 @@ def _sources(model: Any, inputs: Tensor, graph: Graph) -> tuple[Tensor, Tensor, 
 
 
 def estimate_nodes(
-    model: Any,
+    model: HookedModel | nn.Module,
     pair: Pair,
     site: str | Site = "z",
     at: At = "pos",
@@ -149,6 +151,7 @@ def estimate_nodes(
     `direction="denoise"` here.
     """
     check_ablation(ablation, direction)
+    model = as_hooked(model)
     pair = on_model(pair, model)
     where, nodes = places(pair.clean, at), select_nodes(model, site)
     names = nodes.hooks(model)
@@ -175,7 +178,7 @@ def estimate_nodes(
     return patching_result(result, values[0], values[1], metric=scorer.name, method="attribution patching", **attrs)
 
 
-def pattern_gradient(model: Any, batch: Batch, metric: str | Metric = "log_prob") -> xr.DataArray:
+def pattern_gradient(model: HookedModel | nn.Module, batch: Batch, metric: str | Metric = "log_prob") -> xr.DataArray:
     """Each attention weight times the metric's gradient, (`layer`, `head`, `query`, `key`, `example`).
 
     Args:
@@ -185,6 +188,7 @@ def pattern_gradient(model: Any, batch: Batch, metric: str | Metric = "log_prob"
 
     Source: Hao et al. 2021 (the one-step form of attention attribution).
     """
+    model = as_hooked(model)
     pair = on_model(Pair(batch, batch), model)
     nodes = select_nodes(model, "pattern")
     names = nodes.hooks(model)
@@ -198,31 +202,22 @@ def pattern_gradient(model: Any, batch: Batch, metric: str | Metric = "log_prob"
 
 
 def _reader_gradients(
-    model: Any, graph: Graph, pair: Pair, scorer: Scorer, points: Float[Tensor, "point batch seq d_model"]
+    model: HookedModel, graph: Graph, pair: Pair, scorer: Scorer, points: Float[Tensor, "point batch seq d_model"]
 ) -> Float[Tensor, "reader batch seq d_model"]:
     """Mean gradient with respect to each reader's input, over the points on the embedding's path."""
     many = len(points)
-    forks = [f"blocks.{layer}.hook_{kind}_input" for layer in range(graph.n_layers) for kind in "qkv"]
-    mlps = [f"blocks.{layer}.hook_mlp_in" for layer in range(graph.n_layers)] if graph.mlp else []
-    last = f"blocks.{graph.n_layers - 1}.hook_resid_post"
-    repeated = pair.clean.inputs.repeat(many, *[1] * (pair.clean.inputs.ndim - 1))
+    hooks = [graph.input_hook(reader) for reader in graph.readers]
+    repeated = repeat(pair.clean.inputs, "batch ... -> (point batch) ...", point=many)
     positions = scorer.positions.repeat(many, 1)
 
     def score(output: Tensor) -> Tensor:
         return scorer(take(output, positions).unflatten(0, (many, -1)))
 
-    edits = {"blocks.0.hook_resid_pre": lambda value: points.flatten(0, 1)}
-    _, grads = gradients(model, repeated, [*forks, *mlps, last], score, edits)
+    edits = {Site("input").hook: lambda value: points.flatten(0, 1)}
+    _, grads = gradients(model, repeated, list(dict.fromkeys(hooks)), score, edits)
     mean = {name: grad.unflatten(0, (many, -1)).mean(0) for name, grad in grads.items()}
-    rows = []
-    for reader in graph.readers:
-        if reader.kind == "logits":
-            rows.append(mean[last])
-        elif reader.kind == "mlp":
-            rows.append(mean[f"blocks.{reader.layer}.hook_mlp_in"])
-        else:
-            rows.append(mean[f"blocks.{reader.layer}.hook_{reader.kind}_input"][:, :, reader.head])
-    return torch.stack(rows)
+    rows = zip(hooks, graph.readers, strict=True)
+    return torch.stack([mean[hook] if reader.head is None else mean[hook][:, :, reader.head] for hook, reader in rows])
 
 
 def _edge_products(graph: Graph, difference: Tensor, grads: Tensor) -> Float[Tensor, "edge batch"]:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from mechinterp.core import Graph, Inputs, Site, UnsupportedError
+from mechinterp.core import Graph, HookedModel, Inputs, Site, UnsupportedError
 from mechinterp.interventions import record
 
 FLAGS = ("use_attn_in", "use_attn_result", "use_split_qkv_input", "use_hook_mlp_in")
 
 
-def foreign_graph(model: Any, inputs: Inputs) -> Graph:
+def foreign_graph(model: HookedModel | nn.Module, inputs: Inputs) -> Graph:
     """The edges of a `TransformerBridge`.
 
     Raises:
@@ -37,7 +36,7 @@ def foreign_graph(model: Any, inputs: Inputs) -> Graph:
 
 
 @contextmanager
-def forked(model: Any) -> Iterator[None]:
+def forked(model: HookedModel) -> Iterator[None]:
     """Per-head results and inputs switched on in a bridge; on leaving, also by an error, all is as it was.
 
     Raises:
@@ -55,7 +54,7 @@ def forked(model: Any) -> Iterator[None]:
                 _switch(model, flag, before[flag])
 
 
-def _switch(model: Any, flag: str, on: bool) -> None:
+def _switch(model: HookedModel, flag: str, on: bool) -> None:
     if bool(getattr(model.cfg, flag, False)) == on:
         return
     try:
@@ -65,7 +64,7 @@ def _switch(model: Any, flag: str, on: bool) -> None:
 
 
 def recorded_sources(
-    model: Any, inputs: Tensor, graph: Graph
+    model: HookedModel, inputs: Tensor, graph: Graph
 ) -> tuple[Float[Tensor, "source batch seq d_model"], Tensor, Float[Tensor, "batch seq d_model"]]:
     """What each source writes (MLPs with their biases), the output, and the stream before the first layer."""
     start = Site("input").hook
@@ -73,9 +72,9 @@ def recorded_sources(
     heads = [Site("result", layer).hook for layer in layers]
     mlps = [Site("mlp", layer).hook for layer in layers] if graph.mlp else []
     roots = [site.hook for site in graph.roots]
-    output, kept = record(model, inputs, list(dict.fromkeys([start, *roots, *heads, *mlps])))
-    parts = [kept[name].expand_as(kept[start]) for name in roots]
+    output, values = record(model, inputs, list(dict.fromkeys([start, *roots, *heads, *mlps])))
+    parts = [values[name].expand_as(values[start]) for name in roots]
     for layer in layers:
-        parts += kept[heads[layer]].unbind(2)
-        parts += [kept[mlps[layer]]] if graph.mlp else []
-    return torch.stack(parts), output, kept[start]
+        parts += values[heads[layer]].unbind(2)
+        parts += [values[mlps[layer]]] if graph.mlp else []
+    return torch.stack(parts), output, values[start]

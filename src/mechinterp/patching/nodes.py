@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import xarray as xr
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from mechinterp.core import Metric, Pair, Site, patching_result
-from mechinterp.interventions import Ablation, Direction, check_ablation, check_unhooked, on_model, quiet, take
+from mechinterp.core import HookedModel, Metric, Pair, Site, patching_result
+from mechinterp.interventions import (
+    Ablation,
+    Direction,
+    as_hooked,
+    check_ablation,
+    check_unhooked,
+    on_model,
+    quiet,
+    resume,
+)
 from mechinterp.models import Transformer
 from mechinterp.patching.changes import Change, node_change
 from mechinterp.patching.places import At, Places, places
@@ -25,7 +33,7 @@ GROUPS = 12
 
 
 def patch_nodes(
-    model: Any,
+    model: HookedModel | nn.Module,
     pair: Pair,
     site: str | Site = "z",
     at: At = "pos",
@@ -59,6 +67,7 @@ def patch_nodes(
     Source: Vig et al. 2020 and Meng et al. 2022 (activation patching); directions as in Heimersheim & Nanda 2024.
     """
     check_ablation(ablation, direction)
+    model = as_hooked(model)
     pair = on_model(pair, model)
     where, nodes = places(pair.clean, at), select_nodes(model, site)
     attrs = {"site": str(site), "at": at, "direction": direction, "ablation": ablation}
@@ -75,27 +84,29 @@ def patch_nodes(
 
 def layer_effects(runs: Runs, change: Change, where: Places, budget_mb: float) -> Float[Tensor, "unit place batch"]:
     """Effects of one layer's nodes; places that provably change nothing are zero without a run."""
-    scored, config = runs.resumer.positions, runs.model.config
+    scored, causal = runs.base.scored, runs.model.config.causal
     effect = runs.clean.new_zeros(change.units, *where.masks.shape[:2])
     seq = where.masks.shape[-1]
     first = torch.where(where.masks.any(-1), where.masks.to(torch.int8).argmax(-1), seq)
     reaches = where.masks.any(-1)
-    if config.causal:
+    mixes = runs.base.mixes_after(change.layer, change.stage)
+    if causal:
         # A change at p reaches positions from p on: beyond the last scored one it reaches no score.
-        reaches &= first <= scored.amax(-1)
-    if change.kept and change.local:
+        reaches &= first <= scored.index.amax(-1)
+    if change.local and not mixes:
         # After the last attention positions no longer mix: only patches at scored positions reach a score.
-        reaches &= take(where.masks[..., None], scored)[..., 0].any(-1)
-    starts = first.amin(-1) if config.causal and not change.kept else torch.zeros_like(first[:, 0])
+        reaches &= scored.take(where.masks[..., None])[..., 0].any(-1)
+    starts = first.amin(-1) if causal and mixes else torch.zeros_like(first[:, 0])
     order = reaches.any(-1).nonzero()[:, 0]
     order = order[starts[order].argsort(stable=True)]
     if not len(order):
         return effect
     for group in order.split(max(1, -(-len(where.masks) // GROUPS))):
         start = int(starts[group].min())
-        for part, unit in _chunks(runs, change, group, seq - start, budget_mb):
-            output = change.run(where.masks[part], unit, start)
-            effect[unit.start : unit.stop, part] = runs.effect(output).transpose(0, 1)
+        for part, units in _chunks(runs, change, group, seq - start, budget_mb):
+            output = resume(runs.base, change.start(runs, where.masks[part], units, start))
+            effects = runs.effect(output.unflatten(0, (len(part), len(units))))
+            effect[units.start : units.stop, part] = effects.transpose(0, 1)
     # Rounding of batched products must not show where the effect is proven to be zero.
     return torch.where(reaches, effect, 0.0)
 

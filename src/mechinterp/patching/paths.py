@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 import xarray as xr
-from torch import Tensor
+from torch import Tensor, nn
 
 from mechinterp.core import (
     Circuit,
     ConfigError,
     Edge,
+    HookedModel,
     Inputs,
     Metric,
     Pair,
     Site,
     SiteError,
-    UnsupportedError,
     labelled,
     patching_result,
     suggest,
@@ -28,6 +27,7 @@ from mechinterp.interventions import (
     Activations,
     Direction,
     ablated,
+    as_transformer,
     check_ablation,
     check_unhooked,
     graph_of,
@@ -44,7 +44,7 @@ from mechinterp.patching.runs import Runs
 
 
 def path_patch(
-    model: Any,
+    model: HookedModel | nn.Module,
     pair: Pair,
     senders: Sequence[str | Site],
     receivers: Sequence[str | Site],
@@ -57,7 +57,7 @@ def path_patch(
 
     First run: senders take the other value, all other heads keep the base run's output, and how that moves the
     receivers' inputs is recorded. Second run: the receivers' inputs move by it, and everything after them is computed
-    anew. (With one receiver, or receivers that do not see each other, this is to put the recorded inputs in.)
+    again. (With one receiver, or receivers that do not see each other, this equals inserting the recorded inputs.)
 
     Args:
         model: A `Transformer`.
@@ -80,8 +80,7 @@ def path_patch(
     Source: Wang et al. 2022, section 3.1.
     """
     check_ablation(ablation, direction)
-    if not isinstance(model, Transformer):
-        raise UnsupportedError(f"path patching needs a Transformer, not a {type(model).__name__}")
+    model = as_transformer(model, "path patching needs")
     check_unhooked(model)
     sources = _known(model, senders, "sender")
     readers = _known(model, receivers, "receiver")
@@ -89,28 +88,27 @@ def path_patch(
     base = pair.clean if direction == "noise" else pair.corrupted
     with quiet(model):
         runs = Runs.of(model, pair, metric, direction, ablation)
-        _, recorded = record(model, base.inputs, [_input_hook(model, reader) for reader in readers])
-        frozen = _sender_edits(runs, sources, freeze_mlps)
-        hooks = sorted({_input_hook(model, reader) for reader in readers})
-        _, changed = _record_edited(model, base.inputs, hooks, frozen)
-        edits: dict[str, Callable[[Tensor], Tensor]] = {}
-        for hook in hooks:
-            heads = [reader.head for reader in readers if _input_hook(model, reader) == hook]
-            edits[hook] = _replace(recorded[hook], changed[hook], heads)
-        output = take(run_edited(model, base.inputs, edits), runs.scorer.positions)
-        effect = runs.effect(output)
+        heads: dict[str, list[int | None]] = {}
+        for reader in readers:
+            heads.setdefault(model.config.graph().input_hook(reader), []).append(reader.head)
+        _, before = record(model, base.inputs, list(heads))
+        _, after = record(model, base.inputs, list(heads), edits=_sender_edits(runs, sources, freeze_mlps))
+        edits = {hook: _replace(before[hook], after[hook], each) for hook, each in heads.items()}
+        effect = runs.effect(take(run_edited(model, base.inputs, edits), runs.scorer.positions))
     attrs = {
         "direction": direction,
         "ablation": ablation,
         "senders": ", ".join(map(str, sources)),
         "receivers": ", ".join(map(str, readers)),
     }
-    made = labelled(effect, ["example"])
-    return patching_result(made, runs.clean, runs.corrupted, metric=runs.scorer.name, method="path patching", **attrs)
+    effects = labelled(effect, ["example"])
+    return patching_result(
+        effects, runs.clean, runs.corrupted, metric=runs.scorer.name, method="path patching", **attrs
+    )
 
 
 def patch_edge_pairs(
-    model: Any,
+    model: HookedModel | nn.Module,
     pair: Pair,
     edges: Sequence[str | Edge],
     metric: str | Metric = "logit_diff",
@@ -139,84 +137,60 @@ def patch_edge_pairs(
         ConfigError: If fewer than two edges are given, or one twice.
     """
     graph = graph_of(model, inputs)
-    asked = [graph.check(edge) for edge in edges]
-    if len(asked) < 2 or len(set(asked)) < len(asked):
-        raise ConfigError(f"pairs of edges need at least two different edges, got {len(asked)}")
+    chosen = [graph.check(edge) for edge in edges]
+    if len(chosen) < 2 or len(set(chosen)) < len(chosen):
+        raise ConfigError(f"pairs of edges need at least two different edges, got {len(chosen)}")
     whole = Circuit(graph.edges, inputs)
-    rows, cols = torch.triu_indices(len(asked), len(asked))
-    circuits = [whole - Circuit({asked[i], asked[j]}, inputs) for i, j in zip(rows, cols, strict=True)]
+    rows, cols = torch.triu_indices(len(chosen), len(chosen))
+    circuits = [whole - Circuit({chosen[i], chosen[j]}, inputs) for i, j in zip(rows, cols, strict=True)]
     values = score_circuits(model, pair, circuits, metric, ablation, budget_mb)
     clean, corrupted = score_runs(model, pair, metric)
-    effect = clean.new_zeros(len(asked), len(asked), len(pair))
+    effect = clean.new_zeros(len(chosen), len(chosen), len(pair))
     effect[rows, cols] = effect[cols, rows] = clean - values
-    names = [str(edge) for edge in asked]
-    made = labelled(effect, ["edge", "other_edge", "example"], {"edge": names, "other_edge": names})
+    names = [str(edge) for edge in chosen]
+    effects = labelled(effect, ["edge", "other_edge", "example"], {"edge": names, "other_edge": names})
     name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
     attrs = {"direction": "noise", "ablation": ablation, "inputs": inputs}
-    return patching_result(made, clean, corrupted, metric=name, method="exact", **attrs)
+    return patching_result(effects, clean, corrupted, metric=name, method="exact", **attrs)
 
 
 def _known(model: Transformer, names: Sequence[str | Site], what: str) -> list[Site]:
     """Senders or receivers that the model has."""
     graph, split = model.config.graph(), model.config.graph("split")
     allowed = {*graph.sources, *split.sources} if what == "sender" else set(graph.readers)
-    found = [Site.parse(name) for name in names]
-    if not found:
+    sites = [Site.parse(name) for name in names]
+    if not sites:
         raise ConfigError(f"path patching needs at least one {what}")
-    for site in found:
+    for site in sites:
         if site not in allowed:
             raise SiteError(f"no {what} '{site}' in this model.{suggest(str(site), map(str, allowed))}")
-    return found
-
-
-def _input_hook(model: Transformer, reader: Site) -> str:
-    """Where a reader's input can be read and replaced."""
-    if reader.kind == "logits":
-        return f"blocks.{model.config.n_layers - 1}.hook_resid_post"
-    return f"blocks.{reader.layer}.hook_" + ("mlp_in" if reader.kind == "mlp" else f"{reader.kind}_input")
-
-
-def _record_edited(
-    model: Transformer, inputs: Tensor, hooks: Sequence[str], edits: dict[str, Callable[[Tensor], Tensor]]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Run with edits and keep some activations."""
-    kept: dict[str, Tensor] = {}
-
-    def watch(value: Tensor, hook: Any) -> Tensor:
-        value = edits[hook.name](value) if hook.name in edits else value
-        if hook.name in hooks:
-            kept[hook.name] = value
-        return value
-
-    output = model.run_with_hooks(inputs, fwd_hooks=[(name, watch) for name in dict.fromkeys([*edits, *hooks])])
-    return output, kept
+    return sites
 
 
 def _sender_edits(runs: Runs, senders: list[Site], freeze_mlps: bool) -> dict[str, Callable[[Tensor], Tensor]]:
     """Every head at the base run's value, senders at the other run's."""
-    model, this, other = runs.model, runs.this, runs.other
+    model, this, other = runs.model, runs.base.acts, runs.other
     edits: dict[str, Callable[[Tensor], Tensor]] = {}
 
-    def fixed(value: Tensor) -> Callable[[Tensor], Tensor]:
-        return lambda _: value
+    def fix(site: Site, value: Tensor) -> None:
+        edits[site.hook] = lambda _: value
 
     for layer in range(model.config.n_layers):
         z = this.z[layer].clone()
         for site in senders:
             if site.layer == layer and site.head is not None:
                 z[:, :, site.head] = ablated(other.z[layer], runs.ablation)[:, :, site.head]
-        edits[f"blocks.{layer}.attn.hook_z"] = fixed(z)
+        fix(Site("z", layer), z)
         if Site("mlp", layer) in senders:
-            bias = model.blocks[layer].mlp.b_out
-            edits[f"blocks.{layer}.hook_mlp_out"] = fixed(ablated(_mlp(other, layer) - bias, runs.ablation) + bias)
+            bias = model.blocks[layer].mlp.bias
+            fix(Site("mlp", layer), ablated(_mlp(other, layer) - bias, runs.ablation) + bias)
         elif model.config.d_mlp and freeze_mlps:
-            edits[f"blocks.{layer}.hook_mlp_out"] = fixed(_mlp(this, layer))
-    whole = {"input": "blocks.0.hook_resid_pre", "embed": "hook_embed", "pos": "hook_pos_embed"}
+            fix(Site("mlp", layer), _mlp(this, layer))
     values = {"input": other.resid_pre[0], "embed": other.embed, "pos": other.pos}
     for site in senders:
         value = values.get(site.kind)
         if value is not None:
-            edits[whole[site.kind]] = fixed(ablated(value, runs.ablation))
+            fix(site, ablated(value, runs.ablation))
     return edits
 
 

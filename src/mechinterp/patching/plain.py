@@ -1,26 +1,25 @@
 """One hooked forward pass per patch: slow, obvious, and right for every model with TransformerLens's hook points.
 
-It serves models that the engine does not know (a `TransformerBridge`), and the tests as the second road to a number.
+It serves models that the engine cannot resume (a `TransformerBridge`), and the tests as the second road to a number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import xarray as xr
 from jaxtyping import Bool
 from torch import Tensor
 
-from mechinterp.core import Metric, Pair, patching_result
+from mechinterp.core import HookedModel, Metric, Pair, patching_result
 from mechinterp.interventions import Ablation, Direction, Scorer, ablated, record, run_edited, take
 from mechinterp.patching.places import Places
 from mechinterp.patching.select import Nodes, node_result
 
 
 def plain_nodes(
-    model: Any,
+    model: HookedModel,
     pair: Pair,
     nodes: Nodes,
     where: Places,
@@ -31,7 +30,7 @@ def plain_nodes(
     """Exact node effects, one forward pass per patch.
 
     Args:
-        model: Any model with `hook_dict` and `run_with_hooks`.
+        model: HookedModel model with `hook_dict` and `run_with_hooks`.
         pair: On the model's device.
         nodes: What to patch.
         where: Places to patch.

@@ -1,4 +1,4 @@
-"""The two runs between which patches are made, and how a patched run is scored."""
+"""The two runs to patch between, and how a patched run is scored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.core import Metric, Pair
-from mechinterp.interventions import Ablation, Activations, Direction, Resumer, Scorer, ablated, activations
+from mechinterp.interventions import Ablation, Activations, BaseRun, Direction, Scorer, ablated, activations
 from mechinterp.models import Transformer
 
 
@@ -18,8 +18,7 @@ class Runs:
 
     Args:
         model: A `Transformer` without hooks.
-        resumer: Starts again from the middle of the patched run.
-        this: The patched run before it is patched: corrupted for denoising, clean for noising.
+        base: The patched run before it is patched: corrupted for denoising, clean for noising.
         other: The other one.
         scorer: The metric on the clean answers.
         clean: The metric of the clean run.
@@ -29,8 +28,7 @@ class Runs:
     """
 
     model: Transformer
-    resumer: Resumer
-    this: Activations
+    base: BaseRun
     other: Activations
     scorer: Scorer
     clean: Float[Tensor, " batch"]
@@ -43,14 +41,13 @@ class Runs:
         """Run both inputs once."""
         both = [activations(model, batch.inputs) for batch in (pair.clean, pair.corrupted)]
         _, positions, _ = pair.clean.at_scored()
-        resumers = [Resumer.at(model, run, positions) for run in both]
-        scorer = Scorer.of(pair, metric, resumers[0].output)
-        clean, corrupted = (scorer(resumer.output) for resumer in resumers)
+        bases = [BaseRun.of(model, run, positions) for run in both]
+        scorer = Scorer.of(pair, metric, bases[0].output)
+        clean, corrupted = (scorer(base.output) for base in bases)
         mine = 0 if direction == "noise" else 1
-        this, other = both[mine], both[1 - mine]
-        return cls(model, resumers[mine], this, other, scorer, clean, corrupted, direction, ablation)
+        return cls(model, bases[mine], both[1 - mine], scorer, clean, corrupted, direction, ablation)
 
-    def effect(self, output: Float[Tensor, "*patch batch kept out"]) -> Float[Tensor, "*patch batch"]:
+    def effect(self, output: Float[Tensor, "*patch batch scored out"]) -> Float[Tensor, "*patch batch"]:
         """What a patch changed, positive where the clean value helps."""
         value = self.scorer(output)
         return self.clean - value if self.direction == "noise" else value - self.corrupted
@@ -64,7 +61,7 @@ class Runs:
         config = self.model.config
         # Live at once: stream, its norm, q, k, v, z and the MLP; scores where attention is explicit; outputs.
         width = 4 * config.d_model + 5 * config.n_heads * config.d_head + 2 * config.d_mlp
-        kept = self.resumer.positions.shape[1]
-        numbers = tail * (width + config.n_heads * min(tail, kept)) + 4 * kept * config.features_out
+        scored = self.base.scored.index.shape[1]
+        numbers = tail * (width + config.n_heads * min(tail, scored)) + 4 * scored * config.features_out
         size = numbers * self.clean.element_size() * len(self.clean)
         return max(1, int(budget_mb * 2**20 / size))

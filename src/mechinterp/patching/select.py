@@ -1,17 +1,16 @@
-"""Which nodes are asked for, and how their effects are labelled."""
+"""Which nodes are patched, and how their effects are labelled."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import xarray as xr
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from mechinterp.core import Graph, Site, SiteError, UnsupportedError, labelled, suggest
-from mechinterp.interventions import hook_name
+from mechinterp.core import Graph, HookedModel, Site, SiteError, UnsupportedError, labelled, suggest
+from mechinterp.interventions import as_hooked, hook_name
 from mechinterp.models import Transformer
 from mechinterp.patching.places import Places
 
@@ -49,7 +48,7 @@ class Nodes:
         """The axis of heads or neurons in the hooked activation."""
         return 1 if self.kind == "pattern" else 2
 
-    def hooks(self, model: Any) -> list[str]:
+    def hooks(self, model: HookedModel) -> list[str]:
         """Hook names, one per layer, checked."""
         return [hook_name(model, Site(self.kind, None if self.whole else layer)) for layer in self.layers]
 
@@ -76,36 +75,34 @@ class Nodes:
         return list(self.heads)
 
 
-def select_nodes(model: Any, site: str | Site) -> Nodes:
+def select_nodes(model: HookedModel | nn.Module, site: str | Site) -> Nodes:
     """Read a kind (`z`: all of them) or an address (`L1.H3.z`: this one).
 
     Raises:
         SiteError: If the model has no such site, naming the nearest.
-        UnsupportedError: If the model does not say how many layers and heads it has.
+        UnsupportedError: If the model has no hook points.
     """
-    cfg = getattr(model, "cfg", None)
-    if cfg is None:
-        raise UnsupportedError(f"{type(model).__name__} has no cfg: use a Transformer or a TransformerBridge")
+    cfg = as_hooked(model).cfg
     every = range(cfg.n_layers), range(cfg.n_heads)
     kinds = (*HEAD_KINDS, *LAYER_KINDS, *WHOLE_KINDS)
     bare = isinstance(site, str) and "." not in site and not site.startswith("L")
-    found = Site(site, None if site in WHOLE_KINDS or site == "logits" else 0) if bare else Site.parse(site)  # type: ignore[arg-type]
-    if found.kind not in kinds:
-        raise SiteError(f"no node effects for '{found.kind}'.{suggest(found.kind, kinds)}")
+    address = Site(site, None if site in WHOLE_KINDS or site == "logits" else 0) if bare else Site.parse(site)  # type: ignore[arg-type]
+    if address.kind not in kinds:
+        raise SiteError(f"no node effects for '{address.kind}'.{suggest(address.kind, kinds)}")
     mlp = not getattr(cfg, "attn_only", False)
-    Graph(cfg.n_layers, cfg.n_heads, mlp).check_site(found)
+    Graph(cfg.n_layers, cfg.n_heads, mlp).check_site(address)
     if isinstance(model, Transformer):
-        if found.kind == "resid_mid" and not mlp:
+        if address.kind == "resid_mid" and not mlp:
             raise SiteError("no site 'resid_mid': the model is attention only; its stream has resid_pre and resid_post")
-        if found.kind == "pos" and model.config.positions != "learned":
+        if address.kind == "pos" and not model.config.position_source:
             raise SiteError(f"no site 'pos': positions='{model.config.positions}' are not added to the residual stream")
-    if found.kind in WHOLE_KINDS:
-        return Nodes(found.kind, range(1), every[1])
+    if address.kind in WHOLE_KINDS:
+        return Nodes(address.kind, range(1), every[1])
     if bare:
-        return Nodes(found.kind, *every)
-    assert found.layer is not None
-    heads = every[1] if found.head is None else range(found.head, found.head + 1)
-    return Nodes(found.kind, range(found.layer, found.layer + 1), heads)
+        return Nodes(address.kind, *every)
+    layer = address.layer or 0
+    heads = every[1] if address.head is None else range(address.head, address.head + 1)
+    return Nodes(address.kind, range(layer, layer + 1), heads)
 
 
 def node_result(effect: Float[Tensor, "layer unit place batch"], nodes: Nodes, where: Places) -> xr.DataArray:
