@@ -63,3 +63,30 @@ def make_pair():
         return Pair(*made)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def rule_judge():
+    """`rule_judge(graph, rule, examples, combine)`: a judge that runs no model, and counts calls and runs.
+
+    A circuit's score on an example is `combine(rule(edges), example)`.
+    """
+    import numpy as np
+
+    from mechinterp.interventions import Judge
+
+    class RuleJudge(Judge):
+        def __init__(self, graph, rule, examples=(-0.5, 0.5), combine=lambda worth, example: worth + example):
+            examples = np.asarray(examples, dtype=float)
+            parts = {"graph": graph, "rule": rule, "examples": examples, "combine": combine, "calls": 0, "runs": 0}
+            self.__dict__.update(parts)
+
+        def scores(self, circuits):
+            self.__dict__.update(calls=self.calls + 1, runs=self.runs + len(circuits))
+            values = [self.combine(self.rule(circuit.edges), self.examples) for circuit in circuits]
+            return np.array(values).reshape(len(circuits), len(self.examples))
+
+        def part(self, index):
+            return RuleJudge(self.graph, self.rule, self.examples[index], self.combine)
+
+    return RuleJudge

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from mechinterp.core import Circuit, ConfigError, Graph, SiteError, component
 from mechinterp.discovery.acdc import acdc, edge_order
@@ -12,16 +11,10 @@ PATH = ("input->L0.H1.v", "L0.H1->L1.H2.k", "L1.H2->logits")
 OTHER = ("input->L0.H0.v", "L0.H0->L1.H0.k", "L1.H0->logits")
 
 
-class Scored:
-    """A metric over edge sets, counting its calls and runs."""
-
-    def __init__(self, rule):
-        self.rule, self.calls, self.runs = rule, 0, 0
-
-    def __call__(self, circuits):
-        self.calls, self.runs = self.calls + 1, self.runs + len(circuits)
-        values = torch.tensor([self.rule(circuit.edges) for circuit in circuits], dtype=torch.float64)
-        return values[:, None] + torch.tensor([-0.5, 0.5])
+@pytest.fixture
+def judge(rule_judge):
+    """A judge of the small graph."""
+    return lambda rule, graph=GRAPH: rule_judge(graph, rule)
 
 
 def whole(edges, path):
@@ -57,23 +50,23 @@ def one_at_a_time(graph, rule, threshold, order):
 
 
 @pytest.mark.parametrize("order", ["backward", "forward", "shuffle"])
-def test_a_chain_is_found_exactly(order):
-    assert acdc(GRAPH, Scored(all_of), 0.5, order) == Circuit(PATH)
+def test_a_chain_is_found_exactly(order, judge):
+    assert acdc(judge(all_of), 0.5, order=order) == Circuit(PATH)
 
 
-def test_and_keeps_both_paths():
-    assert acdc(GRAPH, Scored(both), 0.5) == Circuit([*PATH, *OTHER])
+def test_and_keeps_both_paths(judge):
+    assert acdc(judge(both), 0.5) == Circuit([*PATH, *OTHER])
 
 
-def test_or_keeps_one_copy_and_the_order_says_which():
-    assert acdc(GRAPH, Scored(either), 0.5, "backward") == Circuit(OTHER)
-    assert acdc(GRAPH, Scored(either), 0.5, "forward") == Circuit(PATH)
+def test_or_keeps_one_copy_and_the_order_says_which(judge):
+    assert acdc(judge(either), 0.5, order="backward") == Circuit(OTHER)
+    assert acdc(judge(either), 0.5, order="forward") == Circuit(PATH)
 
 
-def test_additive_edges_are_kept_from_the_threshold_up():
+def test_additive_edges_are_kept_from_the_threshold_up(judge):
     direct = [edge for edge in GRAPH.edges if edge.reader.kind == "logits"]
     gain = dict(zip(direct, [0.01, 0.02, 0.019, 0.5, -0.4, 0.03, 0.0], strict=True))
-    found = acdc(GRAPH, Scored(lambda edges: sum(gain.get(edge, 0.0) for edge in edges)), 0.02)
+    found = acdc(judge(lambda edges: sum(gain.get(edge, 0.0) for edge in edges)), 0.02)
     # A fall of exactly the threshold keeps the edge; 0.02 is not exact in sums, so it is not asked here.
     kept = {edge for edge in found if edge.reader.kind == "logits"}
     assert {edge for edge in direct if gain[edge] > 0.02} <= kept
@@ -81,7 +74,7 @@ def test_additive_edges_are_kept_from_the_threshold_up():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_batched_trials_decide_as_one_at_a_time_does(seed):
+def test_batched_trials_decide_as_one_at_a_time_does(seed, judge):
     rng = np.random.default_rng(seed)
     graph = Graph(2, 2, mlp=True)
     weight = {edge: rng.exponential(0.05) for edge in graph.edges}
@@ -94,20 +87,19 @@ def test_batched_trials_decide_as_one_at_a_time_does(seed):
 
     order = edge_order(graph, "shuffle", seed)
     slow = one_at_a_time(graph, rule, 0.05, order)
-    score = Scored(rule)
-    assert acdc(graph, score, 0.05, order) == slow
+    assert acdc(judge(rule, graph), 0.05, order=order) == slow
     assert 0 < len(slow) < len(edges)
 
 
-def test_most_trials_share_a_call():
-    score = Scored(all_of)
-    acdc(GRAPH, score, 0.5)
+def test_most_trials_share_a_call(judge):
+    score = judge(all_of)
+    acdc(score, 0.5)
     assert score.calls < len(GRAPH.edges) / 2
 
 
-def test_components_that_nobody_hears_go_without_a_trial():
-    score = Scored(lambda edges: 0.0)
-    assert len(acdc(GRAPH, score, 0.5)) == 0
+def test_components_that_nobody_hears_go_without_a_trial(judge):
+    score = judge(lambda edges: 0.0)
+    assert len(acdc(score, 0.5)) == 0
     # Only the seven edges into the logits (and the whole model) need a run: then nothing sends any more.
     assert score.runs <= 8
 
@@ -126,6 +118,6 @@ def test_orders():
         edge_order(GRAPH, ["L5.H0->logits"])
 
 
-def test_a_threshold_is_positive():
+def test_a_threshold_is_positive(judge):
     with pytest.raises(ConfigError, match="threshold=0"):
-        acdc(GRAPH, Scored(all_of), 0.0)
+        acdc(judge(all_of), 0.0)

@@ -15,26 +15,28 @@ def made():
 
 @pytest.mark.parametrize("method", ["acdc", "top-k"])
 def test_zero_ablation_finds_all_seven_true_edges_and_no_other(made, method):
-    assert discover(made.model, made.pair(16), method, ablation="zero", inputs="split") == made.circuit
+    assert discover(made.model, made.pair(16), method=method, ablation="zero", inputs="split") == made.circuit
 
 
 @pytest.mark.parametrize("corruption", ["successor", "match", "query"])
 @pytest.mark.parametrize("method", ["acdc", "top-k"])
 def test_resampling_finds_what_it_can_see(made, method, corruption):
     pair = made.pair(16, corruption=corruption)
-    found = discover(made.model, pair, method, inputs="split")
+    found = discover(made.model, pair, method=method, inputs="split")
     assert found == made.seen("resample", corruption).pruned()
 
 
 def test_merged_inputs_find_the_same_circuit_in_merged_words(made):
-    found = discover(made.model, made.pair(16), "acdc", ablation="zero")
+    found = discover(made.model, made.pair(16), method="acdc", ablation="zero")
     merged = {str(e).replace("embed->", "input->").replace("pos->", "input->") for e in made.circuit}
     assert found == Circuit(merged)
 
 
 def test_origin_tells_how_it_was_found(made):
     pair = made.pair(16, seed=3)
-    found = discover(made.model, pair, inputs="split", order="shuffle", seed=5, threshold=0.1)
+    found = discover(
+        made.model, pair, method="acdc", metric="kl", inputs="split", order="shuffle", seed=5, threshold=0.1
+    )
     assert dict(found.origin) == {
         "method": "acdc",
         "metric": "kl",
@@ -46,25 +48,30 @@ def test_origin_tells_how_it_was_found(made):
         "seed": 5,
     }
     assert Circuit.from_dict(found.to_dict()).origin == found.origin
-    top = discover(made.model, pair, "top-k", inputs="split", k=2)
+    top = discover(made.model, pair, inputs="split", k=2)
     assert top.origin["k"] == 2 and top.origin["metric"] == "logit_diff" and "share" not in top.origin
 
 
 def test_an_own_order_is_taken_and_recorded(made):
     order = [str(edge) for edge in reversed(made.model.config.graph("split").edges)]
-    found = discover(made.model, made.pair(8), inputs="split", order=order)
+    found = discover(made.model, made.pair(8), method="acdc", inputs="split", order=order)
     assert list(found.origin["order"]) == order
-    assert found == discover(made.model, made.pair(8), inputs="split", order="backward")
+    assert found == discover(made.model, made.pair(8), method="acdc", inputs="split", order="backward")
 
 
 def test_mse_is_taken_where_asked(made):
     """The right answer's logit is 8, one-hot targets are 1: by squared distance the empty circuit is the best."""
-    found = discover(made.model, made.pair(8), ablation="zero", inputs="split", metric="mse", threshold=0.5)
+    found = discover(
+        made.model, made.pair(8), method="acdc", ablation="zero", inputs="split", metric="mse", threshold=0.5
+    )
     assert len(found) == 0 and found.origin["metric"] == "mse"
 
 
 def test_metrics_may_be_functions(made):
-    assert discover(made.model, made.pair(8), ablation="zero", inputs="split", metric=METRICS["kl"]) == made.circuit
+    assert (
+        discover(made.model, made.pair(8), ablation="zero", inputs="split", metric=METRICS["kl"], method="acdc")
+        == made.circuit
+    )
 
 
 def test_the_model_is_left_as_it_was(made):
@@ -76,10 +83,10 @@ def test_the_model_is_left_as_it_was(made):
 def test_settings_that_mean_nothing_are_refused(made):
     pair = made.pair(4)
     with pytest.raises(ConfigError, match=r"no method 'adcd'\. Did you mean 'acdc'"):
-        discover(made.model, pair, "adcd")
-    with pytest.raises(ConfigError, match="takes threshold and order, not k"):
-        discover(made.model, pair, "acdc", k=3)
-    with pytest.raises(ConfigError, match="takes k and share, not threshold"):
-        discover(made.model, pair, "top-k", threshold=0.1)
+        discover(made.model, pair, method="adcd")
+    with pytest.raises(ConfigError, match="takes threshold and order and seed, not k"):
+        discover(made.model, pair, method="acdc", k=3)
+    with pytest.raises(ConfigError, match="takes share and k, not threshold"):
+        discover(made.model, pair, method="top-k", threshold=0.1)
     with pytest.raises(UnsupportedError, match="Linear lists no edges"):
         discover(torch.nn.Linear(2, 2), pair)

@@ -22,7 +22,7 @@ def effects(made):
 
 @pytest.fixture(scope="module")
 def line(made, effects):
-    return curve(effects, made.model, made.pair(16, seed=1), ablation="zero")
+    return curve(made.model, made.pair(16, seed=1), effects, ablation="zero")
 
 
 def test_the_curve_jumps_when_the_last_true_edge_enters(made, line):
@@ -37,15 +37,15 @@ def test_the_curve_jumps_when_the_last_true_edge_enters(made, line):
 
 
 def test_chosen_points_agree_with_the_whole_curve(made, effects, line):
-    few = curve(effects, made.model, made.pair(16, seed=1), ablation="zero", ks=[3, 7])
+    few = curve(made.model, made.pair(16, seed=1), effects, ablation="zero", ks=[3, 7])
     assert few["k"].values.tolist() == [0, 3, 7, int(line["k"].max())]
     np.testing.assert_allclose(few["faithfulness"], line["faithfulness"].sel(k=few["k"]), atol=1e-9)
     with pytest.raises(ConfigError, match="k runs from 0"):
-        curve(effects, made.model, made.pair(8), ablation="zero", ks=[10_000])
+        curve(made.model, made.pair(8), effects, ablation="zero", ks=[10_000])
 
 
 def test_cpr_and_cmd_are_mibs(made, effects, line):
-    result = cpr_cmd(effects, made.model, made.pair(16, seed=1), ablation="zero")
+    result = cpr_cmd(made.model, made.pair(16, seed=1), effects, ablation="zero")
     total = int(line["k"].max())
     ks = [int(x * total) for x in FRACTIONS]
     assert result["k"].values.tolist() == ks and ks[:5] == [0] * 5
@@ -61,21 +61,21 @@ def test_cpr_and_cmd_are_mibs(made, effects, line):
 
 def test_no_gap_no_curve(made, effects):
     clean = made.pair(8).clean
-    line = curve(effects, made.model, Pair(clean, clean), ks=[7])
+    line = curve(made.model, Pair(clean, clean), effects, ks=[7])
     assert not bool(line["valid"]) and np.isnan(line["faithfulness"]).all() and np.isfinite(line["m"]).all()
     assert fewest_edges(line) is None
-    assert np.isnan(float(cpr_cmd(effects, made.model, Pair(clean, clean))["cpr"]))
+    assert np.isnan(float(cpr_cmd(made.model, Pair(clean, clean), effects)["cpr"]))
 
 
 def test_every_edge_needs_a_score(made, effects):
     with pytest.raises(ConfigError, match="1 of"):
-        curve(effects.isel(edge=slice(1, None)), made.model, made.pair(8))
+        curve(made.model, made.pair(8), effects.isel(edge=slice(1, None)))
 
 
 def test_cpr_ranks_by_sign_and_cmd_by_size(made, effects):
     """With every sign turned, the signed ranking has the true edges last and the absolute one has them first still."""
     pair = made.pair(16, seed=1)
-    right = cpr_cmd(effects, made.model, pair, ablation="zero")
-    turned = cpr_cmd(-effects["effect"], made.model, pair, ablation="zero")
+    right = cpr_cmd(made.model, pair, effects, ablation="zero")
+    turned = cpr_cmd(made.model, pair, -effects["effect"], ablation="zero")
     assert float(turned["cmd"]) == pytest.approx(float(right["cmd"]))
     assert float(turned["cpr"]) < 0.5 * float(right["cpr"])

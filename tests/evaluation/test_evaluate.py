@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from mechinterp.core import Circuit, ConfigError, Pair, SiteError, UnsupportedError
+from mechinterp.core import Circuit, ConfigError, Graph, Options, Pair, SiteError, UnsupportedError
 from mechinterp.evaluation import evaluate, live_edges, minimality
-from mechinterp.evaluation.scoring import scorer
-from mechinterp.interventions import score_circuits, score_runs
+from mechinterp.interventions import Judge, score_circuits, score_runs
 from mechinterp.known.induction import induction_model
 
 
@@ -18,7 +17,7 @@ def made():
 
 @pytest.fixture(scope="module")
 def zero(made):
-    return evaluate(made.circuit, made.model, made.pair(32, seed=2), ablation="zero", nulls=40)
+    return evaluate(made.model, made.pair(32, seed=2), made.circuit, ablation="zero", nulls=40)
 
 
 def test_the_true_circuit_is_faithful_and_no_random_one_is(zero):
@@ -63,9 +62,9 @@ def test_half_a_circuit_is_unfaithful_and_the_nulls_say_so(made):
     graph = made.model.config.graph("split")
     inert = [edge for edge in graph.edges if edge not in made.circuit][:10]
     half = Circuit([edge for edge in made.circuit if edge.reader.kind != "k"], "split")
-    result = evaluate(half, made.model, made.pair(16, seed=3), ablation="zero", nulls=20, subsets=2)
+    result = evaluate(made.model, made.pair(16, seed=3), half, ablation="zero", nulls=20, subsets=2)
     padded = evaluate(
-        half | Circuit(inert, "split"), made.model, made.pair(16, seed=3), ablation="zero", nulls=20, subsets=2
+        made.model, made.pair(16, seed=3), half | Circuit(inert, "split"), ablation="zero", nulls=20, subsets=2
     )
     assert float(result["faithfulness"]) < 0.5
     assert float(padded["faithfulness"]) == pytest.approx(float(result["faithfulness"]), abs=1e-9)
@@ -86,7 +85,7 @@ def test_live_edges_are_those_the_intervention_can_see(made, corruption):
 
 def test_no_gap_no_number(made):
     clean = made.pair(16, seed=1).clean
-    result = evaluate(made.circuit, made.model, Pair(clean, clean), nulls=5, subsets=2)
+    result = evaluate(made.model, Pair(clean, clean), made.circuit, nulls=5, subsets=2)
     assert not bool(result["valid"])
     # The gap is rounding, and rounding is no gap however regular it is.
     assert abs(float(result["gap"])) < 1e-12 and int(result["live_edges"]) == 0
@@ -100,31 +99,31 @@ def test_the_discovery_pair_is_refused(made):
     pair = made.pair(16, seed=1)
     found = Circuit(made.circuit.edges, "split", {"pair": pair.fingerprint})
     with pytest.raises(ConfigError, match="found on this very pair"):
-        evaluate(found, made.model, pair)
-    same = evaluate(found, made.model, pair, ablation="zero", nulls=2, subsets=1, allow_same=True)
+        evaluate(made.model, pair, found)
+    same = evaluate(made.model, pair, found, ablation="zero", nulls=2, subsets=1, allow_same=True)
     assert same.attrs["pair"] == pair.fingerprint
-    other = evaluate(found, made.model, made.pair(16, seed=2), ablation="zero", nulls=2, subsets=1)
+    other = evaluate(made.model, made.pair(16, seed=2), found, ablation="zero", nulls=2, subsets=1)
     assert float(other["faithfulness"]) == pytest.approx(1)
 
 
 def test_what_cannot_be_judged(made):
     with pytest.raises(SiteError, match="L7"):
-        evaluate(Circuit(["L7.H0->logits"], "split"), made.model, made.pair(8))
+        evaluate(made.model, made.pair(8), Circuit(["L7.H0->logits"], "split"))
     with pytest.raises(ConfigError, match="at least four"):
-        evaluate(made.circuit, made.model, made.pair(3))
+        evaluate(made.model, made.pair(3), made.circuit)
     with pytest.raises(UnsupportedError, match="Linear lists no edges"):
-        evaluate(made.circuit, torch.nn.Linear(2, 2), made.pair(8))
+        evaluate(torch.nn.Linear(2, 2), made.pair(8), made.circuit)
 
 
 def test_an_empty_circuit_recovers_nothing(made):
-    result = evaluate(Circuit([], "split"), made.model, made.pair(8), ablation="zero", nulls=3, subsets=1)
+    result = evaluate(made.model, made.pair(8), Circuit([], "split"), ablation="zero", nulls=3, subsets=1)
     assert float(result["faithfulness"]) == 0 and float(result["removal_cost"]) == 0
     assert result.sizes["edge"] == 0
     np.testing.assert_allclose(result["null_faithfulness"], 0, atol=1e-12)
 
 
 def test_results_are_the_same_for_the_same_seed(made, zero):
-    again = evaluate(made.circuit, made.model, made.pair(32, seed=2), ablation="zero", nulls=40)
+    again = evaluate(made.model, made.pair(32, seed=2), made.circuit, ablation="zero", nulls=40)
     assert again.identical(zero)
 
 
@@ -134,7 +133,7 @@ def test_equal_circuits_run_once_and_pruning_changes_nothing(made, ablation):
     graph = made.model.config.graph("split")
     rng = np.random.default_rng(0)
     circuits = [Circuit((e for e in graph.edges if rng.random() < share), "split") for share in (0.2, 0.4, 0.6, 0.9)]
-    ours = scorer(made.model, pair, "logit_diff", ablation)([*circuits, *circuits])
+    ours = Judge(made.model, pair, Options(ablation=ablation, inputs="split")).scores([*circuits, *circuits])
     plain = score_circuits(made.model, pair, circuits, ablation=ablation)
     np.testing.assert_allclose(ours, torch.cat([plain, plain]), atol=1e-9)
 
@@ -144,27 +143,22 @@ COPIES = Circuit(
 )
 
 
-def halves(rule):
-    """Plain effects, and scores on the two halves of four examples that differ in size."""
-    size = np.array([1.0, 1.1, 0.9, 1.0])
-
-    def scored(circuits, rows):
-        return np.array([rule(circuit.edges) * size[rows] for circuit in circuits])
-
-    plain = np.array(
-        [scored([COPIES], slice(None))[0] - scored([Circuit(COPIES.edges - {edge})], slice(None))[0] for edge in COPIES]
-    )
-    return plain, lambda c: scored(c, slice(0, None, 2)), lambda c: scored(c, slice(1, None, 2))
+@pytest.fixture
+def copies(rule_judge):
+    """A judge of three heads, on four examples that differ in size."""
+    sizes = (1.0, 1.1, 0.9, 1.0)
+    return lambda rule: rule_judge(Graph(1, 3, mlp=False), rule, sizes, lambda worth, size: worth * size)
 
 
 def head(number, edges):
     return Circuit([f"input->L0.H{number}.v", f"L0.H{number}->logits"]).edges <= edges
 
 
-def test_minimality_shows_redundant_copies_that_the_plain_effect_hides():
-    plain, first, second = halves(lambda edges: 1.0 * (head(0, edges) or head(1, edges)))
-    result = minimality(COPIES, plain, first, second)
-    np.testing.assert_array_equal(plain, 0)
+def test_minimality_shows_redundant_copies_that_the_plain_effect_hides(copies):
+    judge = copies(lambda edges: 1.0 * (head(0, edges) or head(1, edges)))
+    result = minimality(judge, COPIES)
+    without = [Circuit(COPIES.edges - {edge}) for edge in COPIES]
+    np.testing.assert_array_equal(judge.scores([COPIES]) - judge.scores(without), 0)
     used = [name for name in result["edge"].values if "H2" not in name]
     # Second half: sizes 1.1 and 1.0.
     np.testing.assert_allclose(result["minimality"].sel(edge=used), 1.05)
@@ -174,9 +168,8 @@ def test_minimality_shows_redundant_copies_that_the_plain_effect_hides():
     assert removed == "input->L0.H1.v; input->L0.H2.v; L0.H1->logits; L0.H2->logits"
 
 
-def test_minimality_of_an_and_needs_no_subset():
-    plain, first, second = halves(lambda edges: 1.0 * (head(0, edges) and head(1, edges)))
-    result = minimality(COPIES, plain, first, second)
+def test_minimality_of_an_and_needs_no_subset(copies):
+    result = minimality(copies(lambda edges: 1.0 * (head(0, edges) and head(1, edges))), COPIES)
     used = [name for name in result["edge"].values if "H2" not in name]
     np.testing.assert_allclose(result["minimality"].sel(edge=used), 1.05)
     assert set(result["minimality_removed"].values) == {"none"}
@@ -187,11 +180,11 @@ def test_means_are_taken_over_all_examples(made, ablation):
     """More examples than run in one block: a mean over a block would be another reference."""
     pair = made.pair(48, seed=6)
     rest = made.circuit - Circuit(list(made.circuit)[:1], "split")
-    ours = scorer(made.model, pair, "logit_diff", ablation)([made.circuit, rest])
+    ours = Judge(made.model, pair, Options(ablation=ablation, inputs="split")).scores([made.circuit, rest])
     np.testing.assert_allclose(
         ours, score_circuits(made.model, pair, [made.circuit, rest], ablation=ablation), atol=1e-9
     )
-    result = evaluate(made.circuit, made.model, pair, ablation=ablation, nulls=2, subsets=1)
+    result = evaluate(made.model, pair, made.circuit, ablation=ablation, nulls=2, subsets=1)
     assert float(result["faithfulness"]) == pytest.approx(1, abs=1e-6)
 
 
@@ -201,7 +194,7 @@ def test_removing_a_circuit_stands_beside_removing_random_ones():
     from mechinterp.known import induction_model
 
     made = induction_model(inert_heads=2)
-    judged = evaluate(made.circuit, made.model, made.pair(16, seed=4), ablation="zero", nulls=20)
+    judged = evaluate(made.model, made.pair(16, seed=4), made.circuit, ablation="zero", nulls=20)
     assert float(judged["removal_cost"]) == pytest.approx(1.0)
     assert judged["null_removal_cost"].shape == (20,)
     assert float(judged["null_removal_cost_p_value"]) > 0.05

@@ -69,7 +69,7 @@ def test_the_true_circuit_among_all_edges(made):
     """
     graph = made.model.config.graph("split")
     result = hypothesis_tests(
-        made.circuit, made.model, made.pair(24, seed=5), ablation="zero", nulls=40, live=graph.edges, seed=1
+        made.model, made.pair(24, seed=5), made.circuit, ablation="zero", nulls=40, live=graph.edges, seed=1
     )
     assert by_name(result) == {
         "equivalence": "not against",
@@ -90,9 +90,9 @@ def test_a_circuit_with_an_inert_edge_is_not_minimal_and_half_a_circuit_not_suff
     # A wire that changes nothing, inside a circuit where each added edge changes something.
     half = Circuit([edge for edge in made.circuit if edge.reader.kind != "k"], "split")
     result = hypothesis_tests(
-        half | Circuit(spare[:1], "split"),
         made.model,
         made.pair(24, seed=5),
+        half | Circuit(spare[:1], "split"),
         ablation="zero",
         nulls=40,
         live=[*made.circuit, spare[0]],
@@ -104,11 +104,11 @@ def test_a_circuit_with_an_inert_edge_is_not_minimal_and_half_a_circuit_not_suff
 
 def test_the_whole_model_has_nothing_to_be_inflated_with(made):
     whole = Circuit(made.model.config.graph("split").edges, "split")
-    result = hypothesis_tests(whole, made.model, made.pair(8), ablation="zero", nulls=3, live=made.circuit.edges)
+    result = hypothesis_tests(made.model, made.pair(8), whole, ablation="zero", nulls=3, live=made.circuit.edges)
     assert by_name(result)["minimality"] == "not tested"
     assert np.isnan(result["edge_p_value"]).all()
 
 
 def test_levels_are_checked(made):
     with pytest.raises(ConfigError, match="quantile"):
-        hypothesis_tests(made.circuit, made.model, made.pair(8), quantile=1.0)
+        hypothesis_tests(made.model, made.pair(8), made.circuit, quantile=1.0)

@@ -66,7 +66,9 @@ def test_outputs_are_the_programs_on_every_sequence_of_every_length(made):
 def test_exact_patching_sees_what_each_exam_says_and_nothing_else(made):
     for (ablation, corruption, direction), seen in made.exams.items():
         pair = made.pair(64, 9, corruption)
-        effect = patch_edges(made.model, pair, direction, ablation, made.metric, "split")["effect"]
+        effect = patch_edges(
+            made.model, pair, direction=direction, ablation=ablation, metric=made.metric, inputs="split"
+        )["effect"]
         size = np.abs(effect).max("example").to_series()
         names = [str(edge) for edge in seen]
         assert size[names].min() > 0.02 and size.drop(names).max() < 1e-9, (ablation, direction)
@@ -86,9 +88,11 @@ def test_every_edge_of_the_circuit_matters_and_all_others_together_do_not(made):
     for length in (made.program.length - 1, made.program.length):
         pair = everywhere(made.program, length)
         for ablation in ("zero", "mean-pos"):
-            effect = patch_edges(made.model, pair, "noise", ablation, "mse", "split")["effect"]
+            effect = patch_edges(made.model, pair, direction="noise", ablation=ablation, metric="mse", inputs="split")[
+                "effect"
+            ]
             size = np.maximum(size, effect.max("example").to_series())
-            alone = score_circuits(made.model, pair, [made.circuit], "mse", ablation)
+            alone = score_circuits(made.model, pair, [made.circuit], metric="mse", ablation=ablation)
             # What never changes an output alone, changes none with the others of its kind: outputs are the clean ones.
             assert alone.abs().max() < 1e-9
     true = [str(edge) for edge in made.circuit]

@@ -17,7 +17,9 @@ GATES = list(FACTS)
 def sizes(made, ablation="resample", corruption="both", direction="noise", seed=0):
     """Largest effect of each edge over the examples."""
     pair = made.pair(64, seed, corruption)
-    effect = patch_edges(made.model, pair, direction, ablation, made.metric, "split")["effect"]
+    effect = patch_edges(made.model, pair, direction=direction, ablation=ablation, metric=made.metric, inputs="split")[
+        "effect"
+    ]
     return np.abs(effect).max("example").to_series()
 
 
@@ -98,7 +100,9 @@ def test_groups_are_an_exam_of_their_own():
     assert group_auroc(single, made.groups) == pytest.approx(0.2 + 0.8 * 0.5)
     # Denoising finds one group more: the values, and what the heads write, but no query and no key.
     single = (
-        np.abs(patch_edges(made.model, made.pair(32), "denoise", inputs="split")["effect"]).mean("example").round(9)
+        np.abs(patch_edges(made.model, made.pair(32), direction="denoise", inputs="split")["effect"])
+        .mean("example")
+        .round(9)
     )
     assert group_auroc(single, made.groups) == pytest.approx(0.6 + 0.4 * 0.5)
 

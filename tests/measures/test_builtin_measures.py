@@ -90,7 +90,7 @@ def test_causal_measures_equal_their_functions(task: Induction, model: Transform
     assert np.array_equal(edges, patch_edges(model, task.pair(6, drawn(2, "edge_effects")))["effect"])
     nodes = measure("node_effects", examples=6, site="resid_pre")(model, task, 2)
     pair = task.pair(6, drawn(2, "node_effects"))
-    assert np.array_equal(nodes, patch_nodes(model, pair, "resid_pre", "role")["effect"], equal_nan=True)
+    assert np.array_equal(nodes, patch_nodes(model, pair, site="resid_pre", at="role")["effect"], equal_nan=True)
 
 
 def test_whole_model_is_faithful_and_the_empty_circuit_is_not(task: Induction, model: Transformer):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mechinterp.core import Circuit, Pair, SiteError, UnsupportedError
+from mechinterp.core import Circuit, Options, Pair, SiteError, UnsupportedError
 from mechinterp.interventions import (
     Scorer,
     ablated,
@@ -31,7 +31,7 @@ def plain_edges(model, pair, direction, ablation, metric, inputs):
     step = dict(zip(graph.sources, ablated(theirs, ablation, 1) - mine, strict=True))
     _, positions, _ = pair.clean.at_scored()
     outputs = [take(record(model, batch.inputs, [])[0], positions) for batch in (pair.clean, pair.corrupted)]
-    scorer = Scorer.of(pair, metric, outputs[0])
+    scorer = Scorer.of(pair, Options(metric=metric), outputs[0])
     rows = []
     for edge in graph.edges:
 
@@ -70,7 +70,9 @@ def plain_edges(model, pair, direction, ablation, metric, inputs):
 def test_the_engine_equals_the_plain_loop(make_model, make_pair, config, inputs, how, metric, one_scored, budget):
     model, pair = make_model(**config), make_pair(one_scored=one_scored, batch=3, seq=7)
     direction, ablation = how
-    fast = patch_edges(model, pair, direction, ablation, metric, inputs, budget_mb=budget)
+    fast = patch_edges(
+        model, pair, direction=direction, ablation=ablation, metric=metric, inputs=inputs, budget_mb=budget
+    )
     slow = plain_edges(model, pair, direction, ablation, metric, inputs)
     assert list(fast["edge"].values) == [str(edge) for edge in model.config.graph(inputs).edges]
     scale = max(1.0, *(float(np.abs(values).max()) for values in (slow, fast["clean"], fast["corrupted"])))
@@ -83,7 +85,7 @@ def test_noising_an_edge_is_running_the_circuit_without_it(make_model, make_pair
     graph = model.config.graph()
     whole = Circuit(graph.edges)
     for ablation in ("resample", "mean", "mean-pos", "zero"):
-        effect = patch_edges(model, pair, "noise", ablation)
+        effect = patch_edges(model, pair, direction="noise", ablation=ablation)
         circuits = [whole - Circuit([edge]) for edge in graph.edges]
         values = score_circuits(model, pair, circuits, ablation=ablation).numpy()
         np.testing.assert_allclose(effect["effect"].values, effect["clean"].values - values, atol=1e-9)
@@ -108,7 +110,9 @@ def test_some_edges_in_the_order_asked(make_model, make_pair):
 def test_exam_all_seven_true_edges_and_none_other(seed, ablation):
     """Rotated hand-made induction: true edges stand at least ten times above the largest inert one (measured: 1e15)."""
     made = induction_model(inert_heads=2, seed=seed)
-    effect = patch_edges(made.model, made.pair(64, seed), "noise", ablation, inputs="split")["effect"].mean("example")
+    effect = patch_edges(made.model, made.pair(64, seed), direction="noise", ablation=ablation, inputs="split")[
+        "effect"
+    ].mean("example")
     size = np.abs(effect).to_series()
     true = [str(edge) for edge in made.circuit]
     inert = size.drop(true)
@@ -121,7 +125,9 @@ def test_exam_all_seven_true_edges_and_none_other(seed, ablation):
 def test_resampling_sees_only_what_differs(direction, corruption):
     """Positions are equal in both runs: their edges are not identifiable, and `seen` says which are."""
     made = induction_model(seed=1)
-    effect = patch_edges(made.model, made.pair(64, 0, corruption), direction, inputs="split")["effect"].mean("example")
+    effect = patch_edges(made.model, made.pair(64, 0, corruption), direction=direction, inputs="split")["effect"].mean(
+        "example"
+    )
     size = np.abs(effect).to_series()
     seen = [str(edge) for edge in made.seen("resample", corruption, direction)]
     assert size[seen].min() > 1 and size.drop(seen).max() < 1e-12

@@ -40,17 +40,17 @@ def call_something(draw, model, pair, fails):
     direction = draw.choice(["noise", "denoise"])
     match draw.randint(0, 7):
         case 0:
-            patch_nodes(model, pair, kind, at, metric, direction)
+            patch_nodes(model, pair, site=kind, at=at, metric=metric, direction=direction)
         case 1:
-            patch_edges(model, pair, direction, metric=metric, edges=["L0.H0->L1.H1.k", "L1.H0->logits"])
+            patch_edges(model, pair, direction=direction, metric=metric, edges=["L0.H0->L1.H1.k", "L1.H0->logits"])
         case 2:
-            path_patch(model, pair, ["L0.H1"], ["L1.H0.v", "logits"], metric, direction)
+            path_patch(model, pair, ["L0.H1"], ["L1.H0.v", "logits"], metric=metric, direction=direction)
         case 3:
-            estimate_edges(model, pair, "eap-ig", 2, metric=metric)
+            estimate_edges(model, pair, method="eap-ig", steps=2, metric=metric)
         case 4:
-            estimate_nodes(model, pair, kind, at, metric, direction)
+            estimate_nodes(model, pair, site=kind, at=at, metric=metric, direction=direction)
         case 5:
-            score_circuits(model, pair, [Circuit(["L0.H0->L1.H1.k"])], metric)
+            score_circuits(model, pair, [Circuit(["L0.H0->L1.H1.k"])], metric=metric)
         case 6:
             run_edited(model, pair.clean.inputs, {"blocks.1.attn.hook_z": edit})
         case _:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mechinterp.core import Batch, ConfigError, Pair, SiteError, UnsupportedError
+from mechinterp.core import Batch, ConfigError, Options, Pair, SiteError, UnsupportedError
 from mechinterp.patching import patch_nodes, recovery
 from mechinterp.patching.places import places
 from mechinterp.patching.plain import plain_nodes
@@ -41,8 +41,9 @@ def test_the_engine_equals_the_plain_loop(make_model, make_pair, config, kind, a
         config = {**config, "d_mlp": 5}
     model, pair = make_model(**config), make_pair(one_scored=one_scored, batch=3, seq=7)
     direction, ablation = how
-    fast = patch_nodes(model, pair, kind, at, metric, direction, ablation, budget_mb=budget)
-    slow = plain_nodes(model, pair, select_nodes(model, kind), places(pair.clean, at), metric, direction, ablation)
+    options = Options(metric=metric, direction=direction, ablation=ablation, budget_mb=budget)
+    fast = patch_nodes(model, pair, site=kind, at=at, options=options)
+    slow = plain_nodes(model, pair, select_nodes(model, kind), places(pair.clean, at), options)
     assert fast["effect"].dims == slow["effect"].dims
     scale = max(1.0, *(float(np.nanmax(np.abs(slow[name].values))) for name in ("effect", "clean", "corrupted")))
     for name in ("effect", "clean", "corrupted"):
@@ -53,12 +54,12 @@ def test_patching_a_run_with_itself_changes_nothing(make_model, make_pair):
     model, pair = make_model(d_mlp=5), make_pair()
     same = Pair(pair.clean, pair.clean)
     for kind in KINDS + MLP_KINDS:
-        assert np.abs(patch_nodes(model, same, kind, "pos")["effect"].values).max() < 1e-12, kind
+        assert np.abs(patch_nodes(model, same, site=kind, at="pos")["effect"].values).max() < 1e-12, kind
 
 
 def test_putting_everything_back_recovers_everything(make_model, make_pair):
     model, pair = make_model(), make_pair(batch=16)
-    whole = patch_nodes(model, pair, "resid_pre", "all", metric="log_prob")
+    whole = patch_nodes(model, pair, site="resid_pre", at="all", metric="log_prob")
     gap = (whole["clean"] - whole["corrupted"]).values
     np.testing.assert_allclose(whole["effect"].values, np.broadcast_to(gap, (3, 16)), rtol=1e-9, atol=1e-9)
 
@@ -71,16 +72,16 @@ def test_dimensions_are_as_tabulated(make_model, make_pair):
     }  # fmt: skip
     for kind, dims in table.items():
         for at, place in [("pos", ("pos",)), ("role", ("role",)), ("all", ())]:
-            assert patch_nodes(model, pair, kind, at)["effect"].dims == (*dims, *place, "example")
-    one = patch_nodes(model, pair, "L1.H1.z", "role")["effect"]
-    every = patch_nodes(model, pair, "z", "role")["effect"]
+            assert patch_nodes(model, pair, site=kind, at=at)["effect"].dims == (*dims, *place, "example")
+    one = patch_nodes(model, pair, site="L1.H1.z", at="role")["effect"]
+    every = patch_nodes(model, pair, site="z", at="role")["effect"]
     np.testing.assert_allclose(one.values, every.sel(layer=[1], head=[1]).values, atol=1e-12)
     assert list(one["role"].values) == ["here", "maybe"]
 
 
 def test_an_absent_role_is_nan_for_its_example_only(make_model, make_pair):
     pair = make_pair(batch=12)
-    effect = patch_nodes(make_model(), pair, "z", "role")["effect"]
+    effect = patch_nodes(make_model(), pair, site="z", at="role")["effect"]
     absent = (pair.clean.roles["maybe"] == -1).numpy()
     assert absent.any() and not absent.all()
     assert (np.isnan(effect.sel(role="maybe").values) == absent).all()
@@ -89,7 +90,7 @@ def test_an_absent_role_is_nan_for_its_example_only(make_model, make_pair):
 
 def test_a_patch_after_the_last_scored_position_is_exactly_zero(make_model, make_pair):
     pair = make_pair(one_scored=True)
-    effect = patch_nodes(make_model(), pair, "resid_pre", "pos")["effect"]
+    effect = patch_nodes(make_model(), pair, site="resid_pre", at="pos")["effect"]
     scored = pair.clean.scored.to(torch.int8).argmax(1).numpy()
     for example, last in enumerate(scored):
         assert (effect.isel(example=example, pos=slice(last + 1, None)).values == 0).all()
@@ -116,11 +117,11 @@ def test_bad_arguments_are_one_clear_line(make_model, make_pair):
     with pytest.raises(ConfigError, match="has none"):
         patch_nodes(model, bare, at="role")
     with pytest.raises(SiteError, match="positions='rotary'"):
-        patch_nodes(make_model(positions="rotary"), pair, "pos")
+        patch_nodes(make_model(positions="rotary"), pair, site="pos")
     with pytest.raises(UnsupportedError, match="no hook points"):
         patch_nodes(torch.nn.Linear(1, 1), pair)
 
 
 def test_recovery_of_an_untrained_model_is_flagged(make_model, make_pair):
-    made = recovery(patch_nodes(make_model(), make_pair(batch=8), "z", "pos"))
+    made = recovery(patch_nodes(make_model(), make_pair(batch=8), site="z", at="pos"))
     assert not made["valid"].item() and np.isnan(made["recovery"].values).all()

@@ -176,7 +176,9 @@ def test_the_hand_made_model_has_the_least_error():
 @pytest.mark.parametrize(("ablation", "direction"), WAYS)
 def test_exam_the_four_true_edges_and_none_other(ablation: str, direction: str, corruption: str):
     made = gradient_step_model(inert_heads=2, seed=3)
-    effects = patch_edges(made.model, made.pair(64, 0, corruption), direction, ablation, metric=made.metric)["effect"]
+    effects = patch_edges(
+        made.model, made.pair(64, 0, corruption), direction=direction, ablation=ablation, metric=made.metric
+    )["effect"]
     size = abs(effects).mean("example").to_series()
     seen = [str(edge) for edge in made.seen(ablation, corruption, direction)]
     assert size[seen].min() > 0.05 and size.drop(seen).max() < 1e-12

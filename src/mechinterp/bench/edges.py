@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mechinterp.bench.inputs import describe, random_model, random_pair
 from mechinterp.bench.timing import alternate, measure
-from mechinterp.core import Edge, Graph, Inputs, Pair
+from mechinterp.core import Edge, Graph, Inputs, Options, Pair
 from mechinterp.interventions import Scorer, run_edited, take
 from mechinterp.models import Transformer
 from mechinterp.patching import estimate_edges, patch_edges
@@ -91,7 +91,7 @@ def hooked_edges(model: Transformer, pair: Pair, inputs: Inputs = "merged") -> T
     with torch.no_grad():
         clean, corrupted = (_written(model, batch.inputs, graph) for batch in (pair.clean, pair.corrupted))
         output = take(model(pair.clean.inputs), positions)
-        score = Scorer.of(pair, "logit_diff", output)
+        score = Scorer.of(pair, Options(metric="logit_diff"), output)
         base = score(output)
         rows = []
         for edge in graph.edges:

@@ -67,8 +67,12 @@ def _exam(name: str, ablation: str) -> dict[str, Any]:
 def _effects(made: KnownModel, pair: Pair, method: str, ablation: str, metric: str | Metric) -> xr.DataArray:
     inputs = made.circuit.inputs
     if method == "exact":
-        return patch_edges(made.model, pair, "noise", ablation, metric, inputs)["effect"]
-    return estimate_edges(made.model, pair, method, 10, ablation, metric, inputs)["effect"]
+        return patch_edges(made.model, pair, direction="noise", ablation=ablation, metric=metric, inputs=inputs)[
+            "effect"
+        ]
+    return estimate_edges(made.model, pair, method=method, steps=10, ablation=ablation, metric=metric, inputs=inputs)[
+        "effect"
+    ]
 
 
 def toward_right(output: Tensor, batch: Batch, reference: Tensor | None = None) -> Tensor:

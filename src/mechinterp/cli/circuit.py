@@ -46,7 +46,7 @@ def find(
     pair = opened.task.pair(examples, seed, corruption)
     settings = given(threshold=threshold, k=k, share=share, metric=metric)
     with waiting("searching the circuit"):
-        found = discover(opened.model(step), pair, method, ablation=ablation, inputs=inputs, **settings)  # type: ignore[arg-type]
+        found = discover(opened.model(step), pair, method=method, ablation=ablation, inputs=inputs, **settings)  # type: ignore[arg-type]
     about = {
         "run": str(run),
         "step": opened.steps[-1] if step is None else step,
@@ -79,7 +79,6 @@ def evaluate(
     from mechinterp.cli.output import emit, table, waiting
     from mechinterp.core import resolve_metric
     from mechinterp.evaluation import evaluate as judge
-    from mechinterp.studies.causal import metric_of
     from mechinterp.training import Run
 
     opened = Run(run)
@@ -89,7 +88,7 @@ def evaluate(
     pair = opened.task.pair(examples, seed, corruption)
     model = opened.model(step)
     with waiting("evaluating the circuit"):
-        score = judge(found, model, pair, metric or metric_of(model), ablation, nulls, seed=seed)
+        score = judge(model, pair, found, metric=metric or None, ablation=ablation, nulls=nulls, seed=seed)
     if as_json:
         emit({"run": run, **{str(name): score[name] for name in score.variables}, **score.attrs})
         return

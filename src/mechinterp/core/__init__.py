@@ -13,7 +13,7 @@ from mechinterp.core.errors import (
 )
 from mechinterp.core.machine import usable_cores, using_threads
 from mechinterp.core.metrics import METRICS, Metric, resolve_metric
-from mechinterp.core.options import OPTIONS, Option, Options, default_metric, takes
+from mechinterp.core.options import OPTIONS, TRAVELLING, Option, Options, default_metric, takes
 from mechinterp.core.protocols import HookedModel, RunLike
 from mechinterp.core.results import labelled, patching_result, recovery
 from mechinterp.core.seeds import derive_seed, generator
@@ -23,6 +23,7 @@ from mechinterp.core.sites import Edge, Graph, Inputs, Site, is_reader_input
 __all__ = [
     "METRICS",
     "OPTIONS",
+    "TRAVELLING",
     "Batch",
     "Circuit",
     "ConfigError",

@@ -120,9 +120,20 @@ class Options:
         return self if self.metric is not None else self.change(metric=default_metric(model))
 
     @property
+    def resolved_metric(self) -> tuple[str, Metric]:
+        """The metric's name and function.
+
+        Raises:
+            ConfigError: If none is named: `for_model` fills it in.
+        """
+        if self.metric is None:
+            raise ConfigError("no metric is named")
+        return resolve_metric(self.metric)
+
+    @property
     def metric_name(self) -> str:
         """The metric's name."""
-        return resolve_metric(self.metric)[0] if self.metric is not None else "default"
+        return self.resolved_metric[0]
 
     def attrs(self, *names: str) -> dict[str, Any]:
         """Some options as a result's attributes."""
@@ -135,7 +146,8 @@ def default_metric(model: Any) -> str:
     return "mse" if values else "logit_diff"
 
 
-_TRAVELLING = tuple(item.name for item in fields(Options))
+TRAVELLING = tuple(item.name for item in fields(Options))
+"""Options that travel together through an analysis, as one `Options`."""
 
 
 def takes(*names: str, **defaults: Any) -> Callable[[Callable[..., T]], Callable[..., T]]:
@@ -154,7 +166,7 @@ def takes(*names: str, **defaults: Any) -> Callable[[Callable[..., T]], Callable
     >>> faithfulness(None, ablation="zero"), str(inspect.signature(faithfulness)).split(", options")[0]
     (('zero', 'kl'), "(model, *, metric=\'kl\', ablation=\'resample\'")
     """
-    chosen = [name for name in _TRAVELLING if name in {*names, *defaults}]
+    chosen = [name for name in TRAVELLING if name in {*names, *defaults}]
 
     def decorate(function: Callable[..., T]) -> Callable[..., T]:
         base = Options(**defaults)

@@ -1,4 +1,4 @@
-"""ACDC: try every edge once, from the logits backwards, and leave out those that are not missed.
+"""ACDC: try every edge once, from the logits backwards, and remove those without which the metric hardly falls.
 
 1. Begin with all edges. Readers come in reverse topological order, each reader's edges in a recorded order.
 2. Corrupt one edge for good if the metric (by default minus KL(whole model || circuit)) falls by less than a threshold.
@@ -9,31 +9,29 @@ Source: Conmy et al. 2023, https://arxiv.org/abs/2304.14997, algorithm 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from torch import Tensor
 
 from mechinterp.core import Circuit, ConfigError, Edge, Graph, Site, component, derive_seed, suggest
+from mechinterp.interventions import Judge
 
-Score = Callable[[Sequence[Circuit]], Tensor]
 ORDERS = ("backward", "forward", "shuffle")
 _LONGEST = 32
 
 
 def acdc(
-    graph: Graph,
-    score: Score,
+    judge: Judge,
     threshold: float,
+    *,
     order: str | Iterable[str | Edge] = "backward",
     seed: int = 0,
 ) -> Circuit:
     """The edges that ACDC keeps.
 
     Args:
-        graph: The model's edges.
-        score: Circuits -> metric `[circuit, batch]`, higher is better.
-        threshold: tau, in the metric's unit: the fall of its mean that costs an edge its removal.
+        judge: Scores circuits.
+        threshold: tau, in the metric's unit: remove an edge if the mean metric falls by less than this.
         order: See `edge_order`.
         seed: Of `order="shuffle"`.
 
@@ -45,14 +43,15 @@ def acdc(
     """
     if not threshold > 0:
         raise ConfigError(f"threshold={threshold}: ACDC needs a positive one, in the metric's unit (0.02 nats, say)")
+    graph = judge.graph
     queue = edge_order(graph, order, seed)
     kept = set(graph.edges)
-    now = float(score([Circuit(kept, graph.inputs)]).mean())
+    now = float(judge.scores([judge.whole]).mean())
     done, block = 0, 4
     while done < len(queue):
         steps = _speculate(queue[done:], kept, block)
         trials = [Circuit(after, graph.inputs) for _, after in steps if after is not None]
-        values = iter(score(trials).mean(1).tolist() if trials else [])
+        values = iter(judge.scores(trials).mean(1).tolist())
         for edge, after in steps:
             done += 1
             value = now if after is None else next(values)

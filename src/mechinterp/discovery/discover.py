@@ -2,58 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import nn
 
-from mechinterp.core import (
-    Circuit,
-    ConfigError,
-    Edge,
-    Inputs,
-    Metric,
-    Pair,
-    resolve_metric,
-    suggest,
-)
+from mechinterp.core import Circuit, ConfigError, Edge, HookedModel, Options, Pair, suggest, takes
 from mechinterp.discovery.acdc import acdc, edge_order
 from mechinterp.discovery.top_k import top_k
-from mechinterp.interventions import Ablation, graph_of, score_circuits
+from mechinterp.interventions import Judge
 from mechinterp.patching import patch_edges
 
-METHODS = ("acdc", "top-k")
+Search = Callable[[Judge, Mapping[str, Any]], tuple[Circuit, dict[str, Any]]]
 
 
+@takes("metric", "ablation", "inputs")
 def discover(
-    model: Any,
+    model: HookedModel | nn.Module,
     pair: Pair,
-    method: str = "acdc",
-    threshold: float | None = None,
-    k: int | None = None,
+    *,
+    method: str = "top-k",
     share: float | None = None,
-    metric: str | Metric | None = None,
-    ablation: Ablation = "resample",
-    inputs: Inputs = "merged",
+    k: int | None = None,
+    threshold: float | None = None,
     order: str | Iterable[str | Edge] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
+    options: Options,
 ) -> Circuit:
     """Search for the circuit that does the task.
 
     Args:
         model: The model.
         pair: Clean and corrupted examples. Judge the circuit on another pair (`evaluate` checks).
-        method: `acdc` tries every edge once from the logits backwards; `top-k` takes the edges of largest exact
-            effect (noising, signed), pruned to whole paths.
-        threshold: ACDC's tau in the metric's unit; 0.02 by default.
+        method: `top-k` takes the edges of largest exact effect (noising, signed), pruned to whole paths; `acdc` tries
+            every edge once from the logits backwards.
+        share: For `top-k` without k: the smallest k that reaches this share of the gap on this pair, under each of
+            its corruptions; 0.9 by default.
         k: Number of edges that `top-k` takes before pruning.
-        share: For `top-k` without k: the smallest k that reaches this share of the gap on this pair; 0.9 by default.
-        metric: By default `kl` (minus KL(model || circuit)) for ACDC on a model with logits, `mse` on one with
-            values, and `logit_diff` for `top-k`. For one-hot outputs, where KL is undefined, ask for `mse`.
-        ablation: What absent edges carry: `resample`, `mean`, `mean-pos` or `zero`.
-        inputs: `merged` or `split` (embedding and positions apart).
+        threshold: ACDC's tau in the metric's unit; 0.02 by default.
         order: ACDC's order of trials, `backward` by default (see `edge_order`); its result depends on it.
-        seed: Of `order="shuffle"`.
+        seed: Of ACDC's `order="shuffle"`; 0 by default.
+        options: See `Options`. The published setting of ACDC is `metric="kl"`; KL is undefined for one-hot outputs.
 
     Returns:
         The circuit; `origin` records all settings, the order, the pair's fingerprint and the number of examples.
@@ -61,59 +51,72 @@ def discover(
         corrupted run, so its edges carry the reference value whether they are in the circuit or not.
 
     Raises:
-        ConfigError: If the method is unknown, or a setting belongs to the other method.
+        ConfigError: If the method is unknown, or a setting belongs to another method.
         UnsupportedError: If the model has no graph of edges.
 
-    Source: Conmy et al. 2023 for ACDC. Differs: decisions are the same, trials run in batches.
+    Source: Conmy et al. 2023 for ACDC. Differs: decisions are the same, trials run in batches; by default its metric is
+    the one that `evaluate` judges by.
     """
-    settings = {"threshold": threshold, "order": order, "k": k, "share": share}
-    _check(method, settings)
-    graph = graph_of(model, inputs)
-    name = metric if metric is not None else _default_metric(method, model)
-
-    def score(circuits: Sequence[Circuit]) -> Tensor:
-        return score_circuits(model, pair, circuits, metric=name, ablation=ablation)
-
-    origin: dict[str, Any] = {
+    settings = {"share": share, "k": k, "threshold": threshold, "order": order, "seed": seed}
+    chosen = {name: value for name, value in settings.items() if value is not None}
+    search = _method(method, chosen)
+    judge = Judge(model, pair, options)
+    circuit, about = search(judge, chosen)
+    origin = {
         "method": method,
-        "metric": resolve_metric(name)[0],
-        "ablation": ablation,
+        **judge.options.attrs("metric", "ablation"),
         "pair": pair.fingerprint,
         "examples": len(pair),
+        **about,
     }
-    if method == "acdc":
-        tau = 0.02 if threshold is None else float(threshold)
-        turns = "backward" if order is None else order if isinstance(order, str) else edge_order(graph, order)
-        found = acdc(graph, score, tau, turns, seed)
-        found = found.pruned() if ablation == "resample" else found
-        shown = turns if isinstance(turns, str) else [str(edge) for edge in turns]
-        origin |= {"threshold": tau, "order": shown, "seed": seed}
-    else:
-        found, taken = top_k(
-            graph, _effects(model, pair, name, ablation, inputs), score, k, 0.9 if share is None else share
-        )
-        origin |= {"k": taken} if k is not None else {"k": taken, "share": 0.9 if share is None else share}
-    return Circuit(found.edges, inputs, origin)
+    return Circuit(circuit.edges, judge.graph.inputs, origin)
 
 
-def _check(method: str, settings: dict[str, Any]) -> None:
-    """Refuse a setting that the method would ignore."""
-    takes = {"acdc": ("threshold", "order"), "top-k": ("k", "share")}
-    if method not in METHODS:
-        raise ConfigError(f"no method '{method}'.{suggest(method, METHODS)}")
-    foreign = [name for name, value in settings.items() if value is not None and name not in takes[method]]
-    if foreign:
-        raise ConfigError(f"method='{method}' takes {' and '.join(takes[method])}, not {' or '.join(foreign)}")
+def _acdc(judge: Judge, settings: Mapping[str, Any]) -> tuple[Circuit, dict[str, Any]]:
+    threshold, seed = float(settings.get("threshold", 0.02)), int(settings.get("seed", 0))
+    order = settings.get("order", "backward")
+    order = order if isinstance(order, str) else edge_order(judge.graph, order)
+    circuit = acdc(judge, threshold, order=order, seed=seed)
+    shown = order if isinstance(order, str) else [str(edge) for edge in order]
+    about = {"threshold": threshold, "order": shown, "seed": seed}
+    return (circuit.pruned() if judge.options.ablation == "resample" else circuit), about
 
 
-def _default_metric(method: str, model: Any) -> str:
-    if model.config.outputs == "values":
-        return "mse"
-    return "kl" if method == "acdc" else "logit_diff"
-
-
-def _effects(model: Any, pair: Pair, metric: str | Metric, ablation: Ablation, inputs: Inputs) -> dict[Edge, float]:
-    """Edge -> mean exact effect of noising it."""
-    result = patch_edges(model, pair, direction="noise", ablation=ablation, metric=metric, inputs=inputs)
+def _top_k(judge: Judge, settings: Mapping[str, Any]) -> tuple[Circuit, dict[str, Any]]:
+    result = patch_edges(judge.model, judge.pair, options=judge.options.change(direction="noise"))
     means = result["effect"].mean("example")
-    return {Edge.parse(str(edge)): float(value) for edge, value in zip(means["edge"].values, means.values, strict=True)}
+    effects = {Edge.parse(str(edge)): float(value) for edge, value in zip(means["edge"].values, means, strict=True)}
+    parts = [Judge(judge.model, part, judge.options) for part in judge.pair.by_corruption().values()]
+    k, share = settings.get("k"), settings.get("share", 0.9)
+    circuit, size = top_k(parts, effects, k=k, share=share)
+    return circuit, {"k": size} if k is not None else {"k": size, "share": share}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to search.
+
+    Args:
+        search: (judge, settings) -> the circuit, and what its origin says.
+        settings: Names of the settings that it takes.
+    """
+
+    search: Search
+    settings: tuple[str, ...]
+
+
+METHODS: Mapping[str, Method] = {
+    "top-k": Method(_top_k, ("share", "k")),
+    "acdc": Method(_acdc, ("threshold", "order", "seed")),
+}
+
+
+def _method(name: str, settings: Mapping[str, Any]) -> Search:
+    """The search of a method; refuse a setting that it would ignore."""
+    if name not in METHODS:
+        raise ConfigError(f"no method '{name}'.{suggest(name, METHODS)}")
+    known = METHODS[name].settings
+    foreign = [setting for setting in settings if setting not in known]
+    if foreign:
+        raise ConfigError(f"method='{name}' takes {' and '.join(known)}, not {' or '.join(foreign)}")
+    return METHODS[name].search

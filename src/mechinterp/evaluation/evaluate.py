@@ -9,42 +9,41 @@ import numpy as np
 import xarray as xr
 
 from mechinterp._version import __version__
-from mechinterp.core import Circuit, ConfigError, Edge, Metric, Pair, derive_seed, resolve_metric
-from mechinterp.core.statistics import Interval, gap_between, p_value, ratio_of_means, t_interval
+from mechinterp.core import Circuit, ConfigError, Edge, Options, Pair, derive_seed, takes
+from mechinterp.core.statistics import Interval, p_value, t_interval
 from mechinterp.evaluation.live import live_edges
 from mechinterp.evaluation.minimality import minimality
 from mechinterp.evaluation.nulls import random_circuits
-from mechinterp.evaluation.scoring import scorer
-from mechinterp.interventions import Ablation, graph_of
+from mechinterp.interventions import Judge
 
 
+@takes("metric", "ablation")
 def evaluate(
-    circuit: Circuit,
     model: Any,
     pair: Pair,
-    metric: str | Metric = "logit_diff",
-    ablation: Ablation = "resample",
+    circuit: Circuit,
+    *,
     nulls: int = 100,
     subsets: int = 10,
     seed: int = 0,
     live: Iterable[str | Edge] | None = None,
     allow_same: bool = False,
+    options: Options,
 ) -> xr.Dataset:
     """How good a circuit is, on examples that its discovery did not see.
 
     N is the whole model, C the circuit, 0 the empty circuit, m a metric (higher is better).
 
     Args:
-        circuit: The circuit C.
-        model: The model it was found in.
+        model: The model that the circuit was found in.
         pair: Other examples than the circuit was found on.
-        metric: m, a name or a function.
-        ablation: What absent edges carry: `resample`, `mean`, `mean-pos` or `zero`.
+        circuit: The circuit C.
         nulls: Random circuits to compare with.
         subsets: Random subsets K of C for completeness, each edge in with chance one half.
         seed: Of random circuits and subsets.
         live: Edges that are not identically zero on this pair; by default `live_edges` finds them.
         allow_same: Judge the circuit even on the pair that it was found on.
+        options: See `Options`; the input convention is the circuit's.
 
     Returns:
         A Dataset; m values and changes are in the metric's unit, intervals are at 95%.
@@ -64,7 +63,8 @@ def evaluate(
         - `size`, `live_size`: edges of C, and those live and on a path of live edges; `edges`, `live_edges`: the same
           for N. Edges identically zero on this pair count on neither side of the comparison with random circuits.
 
-        Normalised numbers are NaN where `valid` is False.
+        Normalised numbers are NaN where `valid` is False. The attribute `found_with_metric` is there where the circuit
+        was found with another metric than it is judged by.
 
     Raises:
         ConfigError: If the circuit was found on this very pair, or there are fewer than four examples.
@@ -78,67 +78,56 @@ def evaluate(
         )
     if len(pair) < 4:
         raise ConfigError(f"{len(pair)} examples give no interval: draw at least four, better a hundred")
-    graph = graph_of(model, circuit.inputs)
-    for edge in circuit:
-        graph.check(edge)
+    judge = Judge(model, pair, options.change(inputs=circuit.inputs))
+    judge.circuit(circuit)
     if live is None:
-        live = live_edges(model, pair, metric, ablation, circuit.inputs)
+        live = live_edges(model, pair, options=judge.options)
     pool = Circuit(live, circuit.inputs).pruned()
     core = (circuit & pool).pruned()
     rng = np.random.default_rng(derive_seed(seed, "completeness"))
     cuts = [Circuit((e for e in circuit if rng.random() < 0.5), circuit.inputs) for _ in range(subsets)]
-    whole, empty = Circuit(graph.edges, circuit.inputs), Circuit([], circuit.inputs)
-    drawn = random_circuits(graph, len(core), pool.edges, nulls, seed)
-
-    m = _scored(
-        scorer(model, pair, metric, ablation),
-        whole=[whole],
-        empty=[empty],
-        circuit=[circuit],
-        complement=[whole - circuit],
-        null=drawn,
-        null_complement=[whole - item for item in drawn],
-        circuit_without=[circuit - cut for cut in cuts],
-        whole_without=[whole - cut for cut in cuts],
-        edge_out=[Circuit(circuit.edges - {edge}, circuit.inputs) for edge in circuit],
+    random = random_circuits(judge.graph, len(core), pool.edges, nulls, seed)
+    less = [Circuit(circuit.edges - {edge}, circuit.inputs) for edge in circuit]
+    whole = judge.whole
+    without = {"m_circuit_without": [circuit - cut for cut in cuts], "m_full_without": [whole - cut for cut in cuts]}
+    # All at once: the engine runs circuits together.
+    judge.scores(
+        [whole, judge.empty, circuit, whole - circuit, *random, *(whole - one for one in random), *less]
+        + [one for group in without.values() for one in group]
     )
-    gap = gap_between(m["whole"][0], m["empty"][0])
-    parts = {
-        "m_full": ("example", m["whole"][0]),
-        "m_circuit": ("example", m["circuit"][0]),
-        "m_empty": ("example", m["empty"][0]),
-        "m_complement": ("example", m["complement"][0]),
+    gap = judge.gap
+    parts: dict[str, Any] = {
+        "m_full": ("example", judge.full),
+        "m_circuit": ("example", judge.scores([circuit])[0]),
+        "m_empty": ("example", judge.nothing),
+        "m_complement": ("example", judge.scores([whole - circuit])[0]),
         "gap": gap.mean,
         "gap_low": gap.low,
         "gap_high": gap.high,
         "valid": gap.valid,
         "size": len(circuit),
         "live_size": len(core),
-        "edges": len(graph.edges),
+        "edges": len(judge.graph.edges),
         "live_edges": len(pool),
+        "null_m": ("null", judge.scores(random).mean(1)),
+        "null_size": ("null", np.array([len(one) for one in random], dtype=int)),
+        "subset_size": ("subset", np.array([len(cut) for cut in cuts], dtype=int)),
     }
-    whole_gap = m["whole"][0] - m["empty"][0]
-    parts |= _ratio("faithfulness", m["circuit"][0] - m["empty"][0], whole_gap, gap.valid)
-    parts |= _ratio("removal_cost", m["whole"][0] - m["complement"][0], whole_gap, gap.valid)
-    recovered = (m["null"].mean(1) - m["empty"][0].mean()) / gap.unit
-    lost = (m["whole"][0].mean() - m["null_complement"].mean(1)) / gap.unit
-    parts |= {"null_m": ("null", m["null"].mean(1))}
-    parts |= _against_nulls("faithfulness", recovered, float(parts["faithfulness"]))
-    parts |= _against_nulls("removal_cost", lost, float(parts["removal_cost"]))
-    parts["null_size"] = ("null", np.array([len(item) for item in drawn], dtype=int))
-    for name in ("circuit_without", "whole_without"):
-        parts[f"m_{name.replace('whole', 'full')}"] = ("subset", m[name].mean(1))
-    parts["incompleteness"] = ("subset", np.abs(m["circuit_without"].mean(1) - m["whole_without"].mean(1)))
-    parts["subset_size"] = ("subset", np.array([len(cut) for cut in cuts], dtype=int))
-    plain = m["circuit"] - m["edge_out"]
-    bounds = np.array([t_interval(row) for row in plain]).reshape(-1, 2)
-    parts |= {"removal_effect": ("edge", plain.mean(1))}
+    parts |= _against_nulls("faithfulness", judge.recovered(circuit), judge.recovered_shares(random))
+    parts |= _against_nulls("removal_cost", judge.lost(circuit), judge.lost_shares(random))
+    means = {name: judge.scores(group).mean(1) for name, group in without.items()}
+    parts |= {name: ("subset", values) for name, values in means.items()}
+    parts["incompleteness"] = ("subset", np.abs(means["m_circuit_without"] - means["m_full_without"]))
+    effects = judge.scores([circuit])[0] - judge.scores(less)
+    bounds = np.array([t_interval(row) for row in effects]).reshape(-1, 2)
+    parts |= {"removal_effect": ("edge", effects.mean(1))}
     parts |= {"removal_effect_low": ("edge", bounds[:, 0]), "removal_effect_high": ("edge", bounds[:, 1])}
-    halves = (scorer(model, pair[start::2], metric, ablation) for start in (0, 1))
-    result = xr.Dataset(parts).merge(minimality(circuit, plain, *halves))
+    result = xr.Dataset(parts).merge(minimality(judge, circuit))
+    found_with = circuit.origin.get("metric", judge.options.metric_name)
+    if found_with != judge.options.metric_name:
+        result.attrs["found_with_metric"] = found_with
     return result.assign_attrs(
-        metric=resolve_metric(metric)[0],
-        ablation=ablation,
+        judge.options.attrs("metric", "ablation"),
         interval="t for means, Fieller for ratios; 95%",
         seed=seed,
         pair=pair.fingerprint,
@@ -146,23 +135,13 @@ def evaluate(
     )
 
 
-def _scored(score: Any, **groups: list[Circuit]) -> dict[str, np.ndarray]:
-    """All groups of circuits in one call, `[circuit, example]` each."""
-    values = score([circuit for group in groups.values() for circuit in group])
-    ends = np.cumsum([len(group) for group in groups.values()])
-    return dict(zip(groups, np.split(values, ends[:-1]), strict=True))
-
-
-def _ratio(name: str, numerator: np.ndarray, gap: np.ndarray, valid: bool) -> dict[str, float]:
-    share = ratio_of_means(numerator, gap) if valid else Interval.missing()
-    return {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}
-
-
-def _against_nulls(name: str, null: np.ndarray, value: float) -> dict[str, Any]:
-    """What random circuits give, their 95th percentile, and how often they reach the circuit's value."""
-    p95 = float(np.quantile(null, 0.95)) if len(null) and np.isfinite(value) else np.nan
+def _against_nulls(name: str, share: Interval, null: np.ndarray) -> dict[str, Any]:
+    """A share of the gap, what random circuits give, their 95th percentile, and how often they reach the circuit's."""
     return {
+        name: share.value,
+        f"{name}_low": share.low,
+        f"{name}_high": share.high,
         f"null_{name}": ("null", null),
-        f"null_{name}_p95": p95,
-        "null_p_value" if name == "faithfulness" else f"null_{name}_p_value": p_value(value, null),
+        f"null_{name}_p95": float(np.quantile(null, 0.95)) if len(null) and share.valid else np.nan,
+        "null_p_value" if name == "faithfulness" else f"null_{name}_p_value": p_value(share.value, null),
     }

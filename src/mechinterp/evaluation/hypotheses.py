@@ -27,44 +27,43 @@ import xarray as xr
 from jaxtyping import Float
 
 from mechinterp._version import __version__
-from mechinterp.core import Circuit, ConfigError, Edge, Metric, Pair, derive_seed, resolve_metric
+from mechinterp.core import Circuit, ConfigError, Edge, Options, Pair, derive_seed, takes
 from mechinterp.core.statistics import binomial_test, rounding
 from mechinterp.evaluation.live import live_edges
 from mechinterp.evaluation.nulls import inflate, random_circuits
-from mechinterp.evaluation.scoring import scorer
-from mechinterp.interventions import Ablation, graph_of
+from mechinterp.interventions import Judge
 
 TESTS = ("equivalence", "independence", "minimality", "sufficiency", "partial_necessity")
 SPEAKS_FOR = ("null kept", "null kept", "null kept", "null rejected", "null rejected")
 
 
+@takes("metric", "ablation")
 def hypothesis_tests(
-    circuit: Circuit,
     model: Any,
     pair: Pair,
-    metric: str | Metric = "logit_diff",
-    ablation: Ablation = "resample",
+    circuit: Circuit,
+    *,
     nulls: int = 100,
     quantile: float = 0.9,
     epsilon: float = 0.1,
     alpha: float = 0.05,
     seed: int = 0,
     live: Iterable[str | Edge] | None = None,
+    options: Options,
 ) -> xr.Dataset:
     """The five tests on one circuit.
 
     Args:
-        circuit: The circuit C.
         model: The whole model N.
         pair: Examples that discovery did not see.
-        metric: A name or a function; distance between a circuit and N is |mean m(C) - mean m(N)|.
-        ablation: What absent edges carry.
+        circuit: The circuit C; its distance from N is |mean m(C) - mean m(N)|.
         nulls: Random and inflated circuits, and a tenth of the permutations of the independence test.
         quantile: q, the share of random circuits to beat.
         epsilon: Tolerance of the equivalence test around one half.
         alpha: Level at which `outcome` is read off.
         seed: Of all draws.
         live: Edges that may take part in random circuits; by default `live_edges` finds them.
+        options: See `Options`; the input convention is the circuit's.
 
     Returns:
         `statistic`, `p_value`, `speaks_for`, `outcome` (test): `outcome` is "for" or "against" where a null is
@@ -77,9 +76,9 @@ def hypothesis_tests(
     """
     if not (0 < quantile < 1 and 0 <= epsilon < 0.5 and 0 < alpha < 1):
         raise ConfigError(f"0 < quantile < 1, 0 <= epsilon < 0.5, 0 < alpha < 1; got {quantile}, {epsilon}, {alpha}")
-    graph = graph_of(model, circuit.inputs)
-    pool = live_edges(model, pair, metric, ablation, circuit.inputs) if live is None else tuple(live)
-    whole = Circuit(graph.edges, circuit.inputs)
+    judge = Judge(model, pair, options.change(inputs=circuit.inputs))
+    graph, whole = judge.graph, judge.whole
+    pool = live_edges(model, pair, options=judge.options) if live is None else tuple(live)
     drawn = random_circuits(graph, len((circuit & Circuit(pool, circuit.inputs)).pruned()), pool, nulls, seed)
     grown = [inflate(circuit, graph, pool, derive_seed(seed, "inflate", i)) for i in range(nulls)]
     inflated = [item for item in grown if item is not None]
@@ -95,7 +94,7 @@ def hypothesis_tests(
         cut,
         [Circuit(circuit.edges - {edge}, circuit.inputs) for edge in circuit],
     ]
-    values = scorer(model, pair, metric, ablation)([item for group in groups for item in group])
+    values = judge.scores([item for group in groups for item in group])
     parts = np.split(values, np.cumsum([len(group) for group in groups])[:-1])
     (full,), (kept,), (out,), random, random_out, bigger, smaller, less = parts
 
@@ -125,8 +124,7 @@ def hypothesis_tests(
         coords={"test": list(TESTS), "edge": [str(edge) for edge in circuit]},
     )
     return made.assign_attrs(
-        metric=resolve_metric(metric)[0],
-        ablation=ablation,
+        judge.options.attrs("metric", "ablation"),
         quantile=quantile,
         epsilon=epsilon,
         alpha=alpha,

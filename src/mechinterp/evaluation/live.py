@@ -6,18 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from mechinterp.core import Circuit, Edge, Inputs, Metric, Pair
-from mechinterp.interventions import Ablation
+from mechinterp.core import Circuit, Edge, Options, Pair, takes
 from mechinterp.patching import patch_edges
 
 
-def live_edges(
-    model: Any,
-    pair: Pair,
-    metric: str | Metric = "logit_diff",
-    ablation: Ablation = "resample",
-    inputs: Inputs = "merged",
-) -> tuple[Edge, ...]:
+@takes("metric", "ablation", "inputs")
+def live_edges(model: Any, pair: Pair, *, options: Options) -> tuple[Edge, ...]:
     """Edges whose exact effect is not identically zero, on a path of such edges from an input to the logits.
 
     An edge is dead if no example shows an effect beyond rounding (a hundred units in the last place of the largest
@@ -27,19 +21,18 @@ def live_edges(
     Args:
         model: The model.
         pair: Clean and corrupted examples.
-        metric: What an effect is measured in.
-        ablation: Where the replacement comes from.
-        inputs: `merged` or `split`.
+        options: See `Options`.
 
     Returns:
         Live edges in topological order.
     """
-    seen: set[str] = set()
-    for direction in ("noise", "denoise") if ablation == "resample" else ("noise",):
-        result = patch_edges(model, pair, direction=direction, ablation=ablation, metric=metric, inputs=inputs)
+    chosen = options.for_model(model)
+    shared = {"ablation": chosen.ablation, "metric": chosen.metric, "inputs": chosen.inputs}
+    live: set[str] = set()
+    for direction in ("noise", "denoise") if chosen.ablation == "resample" else ("noise",):
+        result = patch_edges(model, pair, direction=direction, **shared)  # type: ignore[arg-type]
         effect = np.abs(result["effect"].transpose("edge", "example").values).max(1)
         largest = max(effect.max(), np.abs(result["clean"]).max(), np.abs(result["corrupted"]).max())
-        seen |= set(
-            result["edge"].values[effect > 100 * np.finfo(result["effect"].dtype).eps * float(largest)].tolist()
-        )
-    return tuple(Circuit(seen, inputs).pruned())
+        beyond = effect > 100 * np.finfo(result["effect"].dtype).eps * float(largest)
+        live |= set(result["edge"].values[beyond].tolist())
+    return tuple(Circuit(live, chosen.inputs).pruned())

@@ -9,10 +9,10 @@ import xarray as xr
 
 from mechinterp.core import Circuit, Edge, Site, component
 from mechinterp.core.statistics import t_interval
-from mechinterp.evaluation.scoring import Score
+from mechinterp.interventions import Judge
 
 
-def minimality(circuit: Circuit, plain: np.ndarray, first: Score, second: Score) -> xr.Dataset:
+def minimality(judge: Judge, circuit: Circuit) -> xr.Dataset:
     """For each edge e the change from removing it out of C\\K, for the subset K of C that shows it most.
 
     Tried for K: nothing; all edges that touch another head (or the MLP) in the layer of e's reader; the same for its
@@ -20,10 +20,8 @@ def minimality(circuit: Circuit, plain: np.ndarray, first: Score, second: Score)
     the largest absolute change, and the change is measured on the other, so that choosing does not inflate it.
 
     Args:
+        judge: Scores circuits on one pair; K is chosen on its examples 0, 2, 4, ..., measured on 1, 3, 5, ...
         circuit: The circuit C.
-        plain: m(C) - m(C\\{e}) per edge (sorted) and example of the whole pair.
-        first: Scores circuits on examples 0, 2, 4, ...
-        second: Scores circuits on examples 1, 3, 5, ...
 
     Returns:
         minimality, minimality_low, minimality_high (edge), in the metric's unit, positive where the edge helps;
@@ -32,6 +30,9 @@ def minimality(circuit: Circuit, plain: np.ndarray, first: Score, second: Score)
     Source: Wang et al. 2022, section 4. Differs: their K were found by hand; ours are these four.
     """
     edges = list(circuit)
+    first, second = judge.part(slice(0, None, 2)), judge.part(slice(1, None, 2))
+    without = [Circuit(circuit.edges - {edge}, circuit.inputs) for edge in edges]
+    plain = judge.scores([circuit])[0] - judge.scores(without)
     tried = {edge: _candidates(edge, circuit) for edge in edges}
     shows = _changes(circuit, [(edge, k) for edge in edges for k in tried[edge]], first)
     best: dict[Edge, frozenset[Edge]] = {}
@@ -68,11 +69,11 @@ def _touches_rival(other: Edge, end: Site) -> bool:
 
 
 def _changes(
-    circuit: Circuit, wanted: Iterable[tuple[Edge, frozenset[Edge]]], score: Score
+    circuit: Circuit, wanted: Iterable[tuple[Edge, frozenset[Edge]]], judge: Judge
 ) -> dict[tuple[Edge, frozenset[Edge]], np.ndarray]:
     """m(C\\K) - m(C\\(K + e)) per example, for each (e, K)."""
     asked = list(wanted)
     with_edge = [Circuit(circuit.edges - k, circuit.inputs) for _, k in asked]
     without = [Circuit(circuit.edges - k - {edge}, circuit.inputs) for edge, k in asked]
-    values = score([*with_edge, *without])
+    values = judge.scores([*with_edge, *without])
     return {key: values[row] - values[row + len(asked)] for row, key in enumerate(asked)}

@@ -4,17 +4,17 @@ from mechinterp.interventions.activations import Activations, activations, sourc
 from mechinterp.interventions.circuits import graph_of, score_circuits
 from mechinterp.interventions.gradients import gradients
 from mechinterp.interventions.hooks import as_hooked, check_unhooked, hook_name, quiet, record, run_edited
+from mechinterp.interventions.judge import Judge
 from mechinterp.interventions.placement import as_transformer, on_model, placement
-from mechinterp.interventions.reference import Ablation, Direction, ablated, check_ablation
+from mechinterp.interventions.reference import ablated
 from mechinterp.interventions.resume import BaseRun, Stage, Start, resume
 from mechinterp.interventions.scoring import Scorer, score_runs
 from mechinterp.models import take
 
 __all__ = [
-    "Ablation",
     "Activations",
     "BaseRun",
-    "Direction",
+    "Judge",
     "Scorer",
     "Stage",
     "Start",
@@ -22,7 +22,6 @@ __all__ = [
     "activations",
     "as_hooked",
     "as_transformer",
-    "check_ablation",
     "check_unhooked",
     "gradients",
     "graph_of",

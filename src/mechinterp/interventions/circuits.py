@@ -10,11 +10,11 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mechinterp.core import Circuit, ConfigError, Graph, HookedModel, Inputs, Metric, Pair, Site
+from mechinterp.core import Circuit, ConfigError, Graph, HookedModel, Inputs, Options, Pair, Site, takes
 from mechinterp.interventions.activations import activations, source_values
 from mechinterp.interventions.hooks import check_unhooked, quiet
 from mechinterp.interventions.placement import as_transformer, on_model
-from mechinterp.interventions.reference import Ablation, ablated, check_ablation
+from mechinterp.interventions.reference import ablated
 from mechinterp.interventions.scoring import Scorer
 from mechinterp.models import Positions, Transformer, take
 
@@ -25,13 +25,13 @@ BLOCK = 32
 RUNNER = "running a circuit needs"
 
 
+@takes("metric", "ablation", budget_mb=BUDGET_MB)
 def score_circuits(
     model: HookedModel | nn.Module,
     pair: Pair,
     circuits: Sequence[Circuit],
-    metric: str | Metric = "logit_diff",
-    ablation: Ablation = "resample",
-    budget_mb: float = BUDGET_MB,
+    *,
+    options: Options,
 ) -> Float[Tensor, "circuit batch"]:
     """The metric of every circuit, run on the clean inputs with all other edges ablated.
 
@@ -42,9 +42,7 @@ def score_circuits(
         model: A `Transformer`.
         pair: Clean inputs to run on, corrupted ones for the reference.
         circuits: What to run; all in one input convention.
-        metric: A name or a function.
-        ablation: Where the reference comes from.
-        budget_mb: Memory for activations; circuits are run together as far as it allows.
+        options: See `Options`; circuits are run together as far as the budget allows.
 
     Returns:
         One value per circuit and example, `[circuit, batch]`.
@@ -53,7 +51,6 @@ def score_circuits(
         SiteError: If a circuit has an edge that the model has not.
         ConfigError: If circuits mix input conventions.
     """
-    check_ablation(ablation)
     if not circuits:
         raise ConfigError("no circuits to run")
     conventions = {circuit.inputs for circuit in circuits}
@@ -67,11 +64,11 @@ def score_circuits(
     with quiet(model):
         clean = activations(model, pair.clean.inputs)
         reference = source_values(model, activations(model, pair.corrupted.inputs), graph)
-        reference = ablated(reference, ablation, batch_dim=1)
+        reference = ablated(reference, options.ablation, batch_dim=1)
         roots = source_values(model, clean, graph)[: len(graph.roots)]
         _, scored, _ = pair.clean.at_scored()
-        scorer = Scorer.of(pair, metric, model.read(take(clean.final, scored)))
-        run = _Runner(model, graph, clean.where, budget_mb)
+        scorer = Scorer.of(pair, options.for_model(model), model.read(take(clean.final, scored)))
+        run = _Runner(model, graph, clean.where, options.budget_mb)
         blocks = zip(roots.split(BLOCK, 1), reference.split(BLOCK, 1), scored.split(BLOCK), strict=True)
         return scorer(torch.cat([run(masks, *block) for block in blocks], 1))
 

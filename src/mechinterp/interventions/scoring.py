@@ -9,7 +9,7 @@ from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mechinterp.core import Batch, HookedModel, Metric, Pair, ShapeError, resolve_metric
+from mechinterp.core import Batch, HookedModel, Metric, Options, Pair, ShapeError, takes
 from mechinterp.interventions.hooks import quiet
 from mechinterp.interventions.placement import on_model
 from mechinterp.models import take
@@ -35,9 +35,9 @@ class Scorer:
     _repeated: dict[int, tuple[Batch, Tensor]] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, pair: Pair, metric: str | Metric, clean_output: Float[Tensor, "batch scored out"]) -> Scorer:
+    def of(cls, pair: Pair, options: Options, clean_output: Float[Tensor, "batch scored out"]) -> Scorer:
         """A scorer for one pair; `clean_output` is the clean run's output at the scored positions."""
-        name, function = resolve_metric(metric)
+        name, function = options.resolved_metric
         batch, positions, _ = pair.clean.at_scored()
         return cls(name, function, batch, positions, clean_output)
 
@@ -72,15 +72,14 @@ class Scorer:
         return self._repeated[times]
 
 
-def score_runs(
-    model: HookedModel | nn.Module, pair: Pair, metric: str | Metric = "logit_diff"
-) -> tuple[Tensor, Tensor]:
+@takes("metric")
+def score_runs(model: HookedModel | nn.Module, pair: Pair, *, options: Options) -> tuple[Tensor, Tensor]:
     """The metric of the plain clean and the plain corrupted run, held to the clean answers.
 
     Args:
         model: HookedModel | nn.Module model that maps inputs to outputs.
         pair: Clean and corrupted inputs.
-        metric: A name or a function.
+        options: See `Options`.
 
     Returns:
         Clean and corrupted values, `[batch]` each.
@@ -89,6 +88,6 @@ def score_runs(
     _, positions, _ = pair.clean.at_scored()
     with quiet(model):
         clean, corrupted = (take(model(batch.inputs), positions) for batch in (pair.clean, pair.corrupted))
-    scorer = Scorer.of(pair, metric, clean)
+    scorer = Scorer.of(pair, options.for_model(model), clean)
     with torch.no_grad():
         return scorer(clean), scorer(corrupted)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import xarray as xr
-from torch import Tensor
+from torch import Tensor, nn
 
-from mechinterp.core import Batch, UnsupportedError, labelled
+from mechinterp.core import Batch, Options, UnsupportedError, labelled, takes
 from mechinterp.interventions import on_model, quiet, score_runs
 from mechinterp.measures.registry import register_measure
 from mechinterp.tasks import ALL, Task
 
 
 @register_measure("loss")
-def loss(model: Any, task: Task, seed: int, examples: int = 128) -> xr.DataArray:
+def loss(model: nn.Module, task: Task, seed: int, examples: int = 128) -> xr.DataArray:
     """Loss by the task's groups of positions: nats for tokens, squared distance for real values.
 
     Args:
@@ -32,7 +30,7 @@ def loss(model: Any, task: Task, seed: int, examples: int = 128) -> xr.DataArray
 
 
 @register_measure("accuracy")
-def accuracy(model: Any, task: Task, seed: int, examples: int = 128) -> xr.DataArray:
+def accuracy(model: nn.Module, task: Task, seed: int, examples: int = 128) -> xr.DataArray:
     """Share of positions whose largest logit is the right answer, by group: dimensions group, example."""
     batch, output = _run(model, task, seed, examples)
     _check_tokens(batch, "accuracy")
@@ -40,7 +38,7 @@ def accuracy(model: Any, task: Task, seed: int, examples: int = 128) -> xr.DataA
 
 
 @register_measure("margin")
-def margin(model: Any, task: Task, seed: int, examples: int = 128) -> xr.DataArray:
+def margin(model: nn.Module, task: Task, seed: int, examples: int = 128) -> xr.DataArray:
     """Logit of the right answer minus the largest other logit, by group: dimensions group, example."""
     batch, output = _run(model, task, seed, examples)
     _check_tokens(batch, "margin")
@@ -50,7 +48,7 @@ def margin(model: Any, task: Task, seed: int, examples: int = 128) -> xr.DataArr
 
 
 @register_measure("predictor_distance")
-def predictor_distance(model: Any, task: Task, seed: int, examples: int = 64) -> xr.DataArray:
+def predictor_distance(model: nn.Module, task: Task, seed: int, examples: int = 64) -> xr.DataArray:
     """How far the model is from each of the task's reference predictors on the scored positions.
 
     Args:
@@ -85,24 +83,21 @@ def predictor_distance(model: Any, task: Task, seed: int, examples: int = 64) ->
 
 
 @register_measure("pair_scores")
+@takes("metric")
 def pair_scores(
-    model: Any,
-    task: Task,
-    seed: int,
-    metric: str = "logit_diff",
-    examples: int = 64,
-    corruption: str = ALL,
+    model: nn.Module, task: Task, seed: int, *, examples: int = 64, corruption: str = ALL, options: Options
 ) -> xr.DataArray:
     """The metric of the plain clean and the plain corrupted run, the gap that effects are shares of.
 
     Returns:
         Dimensions run (`clean`, `corrupted`), example.
     """
-    runs = score_runs(model, task.pair(examples, seed, corruption), metric)
-    return labelled(torch.stack(runs), ["run", "example"], {"run": ["clean", "corrupted"]}, metric=metric)
+    options = options.for_model(model)
+    runs = score_runs(model, task.pair(examples, seed, corruption), options=options)
+    return labelled(torch.stack(runs), ["run", "example"], {"run": ["clean", "corrupted"]}, metric=options.metric_name)
 
 
-def _run(model: Any, task: Task, seed: int, examples: int) -> tuple[Batch, Tensor]:
+def _run(model: nn.Module, task: Task, seed: int, examples: int) -> tuple[Batch, Tensor]:
     """A batch and the model's output on it, both on the CPU."""
     batch = task.batch(examples, seed)
     with quiet(model):

@@ -1,20 +1,18 @@
-"""Measures of circuits: what removing edges costs, and how good a circuit is that was found anew or is handed over."""
+"""Measures of circuits: what removing edges costs, and how good a circuit is that is given or found."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from mechinterp.core import Circuit, Edge, Graph, Pair, UnsupportedError, derive_seed, labelled
-from mechinterp.core.statistics import ratio_rows
+from mechinterp.core import Circuit, Edge, Graph, HookedModel, Options, UnsupportedError, derive_seed, labelled, takes
+from mechinterp.core.statistics import Null
 from mechinterp.discovery import discover
 from mechinterp.evaluation import live_edges, random_circuits
-from mechinterp.evaluation.scoring import scorer
-from mechinterp.interventions import graph_of
+from mechinterp.interventions import Judge
 from mechinterp.measures.registry import register_measure
 from mechinterp.tasks import ALL, Task
 
@@ -22,16 +20,17 @@ SCORES = ("faithfulness", "removal_cost", "null_p95", "null_removal_p95", "size"
 
 
 @register_measure("removal")
+@takes("metric", "ablation")
 def removal(
-    model: Any,
+    model: HookedModel,
     task: Task,
     seed: int,
+    *,
     edges: Sequence[str] = ("*->logits",),
     each: bool = False,
-    corruption: str = ALL,
-    ablation: str = "resample",
-    metric: str = "logit_diff",
     examples: int = 128,
+    corruption: str = ALL,
+    options: Options,
 ) -> xr.DataArray:
     """Share of the gap between clean and corrupted run that is lost when edges are removed.
 
@@ -41,10 +40,9 @@ def removal(
         seed: Of the pairs.
         edges: Edges to remove, or patterns of them: `L0.H*->L1.H*.k`.
         each: Remove each edge alone; otherwise all together.
-        corruption: One of the task's, or `all` of them mixed.
-        ablation: What a removed edge carries.
-        metric: A name.
         examples: Pairs.
+        corruption: One of the task's, or `all` of them mixed.
+        options: See `Options`.
 
     Returns:
         Dimensions `edge` (with `each`) and `example`: the mean over examples is the ratio of mean loss to mean gap,
@@ -53,31 +51,65 @@ def removal(
     Raises:
         UnsupportedError: If the model has no graph of edges, or none that fits a pattern.
     """
-    graph = graph_of(model)
-    removed = _matching(graph, edges)
-    pair = task.pair(examples, seed, corruption)
-    groups = [[edge] for edge in removed] if each else [removed]
-    whole, empty = Circuit(graph.edges), Circuit()
-    circuits = [whole, empty, *(whole - Circuit(group) for group in groups)]
-    full, none, *rest = _scores(model, pair, circuits, {"metric": metric, "ablation": ablation})
-    shares = np.stack([ratio_rows(full - part, full - none) for part in rest])
+    judge = Judge(model, task.pair(examples, seed, corruption), options)
+    removed = _matching(judge.graph, edges)
     if not each:
-        return labelled(shares[0], ["example"])
+        return labelled(judge.lost_rows(Circuit(removed)), ["example"])
+    judge.scores([judge.whole - Circuit([edge]) for edge in removed])  # all at once
+    shares = np.stack([judge.lost_rows(Circuit([edge])) for edge in removed])
     return labelled(shares, ["edge", "example"], {"edge": [str(edge) for edge in removed]})
 
 
-@register_measure("circuit_quality")
-def circuit_quality(
-    model: Any,
+@register_measure("circuit_faithfulness")
+@takes("metric", "ablation", "inputs")
+def circuit_faithfulness(
+    model: HookedModel,
     task: Task,
     seed: int,
+    *,
+    edges: Sequence[str],
+    examples: int = 64,
+    corruption: str = ALL,
+    options: Options,
+) -> xr.DataArray:
+    """How much of the model's gap a given circuit recovers, here and now.
+
+    Args:
+        model: The model.
+        task: Draws the pairs.
+        seed: Of the pairs.
+        edges: The circuit.
+        examples: How many pairs.
+        corruption: One of the task's, or `all` of them mixed.
+        options: See `Options`; the circuit is written in its input convention.
+
+    Returns:
+        Dimensions quantity, example. `full`, `circuit`, `empty`: the metric of the whole model, the circuit and the
+        empty circuit. `complement`: the metric of the model without the circuit. `faithfulness`: values whose mean is
+        the ratio of mean (circuit - empty) to mean gap, with that ratio's spread (first order); NaN where the gap may
+        be zero.
+    """
+    judge = Judge(model, task.pair(examples, seed, corruption), options)
+    circuit = judge.circuit(edges)
+    tried = [judge.whole, circuit, judge.empty, judge.whole - circuit]
+    rows = np.concatenate([judge.scores(tried), judge.recovered_rows(circuit)[None]])
+    names = ["full", "circuit", "empty", "complement", "faithfulness"]
+    return labelled(rows, ["quantity", "example"], {"quantity": names}, metric=judge.options.metric_name)
+
+
+@register_measure("circuit_quality")
+@takes("metric", "ablation")
+def circuit_quality(
+    model: HookedModel,
+    task: Task,
+    seed: int,
+    *,
     edges: Sequence[str] | None = None,
     share: float = 0.9,
-    corruption: str = ALL,
-    ablation: str = "resample",
-    metric: str = "logit_diff",
     examples: int = 64,
+    corruption: str = ALL,
     nulls: int = 50,
+    options: Options,
 ) -> xr.DataArray:
     """How good a circuit is, on pairs that it was not found on.
 
@@ -85,14 +117,13 @@ def circuit_quality(
         model: A Transformer.
         task: Draws the pairs: some to find the circuit on, others to judge it.
         seed: Of the pairs and of random circuits.
-        edges: The circuit (then `circuit_faithfulness` is quicker where no null is asked for); by default it is found
-            anew: the fewest edges of largest exact effect that reach `share`.
-        share: Of the gap, where the circuit is found anew.
-        corruption: One of the task's, or `all` of them mixed.
-        ablation: What absent edges carry.
-        metric: A name.
+        edges: The circuit (`circuit_faithfulness` is quicker where no null is asked for); by default `discover` finds
+            it: the fewest edges of largest exact effect that reach `share`.
+        share: Of the gap, where the circuit is to be found.
         examples: Pairs to find on, and as many to judge on.
+        corruption: One of the task's, or `all` of them mixed.
         nulls: Random circuits of the same size; 0 leaves their scores NaN.
+        options: See `Options`.
 
     Returns:
         Dimensions `score`, `example`. `faithfulness` and `removal_cost` have the ratio of means as their mean, and its
@@ -103,41 +134,30 @@ def circuit_quality(
     Raises:
         UnsupportedError: If the model has no graph of edges.
     """
-    graph = graph_of(model)
-    find, judge = (task.pair(examples, derive_seed(seed, use), corruption) for use in ("find", "judge"))
-    how: dict[str, Any] = {"metric": metric, "ablation": ablation}
-    whole, empty = Circuit(graph.edges), Circuit()
-    for pair in (find, judge):
-        full, none = _scores(model, pair, [whole, empty], how)
-        if np.isnan(ratio_rows(full, full - none)).any():
-            return labelled(np.full((len(SCORES), examples), np.nan), ["score", "example"], {"score": list(SCORES)})
-    asked = Circuit(edges) if edges is not None else discover(model, find, "top-k", share=share, **how)
-    live = live_edges(model, judge, **how)
-    core = (asked & Circuit(live)).pruned()
-    drawn = random_circuits(graph, len(core), live, nulls, seed)
-    tried = [whole, empty, asked, whole - asked, *drawn, *(whole - one for one in drawn)]
-    full, none, own, without, *null = _scores(model, judge, tried, how)
-    recovered = [ratio_rows(row - none, full - none).mean() for row in null[: len(drawn)]]
-    removed = [ratio_rows(full - row, full - none).mean() for row in null[len(drawn) :]]
-    chance = [float(np.quantile(shares, 0.95)) if drawn else np.nan for shares in (recovered, removed)]
+    search, judge = (
+        Judge(model, task.pair(examples, derive_seed(seed, use), corruption), options) for use in ("find", "judge")
+    )
+    if not (search.gap.valid and judge.gap.valid):
+        return labelled(np.full((len(SCORES), examples), np.nan), ["score", "example"], {"score": list(SCORES)})
+    circuit = judge.circuit(edges) if edges is not None else discover(model, search.pair, share=share, options=options)
+    live = live_edges(model, judge.pair, options=judge.options)
+    core = (circuit & Circuit(live)).pruned()
+    random = random_circuits(judge.graph, len(core), live, nulls, seed)
+    judge.scores([circuit, judge.whole - circuit, *random, *(judge.whole - one for one in random)])  # all at once
+    chance = [Null(shares(random)).p95 for shares in (judge.recovered_shares, judge.lost_shares)]
     numbers = (*chance, float(len(core)), float(len(Circuit(live).pruned())))
-    rows = [ratio_rows(own - none, full - none), ratio_rows(full - without, full - none)]
+    rows = [judge.recovered_rows(circuit), judge.lost_rows(circuit)]
     rows += [np.full(examples, number) for number in numbers]
     return labelled(np.stack(rows), ["score", "example"], {"score": list(SCORES)})
 
 
-def _scores(model: Any, pair: Pair, circuits: Sequence[Circuit], how: dict[str, Any]) -> np.ndarray:
-    """`[circuit, example]`."""
-    return scorer(model, pair, **how)(circuits)
-
-
 def _matching(graph: Graph, patterns: Sequence[str]) -> list[Edge]:
-    found = []
+    chosen: list[Edge] = []
     for pattern in patterns:
         fits = [edge for edge in graph.edges if fnmatchcase(str(edge), pattern)]
         if not fits:
             raise UnsupportedError(
                 f"no edge fits '{pattern}': this model has edges such as '{graph.edges[0]}' (* is any part)"
             )
-        found += [edge for edge in fits if edge not in found]
-    return found
+        chosen += [edge for edge in fits if edge not in chosen]
+    return chosen

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from scipy import stats
 
-from mechinterp.core import labelled
+from mechinterp.core import HookedModel, Options, labelled, takes
 from mechinterp.measures.registry import register_measure
 from mechinterp.patching import estimate_edges, patch_edges
 from mechinterp.tasks import ALL, Task
@@ -20,17 +19,17 @@ FLOOR = 0.01
 
 
 @register_measure("estimate_error")
+@takes("metric", "ablation", "inputs")
 def estimate_error(
-    model: Any,
+    model: HookedModel,
     task: Task,
     seed: int,
+    *,
     methods: Sequence[str] = ("eap", "eap-ig", "clean-corrupted"),
     steps: int = 10,
-    metric: str = "logit_diff",
-    ablation: str = "resample",
-    inputs: str = "merged",
     examples: int = 64,
     corruption: str = ALL,
+    options: Options,
 ) -> xr.DataArray:
     """Error of edge estimates against the exact effects, both averaged over examples.
 
@@ -40,11 +39,9 @@ def estimate_error(
         seed: Of the pairs.
         methods: Of `estimate_edges`.
         steps: Points of `eap-ig`.
-        metric: A differentiable metric.
-        ablation: What the other value is.
-        inputs: Embedding and positions as one source or two.
         examples: How many pairs.
         corruption: One of the task's, or `all` of them mixed.
+        options: See `Options`; the metric is differentiable.
 
     Returns:
         Dimensions estimate, quantity. `rank_correlation`: Spearman's, over edges that are not exactly zero.
@@ -53,13 +50,16 @@ def estimate_error(
         order of edges. All are NaN where every exact effect is zero.
     """
     pair = task.pair(examples, seed, corruption)
-    exact = patch_edges(model, pair, "noise", ablation, metric, inputs)["effect"].mean("example").values
+    options = options.for_model(model)
+    exact = patch_edges(model, pair, options=options)["effect"].mean("example").values
     rows = []
     for method in methods:
-        guess = estimate_edges(model, pair, method, steps, ablation, metric, inputs)["effect"].mean("example").values
-        rows.append(compare(guess, exact))
+        estimates = estimate_edges(model, pair, method=method, steps=steps, options=options)
+        rows.append(compare(estimates["effect"].mean("example").values, exact))
     coords = {"estimate": list(methods), "quantity": list(QUANTITIES)}
-    return labelled(np.array(rows), ["estimate", "quantity"], coords, metric=metric, ablation=ablation, steps=steps)
+    return labelled(
+        np.array(rows), ["estimate", "quantity"], coords, steps=steps, **options.attrs("metric", "ablation")
+    )
 
 
 def compare(guess: np.ndarray, exact: np.ndarray) -> list[float]:

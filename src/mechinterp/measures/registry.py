@@ -13,11 +13,23 @@ import xarray as xr
 from pydantic import TypeAdapter, ValidationError
 
 from mechinterp._version import __version__
-from mechinterp.core import Circuit, ConfigError, Edge, Site, UnsupportedError, derive_seed, suggest
+from mechinterp.core import (
+    OPTIONS,
+    TRAVELLING,
+    Circuit,
+    ConfigError,
+    Edge,
+    Options,
+    Site,
+    UnsupportedError,
+    derive_seed,
+    suggest,
+)
 
 Function = Callable[..., xr.DataArray]
 _REGISTRY: dict[str, Function] = {}
 _RESERVED = ("model", "task", "seed")
+_NOT_PARAMETERS = (*_RESERVED, "options")
 
 
 def register_measure(name: str) -> Callable[[Function], Function]:
@@ -176,12 +188,12 @@ def function_of(name: str) -> Function:
 
 def _parameters(function: Function) -> dict[str, inspect.Parameter]:
     given = inspect.signature(function).parameters
-    return {name: item for name, item in given.items() if name not in _RESERVED}
+    return {name: item for name, item in given.items() if name not in _NOT_PARAMETERS}
 
 
 def _check_values(name: str, function: Function, params: Mapping[str, Any]) -> None:
     """Refuse a value that its annotation does not allow, and fewer than one example."""
-    hints = get_type_hints(inspect.unwrap(function))
+    hints = {key: option.kind for key, option in OPTIONS.items()} | get_type_hints(inspect.unwrap(function))
     for key, value in params.items():
         value = _plain(name, key, value)
         try:
@@ -190,6 +202,8 @@ def _check_values(name: str, function: Function, params: Mapping[str, Any]) -> N
             raise ConfigError(f"measure '{name}': {key}={value!r}: {error.errors()[0]['msg']}") from None
         if key == "examples" and value < 1:
             raise ConfigError(f"measure '{name}': examples={value}: at least one is needed")
+    # Their words are checked where the value is built.
+    Options(**{key: value for key, value in params.items() if key in TRAVELLING and key in _parameters(function)})
 
 
 def _plain(name: str, key: str, value: Any) -> Any:

@@ -14,14 +14,11 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mechinterp.core import Edge, Graph, HookedModel, Inputs, Metric, Pair, labelled, patching_result
+from mechinterp.core import Edge, Graph, HookedModel, Options, Pair, labelled, patching_result, takes
 from mechinterp.interventions import (
-    Ablation,
-    Direction,
     Start,
     ablated,
     as_transformer,
-    check_ablation,
     check_unhooked,
     on_model,
     quiet,
@@ -30,30 +27,18 @@ from mechinterp.interventions import (
 )
 from mechinterp.patching.runs import Runs
 
-BUDGET_MB = 64.0
 
-
+@takes("metric", "direction", "ablation", "inputs", "budget_mb")
 def patch_edges(
-    model: HookedModel | nn.Module,
-    pair: Pair,
-    direction: Direction = "noise",
-    ablation: Ablation = "resample",
-    metric: str | Metric = "logit_diff",
-    inputs: Inputs = "merged",
-    edges: Sequence[str | Edge] | None = None,
-    budget_mb: float = BUDGET_MB,
+    model: HookedModel | nn.Module, pair: Pair, *, edges: Sequence[str | Edge] | None = None, options: Options
 ) -> xr.Dataset:
     """Exact effect of every edge.
 
     Args:
         model: A `Transformer`.
         pair: Clean and corrupted inputs.
-        direction: `noise` puts the other value into the clean run, `denoise` the clean value into the corrupted run.
-        ablation: With `noise`, what the other value is.
-        metric: A name or a function.
-        inputs: Embedding and positions as one source (`merged`) or two (`split`).
         edges: Only these, in this order; default all, readers in topological order.
-        budget_mb: Memory for the activations of the patched runs; it changes the time, not the result.
+        options: See `Options`.
 
     Returns:
         `effect` (`edge`, `example`), `clean` and `corrupted` (`example`). Positive means that keeping the edge helps.
@@ -64,34 +49,34 @@ def patch_edges(
 
     Source: edge activation patching (Conmy et al. 2023; Hanna et al. 2024), exact.
     """
-    check_ablation(ablation, direction)
     model = as_transformer(model, "exact edge effects need", instead="use estimate_edges")
     check_unhooked(model)
-    graph = model.config.graph(inputs)
+    options = options.for_model(model)
+    graph = model.config.graph(options.inputs)
     chosen = graph.edges if edges is None else tuple(graph.check(edge) for edge in edges)
     pair = on_model(pair, model)
     with quiet(model):
-        runs = Runs.of(model, pair, metric, direction, ablation)
-        effect = _effects(runs, graph, chosen, budget_mb)
+        runs = Runs.of(model, pair, options)
+        effect = _effects(runs, graph, chosen)
     effects = labelled(effect, ["edge", "example"], {"edge": [str(edge) for edge in chosen]})
-    attrs = {"direction": direction, "ablation": ablation, "inputs": inputs}
-    return patching_result(effects, runs.clean, runs.corrupted, metric=runs.scorer.name, method="exact", **attrs)
+    attrs = options.attrs("metric", "direction", "ablation", "inputs")
+    return patching_result(effects, runs.clean, runs.corrupted, method="exact", **attrs)
 
 
 def source_steps(runs: Runs, graph: Graph) -> Float[Tensor, "source batch seq d_model"]:
     """From each source's value in the patched run to what replaces it."""
     this, other = (source_values(runs.model, run, graph) for run in (runs.base.acts, runs.other))
-    return ablated(other, runs.ablation, batch_dim=1) - this
+    return ablated(other, runs.options.ablation, batch_dim=1) - this
 
 
-def _effects(runs: Runs, graph: Graph, edges: Sequence[Edge], budget_mb: float) -> Float[Tensor, "edge batch"]:
+def _effects(runs: Runs, graph: Graph, edges: Sequence[Edge]) -> Float[Tensor, "edge batch"]:
     steps = source_steps(runs, graph)
     row = {site: i for i, site in enumerate(graph.sources)}
     effect = runs.clean.new_zeros(len(edges), len(runs.clean))
     groups: dict[tuple[int | None, str], list[int]] = {}
     for i, edge in enumerate(edges):
         groups.setdefault((edge.reader.layer, edge.reader.kind), []).append(i)
-    many = runs.affordable(runs.base.acts.embed.shape[1], budget_mb)
+    many = runs.affordable(runs.base.acts.embed.shape[1])
     for (layer, kind), members in groups.items():
         # By source, so that edges which share a normalised input are computed together.
         members.sort(key=lambda i: row[edges[i].source])

@@ -16,23 +16,20 @@ from mechinterp.core import (
     ConfigError,
     Graph,
     HookedModel,
-    Inputs,
-    Metric,
+    Options,
     Pair,
     Site,
     UnsupportedError,
     labelled,
     patching_result,
     suggest,
+    takes,
 )
 from mechinterp.interventions import (
-    Ablation,
-    Direction,
     Scorer,
     ablated,
     activations,
     as_hooked,
-    check_ablation,
     check_unhooked,
     gradients,
     on_model,
@@ -43,20 +40,20 @@ from mechinterp.interventions import (
 )
 from mechinterp.models import Transformer
 from mechinterp.patching.foreign import foreign_graph, forked, recorded_sources
-from mechinterp.patching.places import At, places
+from mechinterp.patching.places import places
 from mechinterp.patching.select import node_result, select_nodes
 
 METHODS = ("eap", "eap-ig", "clean-corrupted")
 
 
+@takes("metric", "ablation", "inputs")
 def estimate_edges(
     model: HookedModel | nn.Module,
     pair: Pair,
+    *,
     method: str = "eap-ig",
     steps: int = 10,
-    ablation: Ablation = "resample",
-    metric: str | Metric = "logit_diff",
-    inputs: Inputs = "merged",
+    options: Options,
 ) -> xr.Dataset:
     """Estimated effect of every edge, in the shape of `patch_edges` with `direction="noise"`.
 
@@ -66,9 +63,7 @@ def estimate_edges(
         method: `eap` takes the gradient at the clean run; `eap-ig` averages it over `steps` points from the corrupted
             embedding (included) to the clean one (left out); `clean-corrupted` averages the two endpoints.
         steps: Points of `eap-ig`.
-        ablation: What the other value is.
-        metric: A differentiable metric.
-        inputs: Embedding and positions as one source or two.
+        options: See `Options`; the metric is differentiable.
 
     Returns:
         `effect` (`edge`, `example`), `clean` and `corrupted` (`example`).
@@ -84,36 +79,33 @@ def estimate_edges(
         raise ConfigError(f"no method '{method}'.{suggest(method, METHODS)}")
     if steps < 1:
         raise ConfigError(f"steps={steps}: needs at least 1")
-    check_ablation(ablation)
-    pair = on_model(pair, model)
+    pair, options = on_model(pair, model), options.for_model(model)
     if isinstance(model, Transformer):
         check_unhooked(model)
-        return _estimated(model, model.config.graph(inputs), pair, method, steps, ablation, metric)
-    graph = foreign_graph(model, inputs)
-    if ablation == "zero":
+        return _estimated(model, model.config.graph(options.inputs), pair, method, steps, options)
+    graph = foreign_graph(model, options.inputs)
+    if options.ablation == "zero":
         raise UnsupportedError("ablation='zero' needs a Transformer: a bridge's MLP hands over its bias as well")
     model = as_hooked(model)
     with forked(model):
-        return _estimated(model, graph, pair, method, steps, ablation, metric)
+        return _estimated(model, graph, pair, method, steps, options)
 
 
-def _estimated(
-    model: HookedModel, graph: Graph, pair: Pair, method: str, steps: int, ablation: Ablation, metric: str | Metric
-) -> xr.Dataset:
+def _estimated(model: HookedModel, graph: Graph, pair: Pair, method: str, steps: int, options: Options) -> xr.Dataset:
     _, positions, _ = pair.clean.at_scored()
     with quiet(model):
         (mine, output, stop), (theirs, corrupted, start) = (
             _sources(model, batch.inputs, graph) for batch in (pair.clean, pair.corrupted)
         )
-        difference = mine - ablated(theirs, ablation, batch_dim=1)
-        scorer = Scorer.of(pair, metric, take(output, positions))
+        difference = mine - ablated(theirs, options.ablation, batch_dim=1)
+        scorer = Scorer.of(pair, options, take(output, positions))
         values = [scorer(take(run, positions)) for run in (output, corrupted)]
     points = {"eap": [1.0], "clean-corrupted": [0.0, 1.0]}.get(method) or [k / steps for k in range(steps)]
     grads = _reader_gradients(model, graph, pair, scorer, torch.stack([start + a * (stop - start) for a in points]))
     effect = _edge_products(graph, difference, grads)
     effects = labelled(effect, ["edge", "example"], {"edge": [str(edge) for edge in graph.edges]})
-    attrs = {"direction": "noise", "ablation": ablation, "inputs": graph.inputs, "steps": len(points)}
-    return patching_result(effects, values[0], values[1], metric=scorer.name, method=method, **attrs)
+    attrs = {"direction": "noise", "steps": len(points), **options.attrs("metric", "ablation", "inputs")}
+    return patching_result(effects, values[0], values[1], method=method, **attrs)
 
 
 def _sources(model: HookedModel, inputs: Tensor, graph: Graph) -> tuple[Tensor, Tensor, Tensor]:
@@ -124,14 +116,14 @@ def _sources(model: HookedModel, inputs: Tensor, graph: Graph) -> tuple[Tensor, 
     return source_values(model, run, graph), model.read(run.final), run.resid_pre[0]
 
 
+@takes("metric", "direction", "ablation")
 def estimate_nodes(
     model: HookedModel | nn.Module,
     pair: Pair,
+    *,
     site: str | Site = "z",
-    at: At = "pos",
-    metric: str | Metric = "logit_diff",
-    direction: Direction = "noise",
-    ablation: Ablation = "resample",
+    at: str = "pos",
+    options: Options,
 ) -> xr.Dataset:
     """Attribution patching: estimated effect of every node, in the shape of `patch_nodes`.
 
@@ -140,9 +132,8 @@ def estimate_nodes(
         pair: Clean and corrupted inputs.
         site: A kind or an address, as for `patch_nodes`.
         at: `pos`, `role` or `all`.
-        metric: A differentiable metric.
-        direction: Where the gradient is taken: `noise` at the clean run, `denoise` at the corrupted one.
-        ablation: With `noise`, what the other value is.
+        options: See `Options`; the metric is differentiable. The gradient is taken at the clean run (`noise`) or at the
+            corrupted one (`denoise`).
 
     Raises:
         SiteError: If the model has no such site.
@@ -150,41 +141,42 @@ def estimate_nodes(
     Source: Nanda 2023, attribution patching; TransformerLens 4.3 takes the gradient at the corrupted run, which is
     `direction="denoise"` here.
     """
-    check_ablation(ablation, direction)
     model = as_hooked(model)
     pair = on_model(pair, model)
     where, nodes = places(pair.clean, at), select_nodes(model, site)
     names = nodes.hooks(model)
-    base, other = (pair.clean, pair.corrupted) if direction == "noise" else (pair.corrupted, pair.clean)
+    options, noise = options.for_model(model), options.direction == "noise"
+    base, other = (pair.clean, pair.corrupted) if noise else (pair.corrupted, pair.clean)
     _, positions, _ = pair.clean.at_scored()
     _, theirs = record(model, other.inputs, names)
     outputs = [take(record(model, batch.inputs, [])[0], positions) for batch in (pair.clean, pair.corrupted)]
     with torch.no_grad():
-        scorer = Scorer.of(pair, metric, outputs[0])
+        scorer = Scorer.of(pair, options, outputs[0])
         values = [scorer(output) for output in outputs]
     mine, grads = gradients(model, base.inputs, names, lambda output: scorer(take(output, positions)))
     rows = []
     for name in names:
         value, reference, grad = (nodes.seq_second(part[name]) for part in (mine, theirs, grads))
-        step = value - ablated(reference, ablation)
-        product = (step if direction == "noise" else -step) * grad
+        step = value - ablated(reference, options.ablation)
+        product = (step if noise else -step) * grad
         if nodes.unit == "head":
             product = product.sum(-1)[:, :, nodes.heads.start : nodes.heads.stop]
         elif nodes.unit is None:
             product = product.sum(-1, keepdim=True)
         rows.append(torch.einsum("bsu,pbs->upb", product, where.masks.to(product.dtype)))
     result = node_result(torch.stack(rows), nodes, where)
-    attrs = {"site": str(site), "at": at, "direction": direction, "ablation": ablation}
-    return patching_result(result, values[0], values[1], metric=scorer.name, method="attribution patching", **attrs)
+    attrs = {"site": str(site), "at": at, **options.attrs("metric", "direction", "ablation")}
+    return patching_result(result, values[0], values[1], method="attribution patching", **attrs)
 
 
-def pattern_gradient(model: HookedModel | nn.Module, batch: Batch, metric: str | Metric = "log_prob") -> xr.DataArray:
+@takes(metric="log_prob")
+def pattern_gradient(model: HookedModel | nn.Module, batch: Batch, *, options: Options) -> xr.DataArray:
     """Each attention weight times the metric's gradient, (`layer`, `head`, `query`, `key`, `example`).
 
     Args:
         model: A `Transformer`, or any model with TransformerLens's hook points.
         batch: One batch; no corruption is needed.
-        metric: A differentiable metric that needs no reference.
+        options: See `Options`; the metric is differentiable and needs no reference.
 
     Source: Hao et al. 2021 (the one-step form of attention attribution).
     """
@@ -193,7 +185,7 @@ def pattern_gradient(model: HookedModel | nn.Module, batch: Batch, metric: str |
     nodes = select_nodes(model, "pattern")
     names = nodes.hooks(model)
     _, positions, _ = pair.clean.at_scored()
-    scorer = Scorer.of(pair, metric, take(record(model, pair.clean.inputs, [])[0], positions))
+    scorer = Scorer.of(pair, options, take(record(model, pair.clean.inputs, [])[0], positions))
     mine, grads = gradients(model, pair.clean.inputs, names, lambda output: scorer(take(output, positions)))
     products = torch.stack([mine[name] * grads[name] for name in names]).movedim(1, -1)
     return labelled(

@@ -9,12 +9,9 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mechinterp.core import HookedModel, Metric, Pair, Site, patching_result
+from mechinterp.core import HookedModel, Options, Pair, Site, patching_result, takes
 from mechinterp.interventions import (
-    Ablation,
-    Direction,
     as_hooked,
-    check_ablation,
     check_unhooked,
     on_model,
     quiet,
@@ -22,25 +19,18 @@ from mechinterp.interventions import (
 )
 from mechinterp.models import Transformer
 from mechinterp.patching.changes import Change, node_change
-from mechinterp.patching.places import At, Places, places
+from mechinterp.patching.places import Places, places
 from mechinterp.patching.plain import plain_nodes
 from mechinterp.patching.runs import Runs
 from mechinterp.patching.select import node_result, select_nodes
 
-BUDGET_MB = 32.0
 GROUPS = 12
 """Positions are patched in about this many groups, each computed from its first position on (see `resume`)."""
 
 
+@takes("metric", "ablation", direction="denoise", budget_mb=32.0)
 def patch_nodes(
-    model: HookedModel | nn.Module,
-    pair: Pair,
-    site: str | Site = "z",
-    at: At = "pos",
-    metric: str | Metric = "logit_diff",
-    direction: Direction = "denoise",
-    ablation: Ablation = "resample",
-    budget_mb: float = BUDGET_MB,
+    model: HookedModel | nn.Module, pair: Pair, *, site: str | Site = "z", at: str = "pos", options: Options
 ) -> xr.Dataset:
     """Exact effect of every node of one kind, at every position, at every role, or at all positions together.
 
@@ -50,10 +40,7 @@ def patch_nodes(
         site: A kind (`z`, `resid_pre`, `resid_mid`, `resid_post`, `attn`, `mlp`, `mlp_post`, `q`, `k`, `v`,
             `result`, `pattern`, `input`, `embed`, `pos`), or one address (`L1.H3.z`, `L0.mlp`).
         at: `pos`, `role` or `all`. A pattern's position is its query.
-        metric: A name or a function.
-        direction: `denoise` puts clean values into the corrupted run, `noise` the reverse.
-        ablation: With `noise`, what replaces the clean value.
-        budget_mb: Memory for the activations of the patched runs; it changes the time, not the result.
+        options: See `Options`.
 
     Returns:
         `effect` with dimensions `layer`, `head` or `feature` (as the kind has them), `pos` or `role`, `example`;
@@ -66,23 +53,23 @@ def patch_nodes(
 
     Source: Vig et al. 2020 and Meng et al. 2022 (activation patching); directions as in Heimersheim & Nanda 2024.
     """
-    check_ablation(ablation, direction)
     model = as_hooked(model)
+    options = options.for_model(model)
     pair = on_model(pair, model)
     where, nodes = places(pair.clean, at), select_nodes(model, site)
-    attrs = {"site": str(site), "at": at, "direction": direction, "ablation": ablation}
+    attrs = {"site": str(site), "at": at, **options.attrs("metric", "direction", "ablation")}
     if not isinstance(model, Transformer):
-        return plain_nodes(model, pair, nodes, where, metric, direction, ablation).assign_attrs(attrs)
+        return plain_nodes(model, pair, nodes, where, options).assign_attrs(attrs)
     check_unhooked(model)
     with quiet(model):
-        runs = Runs.of(model, pair, metric, direction, ablation)
+        runs = Runs.of(model, pair, options)
         changes = (node_change(runs, nodes.kind, layer, nodes.heads) for layer in nodes.layers)
-        effect = torch.stack([layer_effects(runs, change, where, budget_mb) for change in changes])
+        effect = torch.stack([layer_effects(runs, change, where) for change in changes])
     result = node_result(effect, nodes, where)
-    return patching_result(result, runs.clean, runs.corrupted, metric=runs.scorer.name, method="exact", **attrs)
+    return patching_result(result, runs.clean, runs.corrupted, method="exact", **attrs)
 
 
-def layer_effects(runs: Runs, change: Change, where: Places, budget_mb: float) -> Float[Tensor, "unit place batch"]:
+def layer_effects(runs: Runs, change: Change, where: Places) -> Float[Tensor, "unit place batch"]:
     """Effects of one layer's nodes; places that provably change nothing are zero without a run."""
     scored, causal = runs.base.scored, runs.model.config.causal
     effect = runs.clean.new_zeros(change.units, *where.masks.shape[:2])
@@ -103,7 +90,7 @@ def layer_effects(runs: Runs, change: Change, where: Places, budget_mb: float) -
         return effect
     for group in order.split(max(1, -(-len(where.masks) // GROUPS))):
         start = int(starts[group].min())
-        for part, units in _chunks(runs, change, group, seq - start, budget_mb):
+        for part, units in _chunks(runs, change, group, seq - start):
             output = resume(runs.base, change.start(runs, where.masks[part], units, start))
             effects = runs.effect(output.unflatten(0, (len(part), len(units))))
             effect[units.start : units.stop, part] = effects.transpose(0, 1)
@@ -111,9 +98,9 @@ def layer_effects(runs: Runs, change: Change, where: Places, budget_mb: float) -
     return torch.where(reaches, effect, 0.0)
 
 
-def _chunks(runs: Runs, change: Change, group: Tensor, tail: int, budget_mb: float) -> Iterator[tuple[Tensor, range]]:
+def _chunks(runs: Runs, change: Change, group: Tensor, tail: int) -> Iterator[tuple[Tensor, range]]:
     """Places and units that are run together, within the memory budget."""
-    many = runs.affordable(tail, budget_mb)
+    many = runs.affordable(tail)
     units = min(change.units, many)
     for part in group.split(max(1, many // units)):
         for first in range(0, change.units, units):

@@ -13,22 +13,19 @@ from mechinterp.core import (
     ConfigError,
     Edge,
     HookedModel,
-    Inputs,
-    Metric,
+    Options,
     Pair,
     Site,
     SiteError,
     labelled,
     patching_result,
     suggest,
+    takes,
 )
 from mechinterp.interventions import (
-    Ablation,
     Activations,
-    Direction,
     ablated,
     as_transformer,
-    check_ablation,
     check_unhooked,
     graph_of,
     on_model,
@@ -43,15 +40,15 @@ from mechinterp.models import Transformer
 from mechinterp.patching.runs import Runs
 
 
+@takes("metric", "direction", "ablation")
 def path_patch(
     model: HookedModel | nn.Module,
     pair: Pair,
     senders: Sequence[str | Site],
     receivers: Sequence[str | Site],
-    metric: str | Metric = "logit_diff",
-    direction: Direction = "noise",
-    ablation: Ablation = "resample",
+    *,
     freeze_mlps: bool = False,
+    options: Options,
 ) -> xr.Dataset:
     """Effect of the direct paths from some senders to some receivers.
 
@@ -64,11 +61,9 @@ def path_patch(
         pair: Clean and corrupted inputs.
         senders: Sources: `L0.H1`, `L0.mlp`, `input`, `embed`, `pos`.
         receivers: Readers: `L1.H0.k`, `L1.mlp`, `logits`.
-        metric: A name or a function.
-        direction: `noise` patches the clean run, `denoise` the corrupted one.
-        ablation: With `noise`, what the senders' other value is.
         freeze_mlps: Whether MLPs between sender and receiver keep the base run's output too. The paper lets them
             follow: a path through an MLP counts as direct.
+        options: See `Options`.
 
     Returns:
         `effect`, `clean` and `corrupted` (`example`). Positive means that keeping the paths helps.
@@ -79,15 +74,15 @@ def path_patch(
 
     Source: Wang et al. 2022, section 3.1.
     """
-    check_ablation(ablation, direction)
     model = as_transformer(model, "path patching needs")
+    options = options.for_model(model)
     check_unhooked(model)
     sources = _known(model, senders, "sender")
     readers = _known(model, receivers, "receiver")
     pair = on_model(pair, model)
-    base = pair.clean if direction == "noise" else pair.corrupted
+    base = pair.clean if options.direction == "noise" else pair.corrupted
     with quiet(model):
-        runs = Runs.of(model, pair, metric, direction, ablation)
+        runs = Runs.of(model, pair, options)
         heads: dict[str, list[int | None]] = {}
         for reader in readers:
             heads.setdefault(model.config.graph().input_hook(reader), []).append(reader.head)
@@ -96,25 +91,21 @@ def path_patch(
         edits = {hook: _replace(before[hook], after[hook], each) for hook, each in heads.items()}
         effect = runs.effect(take(run_edited(model, base.inputs, edits), runs.scorer.positions))
     attrs = {
-        "direction": direction,
-        "ablation": ablation,
+        **options.attrs("metric", "direction", "ablation"),
         "senders": ", ".join(map(str, sources)),
         "receivers": ", ".join(map(str, readers)),
     }
     effects = labelled(effect, ["example"])
-    return patching_result(
-        effects, runs.clean, runs.corrupted, metric=runs.scorer.name, method="path patching", **attrs
-    )
+    return patching_result(effects, runs.clean, runs.corrupted, method="path patching", **attrs)
 
 
+@takes("metric", "ablation", "inputs", budget_mb=256.0)
 def patch_edge_pairs(
     model: HookedModel | nn.Module,
     pair: Pair,
     edges: Sequence[str | Edge],
-    metric: str | Metric = "logit_diff",
-    ablation: Ablation = "resample",
-    inputs: Inputs = "merged",
-    budget_mb: float = 256.0,
+    *,
+    options: Options,
 ) -> xr.Dataset:
     """Exact joint effect of every two of some edges: both ablated in the clean run.
 
@@ -124,10 +115,7 @@ def patch_edge_pairs(
         model: A `Transformer`.
         pair: Clean and corrupted inputs.
         edges: At least two; n of them take n(n+1)/2 runs.
-        metric: A name or a function.
-        ablation: What ablated edges carry.
-        inputs: Embedding and positions as one source or two.
-        budget_mb: Memory for activations.
+        options: See `Options`.
 
     Returns:
         `effect` (`edge`, `other_edge`, `example`), symmetric, single effects on the diagonal; `clean`, `corrupted`.
@@ -136,22 +124,22 @@ def patch_edge_pairs(
         SiteError: If the model lacks one of the edges.
         ConfigError: If fewer than two edges are given, or one twice.
     """
-    graph = graph_of(model, inputs)
+    options = options.for_model(model)
+    graph, inputs = graph_of(model, options.inputs), options.inputs
     chosen = [graph.check(edge) for edge in edges]
     if len(chosen) < 2 or len(set(chosen)) < len(chosen):
         raise ConfigError(f"pairs of edges need at least two different edges, got {len(chosen)}")
     whole = Circuit(graph.edges, inputs)
     rows, cols = torch.triu_indices(len(chosen), len(chosen))
     circuits = [whole - Circuit({chosen[i], chosen[j]}, inputs) for i, j in zip(rows, cols, strict=True)]
-    values = score_circuits(model, pair, circuits, metric, ablation, budget_mb)
-    clean, corrupted = score_runs(model, pair, metric)
+    values = score_circuits(model, pair, circuits, options=options)
+    clean, corrupted = score_runs(model, pair, options=options)
     effect = clean.new_zeros(len(chosen), len(chosen), len(pair))
     effect[rows, cols] = effect[cols, rows] = clean - values
     names = [str(edge) for edge in chosen]
     effects = labelled(effect, ["edge", "other_edge", "example"], {"edge": names, "other_edge": names})
-    name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
-    attrs = {"direction": "noise", "ablation": ablation, "inputs": inputs}
-    return patching_result(effects, clean, corrupted, metric=name, method="exact", **attrs)
+    attrs = {"direction": "noise", **options.attrs("metric", "ablation", "inputs")}
+    return patching_result(effects, clean, corrupted, method="exact", **attrs)
 
 
 def _known(model: Transformer, names: Sequence[str | Site], what: str) -> list[Site]:
@@ -179,18 +167,18 @@ def _sender_edits(runs: Runs, senders: list[Site], freeze_mlps: bool) -> dict[st
         z = this.z[layer].clone()
         for site in senders:
             if site.layer == layer and site.head is not None:
-                z[:, :, site.head] = ablated(other.z[layer], runs.ablation)[:, :, site.head]
+                z[:, :, site.head] = ablated(other.z[layer], runs.options.ablation)[:, :, site.head]
         fix(Site("z", layer), z)
         if Site("mlp", layer) in senders:
             bias = model.blocks[layer].mlp.bias
-            fix(Site("mlp", layer), ablated(_mlp(other, layer) - bias, runs.ablation) + bias)
+            fix(Site("mlp", layer), ablated(_mlp(other, layer) - bias, runs.options.ablation) + bias)
         elif model.config.d_mlp and freeze_mlps:
             fix(Site("mlp", layer), _mlp(this, layer))
     values = {"input": other.resid_pre[0], "embed": other.embed, "pos": other.pos}
     for site in senders:
         value = values.get(site.kind)
         if value is not None:
-            fix(site, ablated(value, runs.ablation))
+            fix(site, ablated(value, runs.options.ablation))
     return edits
 
 

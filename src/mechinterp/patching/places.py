@@ -9,11 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from mechinterp.core import Batch, ConfigError, suggest
-
-AT = ("pos", "role", "all")
-At = str
-"""One of `AT`."""
+from mechinterp.core import OPTIONS, Batch, ConfigError, suggest
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +32,7 @@ class Places:
         return ~self.masks.any(-1)
 
 
-def places(batch: Batch, at: At) -> Places:
+def places(batch: Batch, at: str) -> Places:
     """The places of a batch.
 
     Raises:
@@ -49,7 +45,7 @@ def places(batch: Batch, at: At) -> Places:
     if at == "all":
         return Places([], np.arange(1), torch.ones(1, count, seq, dtype=torch.bool, device=batch.device))
     if at != "role":
-        raise ConfigError(f"at='{at}' is unknown.{suggest(at, AT)}")
+        raise ConfigError(f"at='{at}' is unknown.{suggest(at, OPTIONS['at'].words)}")
     if not batch.roles:
         raise ConfigError("at='role' needs a batch with roles; this one has none: use at='pos' or at='all'")
     positions = torch.stack([batch.roles[name] for name in batch.roles])

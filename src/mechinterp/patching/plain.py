@@ -12,8 +12,8 @@ import xarray as xr
 from jaxtyping import Bool
 from torch import Tensor
 
-from mechinterp.core import HookedModel, Metric, Pair, patching_result
-from mechinterp.interventions import Ablation, Direction, Scorer, ablated, record, run_edited, take
+from mechinterp.core import HookedModel, Options, Pair, patching_result
+from mechinterp.interventions import Scorer, ablated, record, run_edited, take
 from mechinterp.patching.places import Places
 from mechinterp.patching.select import Nodes, node_result
 
@@ -23,20 +23,16 @@ def plain_nodes(
     pair: Pair,
     nodes: Nodes,
     where: Places,
-    metric: str | Metric = "logit_diff",
-    direction: Direction = "denoise",
-    ablation: Ablation = "resample",
+    options: Options,
 ) -> xr.Dataset:
     """Exact node effects, one forward pass per patch.
 
     Args:
-        model: HookedModel model with `hook_dict` and `run_with_hooks`.
+        model: Any model with `hook_dict` and `run_with_hooks`.
         pair: On the model's device.
         nodes: What to patch.
         where: Places to patch.
-        metric: A name or a function.
-        direction: `denoise` or `noise`.
-        ablation: With `noise`, what replaces the clean value.
+        options: Metric, direction and ablation.
 
     Returns:
         As `patch_nodes`.
@@ -45,18 +41,19 @@ def plain_nodes(
         SiteError: If the model lacks the hook point.
         UnsupportedError: If its activations have fewer heads than there are queries (grouped-query attention).
     """
-    this, other = (pair.clean, pair.corrupted) if direction == "noise" else (pair.corrupted, pair.clean)
+    noise = options.direction == "noise"
+    this, other = (pair.clean, pair.corrupted) if noise else (pair.corrupted, pair.clean)
     _, positions, _ = pair.clean.at_scored()
     names = nodes.hooks(model)
     _, theirs = record(model, other.inputs, names)
     outputs = [take(record(model, batch.inputs, [])[0], positions) for batch in (pair.clean, pair.corrupted)]
     with torch.no_grad():
-        scorer = Scorer.of(pair, metric, outputs[0])
+        scorer = Scorer.of(pair, options, outputs[0])
         clean, corrupted = (scorer(output) for output in outputs)
         rows = []
         for name in names:
             value = nodes.seq_second(theirs[name])
-            value = nodes.seq_second(ablated(value, ablation))
+            value = nodes.seq_second(ablated(value, options.ablation))
             for unit in nodes.units(value):
                 for mask in where.masks:
                     edit = _edit(value, mask, unit, nodes.axis)
@@ -64,9 +61,9 @@ def plain_nodes(
                     output = run_edited(model, this.inputs, {name: edit})
                     rows.append(scorer(take(output, positions)))
         effect = torch.stack(rows).unflatten(0, (len(names), -1, len(where.masks)))
-    effect = clean - effect if direction == "noise" else effect - corrupted
+    effect = clean - effect if noise else effect - corrupted
     result = node_result(effect, nodes, where)
-    return patching_result(result, clean, corrupted, metric=scorer.name, method="exact, one pass per patch")
+    return patching_result(result, clean, corrupted, method="exact, one pass per patch")
 
 
 def _edit(value: Tensor, mask: Bool[Tensor, "batch seq"], unit: int | None, axis: int) -> Callable[[Tensor], Tensor]:

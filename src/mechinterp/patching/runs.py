@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from mechinterp.core import Metric, Pair
-from mechinterp.interventions import Ablation, Activations, BaseRun, Direction, Scorer, ablated, activations
+from mechinterp.core import Options, Pair
+from mechinterp.interventions import Activations, BaseRun, Scorer, ablated, activations
 from mechinterp.models import Transformer
 
 
@@ -23,8 +23,7 @@ class Runs:
         scorer: The metric on the clean answers.
         clean: The metric of the clean run.
         corrupted: The metric of the corrupted run.
-        direction: Which of the two is patched.
-        ablation: What the other run's values become.
+        options: Which of the two is patched, what the other run's values become, and the memory budget.
     """
 
     model: Transformer
@@ -33,30 +32,29 @@ class Runs:
     scorer: Scorer
     clean: Float[Tensor, " batch"]
     corrupted: Float[Tensor, " batch"]
-    direction: Direction
-    ablation: Ablation
+    options: Options
 
     @classmethod
-    def of(cls, model: Transformer, pair: Pair, metric: str | Metric, direction: Direction, ablation: Ablation) -> Runs:
+    def of(cls, model: Transformer, pair: Pair, options: Options) -> Runs:
         """Run both inputs once."""
         both = [activations(model, batch.inputs) for batch in (pair.clean, pair.corrupted)]
         _, positions, _ = pair.clean.at_scored()
         bases = [BaseRun.of(model, run, positions) for run in both]
-        scorer = Scorer.of(pair, metric, bases[0].output)
+        scorer = Scorer.of(pair, options, bases[0].output)
         clean, corrupted = (scorer(base.output) for base in bases)
-        mine = 0 if direction == "noise" else 1
-        return cls(model, bases[mine], both[1 - mine], scorer, clean, corrupted, direction, ablation)
+        mine = 0 if options.direction == "noise" else 1
+        return cls(model, bases[mine], both[1 - mine], scorer, clean, corrupted, options)
 
     def effect(self, output: Float[Tensor, "*patch batch scored out"]) -> Float[Tensor, "*patch batch"]:
         """What a patch changed, positive where the clean value helps."""
         value = self.scorer(output)
-        return self.clean - value if self.direction == "noise" else value - self.corrupted
+        return self.clean - value if self.options.direction == "noise" else value - self.corrupted
 
     def step(self, other: Tensor, this: Tensor, batch_dim: int = 0) -> Tensor:
         """From this run's value to what replaces it."""
-        return ablated(other, self.ablation, batch_dim) - this
+        return ablated(other, self.options.ablation, batch_dim) - this
 
-    def affordable(self, tail: int, budget_mb: float) -> int:
+    def affordable(self, tail: int) -> int:
         """How many patched runs of `tail` positions fit into a memory budget; at least one."""
         config = self.model.config
         # Live at once: stream, its norm, q, k, v, z and the MLP; scores where attention is explicit; outputs.
@@ -64,4 +62,4 @@ class Runs:
         scored = self.base.scored.index.shape[1]
         numbers = tail * (width + config.n_heads * min(tail, scored)) + 4 * scored * config.features_out
         size = numbers * self.clean.element_size() * len(self.clean)
-        return max(1, int(budget_mb * 2**20 / size))
+        return max(1, int(self.options.budget_mb * 2**20 / size))

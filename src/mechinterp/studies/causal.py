@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
-from mechinterp.core import Circuit, ConfigError, Pair, UnsupportedError, derive_seed
-from mechinterp.core.statistics import ratio_of_means
-from mechinterp.evaluation import circuit_at, curve, evaluate, fewest_edges
-from mechinterp.interventions import score_circuits
+from mechinterp.core import Circuit, ConfigError, Options, Pair, UnsupportedError, derive_seed
+from mechinterp.discovery import discover
+from mechinterp.evaluation import curve, evaluate
+from mechinterp.interventions import Judge
 from mechinterp.models import Transformer
 from mechinterp.patching import patch_edges, patch_nodes
 from mechinterp.probes import probe
@@ -51,12 +50,6 @@ def has_pairs(task: Task, seed: int) -> bool:
     return True
 
 
-def metric_of(model: Any) -> str:
-    """`logit_diff`, or `mse` for a model that writes values."""
-    values = isinstance(model, Transformer) and model.config.outputs == "values"
-    return "mse" if values else "logit_diff"
-
-
 def explain(
     model: Transformer, task: Task, seed: int, examples: int, nulls: int, tell: Callable[[str], None]
 ) -> Explained:
@@ -72,40 +65,32 @@ def explain(
         nulls: Random circuits.
         tell: Called with what comes next.
     """
-    metric = metric_of(model)
-    seen, held = (task.pair(examples, derive_seed(seed, "study", part)) for part in ("seen", "held-out"))
+    search, held = (task.pair(examples, derive_seed(seed, "study", part)) for part in ("seen", "held-out"))
     tell("effects of nodes and edges")
     roles = any(bool((where >= 0).any()) for where in held.clean.roles.values())
-    nodes = patch_nodes(model, held, "z", at="role" if roles else "all", metric=metric)
-    effects = patch_edges(model, seen, metric=metric)
+    nodes = patch_nodes(model, held, site="z", at="role" if roles else "all")
+    effects = patch_edges(model, search)
     tell("circuits of every size")
-    reached = [
-        fewest_edges(curve(effects, model, part, metric=metric), SHARE) for part in seen.by_corruption().values()
-    ]
-    shown = curve(effects, model, held, metric=metric)
-    if any(number is None for number in reached):
+    shown = curve(model, held, effects)
+    try:
+        circuit = discover(model, search, share=SHARE)
+    except ConfigError:  # no gap, so no share of it to recover
         return Explained(Circuit([]), None, nodes, shown, None)
-    k = max(number for number in reached if number is not None)
-    circuit = replace(circuit_at(shown, k), origin={"method": "top-k", "k": k, "pair": seen.fingerprint})
     tell("random circuits")
-    judged = evaluate(circuit, model, held, metric=metric, nulls=nulls, seed=seed)
-    return Explained(circuit, k, nodes, shown, judged.merge(_each(model, task, held, circuit, metric)))
+    judged = evaluate(model, held, circuit, nulls=nulls, seed=seed)
+    return Explained(circuit, circuit.origin["k"], nodes, shown, judged.merge(_each(model, held, circuit)))
 
 
-def _each(model: Transformer, task: Task, held: Pair, circuit: Circuit, metric: str) -> xr.Dataset:
-    """Faithfulness under each corruption alone; empty for a task with one."""
-    if len(task.corruptions) < 2:
+def _each(model: Transformer, held: Pair, circuit: Circuit) -> xr.Dataset:
+    """Faithfulness under each corruption alone; empty for pairs of one."""
+    parts = held.by_corruption()
+    if len(parts) < 2:
         return xr.Dataset()
-    whole, empty = Circuit(model.config.graph(circuit.inputs).edges, circuit.inputs), Circuit([], circuit.inputs)
-    rows = []
-    for part in held.by_corruption().values():
-        full, mine, none = score_circuits(model, part, [whole, circuit, empty], metric).double().cpu().numpy()
-        found = ratio_of_means(mine - none, full - none)
-        rows.append([found.value, found.low, found.high])
-    values = np.array(rows)
-    names = [f"corruption_faithfulness{end}" for end in ("", "_low", "_high")]
-    made = {name: ("corruption", values[:, i]) for i, name in enumerate(names)}
-    return xr.Dataset(made, coords={"corruption": list(task.corruptions[: len(rows)])})
+    shares = [Judge(model, part, Options(inputs=circuit.inputs)).recovered(circuit) for part in parts.values()]
+    ends = {"": "value", "_low": "low", "_high": "high"}
+    values = {end: [getattr(share, part) for share in shares] for end, part in ends.items()}
+    rows = {f"corruption_faithfulness{end}": ("corruption", np.array(row)) for end, row in values.items()}
+    return xr.Dataset(rows, coords={"corruption": list(parts)})
 
 
 def read_latents(

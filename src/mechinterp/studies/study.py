@@ -14,7 +14,7 @@ from mechinterp.curves.onset import Onset, onset
 from mechinterp.measures import Measure, measure
 from mechinterp.models import Transformer
 from mechinterp.studies import findings
-from mechinterp.studies.causal import Explained, explain, has_pairs, metric_of, read_latents
+from mechinterp.studies.causal import Explained, explain, has_pairs, read_latents
 from mechinterp.studies.roles import ROLES, Heads, choose_heads, head_of
 from mechinterp.studies.shelf import load_study, run_key, save_study
 from mechinterp.tasks import Task
@@ -135,8 +135,7 @@ def _measures(model: Transformer, task: Task, pairs: bool) -> list[Measure]:
     if task.predictors():
         chosen.append(measure("predictor_distance"))
     if pairs:
-        metric = metric_of(model)
-        chosen += [measure(name, metric=metric) for name in ("edge_effects", "node_effects")]
+        chosen += [measure(name) for name in ("edge_effects", "node_effects")]
     return chosen
 
 

@@ -1,0 +1,126 @@
+"""How good are circuits on one pair: the metric of each, and what it recovers or costs as a share of the gap.
+
+N is the whole model, C a circuit, 0 the empty circuit, m the metric. The gap is mean m(N) - m(0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from mechinterp.core import Circuit, Graph, Options, Pair
+from mechinterp.core.statistics import Gap, Interval, gap_between, ratio_of_means, ratio_rows
+from mechinterp.interventions.circuits import BUDGET_MB, graph_of, score_circuits
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Scores circuits of one model on one pair; each circuit runs once, however often it is asked for.
+
+    Args:
+        model: A `Transformer`.
+        pair: Clean and corrupted examples.
+        options: Metric, ablation, input convention and memory budget.
+
+    Raises:
+        UnsupportedError: If the model lists no edges.
+        SiteError: If a circuit has an edge that the model has not.
+    """
+
+    model: Any
+    pair: Pair
+    options: Options = field(default_factory=Options)
+    _scores: dict[Circuit, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", self.options.for_model(self.model))
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The model's edges."""
+        return graph_of(self.model, self.options.inputs)
+
+    @property
+    def whole(self) -> Circuit:
+        """N: every edge."""
+        return Circuit(self.graph.edges, self.graph.inputs)
+
+    @property
+    def empty(self) -> Circuit:
+        """0: no edge."""
+        return Circuit([], self.graph.inputs)
+
+    def circuit(self, edges: Any) -> Circuit:
+        """A circuit in this judge's input convention; its edges are checked."""
+        return Circuit([self.graph.check(edge) for edge in edges], self.graph.inputs)
+
+    def scores(self, circuits: Sequence[Circuit]) -> Float[np.ndarray, "circuit example"]:
+        """M of each circuit and example.
+
+        Under resampling a circuit and its pruned form are equal: what nothing feeds puts out its value in the
+        corrupted run, which is what an absent edge carries, and what does not reach the logits is not read.
+        """
+        if not circuits:
+            return np.zeros((0, len(self.pair)))
+        asked = [one.pruned() for one in circuits] if self.options.ablation == "resample" else list(circuits)
+        fresh = [one for one in dict.fromkeys(asked) if one not in self._scores]
+        if fresh:
+            options = self.options.change(budget_mb=BUDGET_MB)
+            values = score_circuits(self.model, self.pair, fresh, options=options)
+            self._scores.update(zip(fresh, values.detach().cpu().double().numpy(), strict=True))
+        return np.stack([self._scores[one] for one in asked])
+
+    @property
+    def full(self) -> Float[np.ndarray, " example"]:
+        """m(N)."""
+        return self.scores([self.whole, self.empty])[0]
+
+    @property
+    def nothing(self) -> Float[np.ndarray, " example"]:
+        """m(0)."""
+        return self.scores([self.whole, self.empty])[1]
+
+    @cached_property
+    def gap(self) -> Gap:
+        """Mean m(N) - m(0), its interval, and whether it differs from zero."""
+        return gap_between(self.full, self.nothing)
+
+    def recovered(self, circuit: Circuit) -> Interval:
+        """Faithfulness: (m(C) - m(0)) / gap, with Fieller's interval; missing where the gap may be zero."""
+        return self._share(self.scores([circuit])[0] - self.nothing)
+
+    def lost(self, circuit: Circuit) -> Interval:
+        """Removal cost: (m(N) - m(N without C)) / gap, likewise."""
+        return self._share(self.full - self.scores([self.whole - circuit])[0])
+
+    def recovered_rows(self, circuit: Circuit) -> Float[np.ndarray, " example"]:
+        """One value per example with mean and spread of `recovered`; NaN where the gap may be zero."""
+        return self._rows(self.scores([circuit])[0] - self.nothing)
+
+    def lost_rows(self, circuit: Circuit) -> Float[np.ndarray, " example"]:
+        """One value per example with mean and spread of `lost`."""
+        return self._rows(self.full - self.scores([self.whole - circuit])[0])
+
+    def recovered_shares(self, circuits: Sequence[Circuit]) -> Float[np.ndarray, " circuit"]:
+        """Faithfulness of many circuits, without intervals: random ones, or those of every size."""
+        return (self.scores(circuits).mean(1) - self.nothing.mean()) / self.gap.unit
+
+    def lost_shares(self, circuits: Sequence[Circuit]) -> Float[np.ndarray, " circuit"]:
+        """Removal cost of many circuits, without intervals."""
+        return (self.full.mean() - self.scores([self.whole - one for one in circuits]).mean(1)) / self.gap.unit
+
+    def part(self, index: slice) -> Judge:
+        """The judge of some of the examples."""
+        return Judge(self.model, self.pair[index], self.options)
+
+    def _share(self, part: np.ndarray) -> Interval:
+        return ratio_of_means(part, self.full - self.nothing) if self.gap.valid else Interval.missing()
+
+    def _rows(self, part: np.ndarray) -> np.ndarray:
+        gap = self.full - self.nothing
+        return ratio_rows(part, gap) if self.gap.valid else np.full_like(gap, np.nan)
