@@ -11,8 +11,6 @@ It loads by itself wherever the package is installed, and imports nothing heavy 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -85,11 +83,12 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
 
         from mechinterp import tasks
         from mechinterp import training as rooms
+        from mechinterp.core.digest import digest
 
         found = tasks.get(task) if isinstance(task, str) else task
         architecture, settings = rooms.resolve(found, model, training, overrides)
         parts = [found.to_dict(), architecture.model_dump(mode="json"), settings.model_dump(mode="json"), seed]
-        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+        key = digest(parts, 12)
         folder = root / "mechinterp-runs" / f"{found.name}-{seed}-{key}"
         folder.parent.mkdir(exist_ok=True)
         with FileLock(f"{folder}.lock"):

@@ -34,11 +34,12 @@ def demo(
 
     Beside it a one-layer model is trained, which cannot do the task. Stopped and started again, it goes on.
     """
-    from mechinterp.cli.output import emit, progress, table, waiting
+    from mechinterp.cli.output import emit, table, waiting
+    from mechinterp.core.progress import Bars
     from mechinterp.pages import report
     from mechinterp.studies import study
 
-    with progress() as show:
+    with Bars(True) as show:
         run, control = trained(Path(out), seed, show)
         found = study(run, seed=seed, progress=show)
     with waiting("writing the report"):

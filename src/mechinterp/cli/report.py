@@ -21,8 +21,9 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write one HTML page that works offline. A Run that was not studied yet is studied first."""
-    from mechinterp.cli.output import emit, progress, table, waiting
+    from mechinterp.cli.output import emit, table, waiting
     from mechinterp.core import RunError
+    from mechinterp.core.progress import Bars
     from mechinterp.pages import report as write
     from mechinterp.studies import Study, study
     from mechinterp.training import Run
@@ -31,7 +32,7 @@ def report(
     try:
         found = Study.load(opened)
     except RunError:  # none yet, or of other weights
-        with progress() as show:
+        with Bars(True) as show:
             found = study(opened, seed, progress=show)
     with waiting("writing the report"):
         path = write(opened, out or None, found)

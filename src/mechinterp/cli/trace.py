@@ -30,13 +30,14 @@ def trace(
     as_json: Json = False,
 ) -> None:
     """Measure every checkpoint of a Run. What was measured before is kept, and what is missing added."""
-    from mechinterp.cli.output import emit, progress, table
+    from mechinterp.cli.output import emit, table
+    from mechinterp.core.progress import Bars
     from mechinterp.timeline import trace as measure_all
     from mechinterp.training import Run
 
     opened = Run(run)
     chosen = [measure for text in measures for measure in parse(text)]
-    with progress() as show:
+    with Bars(True) as show:
         line = measure_all(opened, chosen, seed, progress=show, on=on or None)
     names = [str(name) for name in line.data_vars if f"{name}_se" in line.data_vars]
     if as_json:

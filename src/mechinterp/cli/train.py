@@ -37,10 +37,11 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a transformer on a task. Settings that are not given come from the task's preset."""
-    from mechinterp.cli.output import emit, progress, table
+    from mechinterp.cli.output import emit, table
+    from mechinterp.core.progress import Bars
 
     chosen, model, training = settings(task, config, context.meta[KEY])
-    with progress() as show:
+    with Bars(True) as show:
         if seeds == 1:
             from mechinterp.training import train as train_one
 

@@ -29,9 +29,10 @@ def verify(
     """Check the claims that ship with the package. Exit status 1 if one fails."""
     from mechinterp.claims import VERDICTS
     from mechinterp.claims import verify as check
-    from mechinterp.cli.output import emit, progress, table
+    from mechinterp.cli.output import emit, table
+    from mechinterp.core.progress import Bars
 
-    with progress() as show:
+    with Bars(True) as show:
         chosen = [name.strip() for name in only.split(",")] if only else None
         results = check(name or None, retrain, seeds or None, out or None, workers or None, only=chosen, progress=show)
     if as_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
@@ -153,7 +152,7 @@ class Measure:
         function = function_of(self.name)
         defaults = {item.name: item.default for item in _parameters(function).values()}
         plain = {key: value for key, value in self.params.items() if value != defaults[key]}
-        return f"{self.name}-{_digest(self.params)}" if plain else self.name
+        return f"{self.name}-{digest(dict(self.params), 8)}" if plain else self.name
 
     @property
     def code(self) -> str:
@@ -163,13 +162,13 @@ class Measure:
             text = inspect.getsource(function)
         except (OSError, TypeError):  # typed into a plain interpreter
             text = function.__code__.co_code.hex() + repr(function.__code__.co_consts)
-        return _digest(text)
+        return digest(text, 8)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Measure) and (self.name, dict(self.params)) == (other.name, dict(other.params))
 
     def __hash__(self) -> int:
-        return hash((self.name, _digest(self.params)))
+        return hash((self.name, digest(dict(self.params), 8)))
 
     def __str__(self) -> str:
         return f"{self.name}({', '.join(f'{key}={value!r}' for key, value in self.params.items())})"
@@ -219,8 +218,3 @@ def _plain(name: str, key: str, value: Any) -> Any:
     except (TypeError, ValueError):
         kind = type(value).__name__
         raise ConfigError(f"measure '{name}': {key} is a {kind}; use plain numbers, strings or lists") from None
-
-
-def _digest(what: Any) -> str:
-    text = what if isinstance(what, str) else json.dumps(dict(what), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]

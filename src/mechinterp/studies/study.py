@@ -9,6 +9,7 @@ from typing import Any
 import xarray as xr
 
 from mechinterp.core import Circuit, UnsupportedError, derive_seed
+from mechinterp.core.progress import Bars
 from mechinterp.curves.mirage import mirage_check
 from mechinterp.curves.onset import Onset, onset
 from mechinterp.measures import Measure, measure
@@ -19,7 +20,6 @@ from mechinterp.studies.roles import ROLES, Heads, choose_heads, head_of
 from mechinterp.studies.shelf import load_study, run_key, save_study
 from mechinterp.tasks import Task
 from mechinterp.timeline.tracing import Progress, trace
-from mechinterp.training.progress import Bars
 
 LOSS_JUMP = 0.5
 """Least change of a loss that counts as a transition: nats; for real values a share of the untrained model's loss."""

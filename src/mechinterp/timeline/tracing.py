@@ -12,10 +12,10 @@ import xarray as xr
 
 from mechinterp._version import __version__
 from mechinterp.core import ConfigError, RunError, suggest
+from mechinterp.core.progress import Bars
 from mechinterp.measures import Measure, as_measure
 from mechinterp.tasks import Task
 from mechinterp.timeline import store
-from mechinterp.training.progress import Bars
 
 Progress = Callable[..., None]
 What = str | Measure

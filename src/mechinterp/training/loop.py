@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from mechinterp.core import using_threads
+from mechinterp.core.progress import Bars
 from mechinterp.models import ModelConfig
 from mechinterp.tasks import Task, get
 from mechinterp.training.config import TrainConfig, resolve
-from mechinterp.training.progress import Bars
 from mechinterp.training.recorder import Recorder
 from mechinterp.training.run import Run
 from mechinterp.training.steps import Trainer

@@ -15,11 +15,11 @@ from pickle import PicklingError
 from typing import Any
 
 from mechinterp.core import ConfigError, MechinterpError, RunError, usable_cores
+from mechinterp.core.progress import Bars
 from mechinterp.models import ModelConfig
 from mechinterp.tasks import Task, get
 from mechinterp.training.config import TrainConfig, resolve
 from mechinterp.training.loop import train
-from mechinterp.training.progress import Bars
 from mechinterp.training.run import Run
 
 

@@ -1,4 +1,4 @@
-"""Progress bars, or somebody's own function in their place."""
+"""Progress bars, or a function in their place."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 
 class Bars:
-    """Inside `with`, a function of (step, steps) that shows how far it is; None if nothing shall be shown.
+    """Inside `with`, a function of (what, done, total), one bar for each `what`; None where nothing is shown.
 
     Args:
         progress: False for nothing, True for bars on the error stream, or a function to call instead.
-        label: What the bar is called.
+        label: Name of the bar of a function that is called with (done, total) alone.
     """
 
     def __init__(self, progress: bool | Callable[..., None], label: str = "") -> None:
@@ -36,8 +36,8 @@ class Bars:
             self._bars.stop()
 
     def _show(self, *where: Any) -> None:
-        """`(step, steps)`, or `(label, step, steps)` with several bars."""
-        label, step, steps = where if len(where) == 3 else (self._label, *where)
+        """`(done, total)`, or `(what, done, total)` with several bars."""
+        label, done, total = where if len(where) == 3 else (self._label, *where)
         if label not in self._tasks:
-            self._tasks[label] = self._bars.add_task(str(label), total=steps)
-        self._bars.update(self._tasks[label], completed=step)
+            self._tasks[label] = self._bars.add_task(str(label), total=total)
+        self._bars.update(self._tasks[label], completed=done, total=total)
