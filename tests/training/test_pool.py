@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mechinterp import tasks
-from mechinterp.core import Batch, ConfigError, RunError
-from mechinterp.training import Job, pool, train, train_jobs, train_many
+from mechinterp.core import Batch, ConfigError, RunError, workers
+from mechinterp.training import Job, train, train_jobs, train_many
 from mechinterp.training.config import resolve
 
 TINY = dict(n_layers=1, n_heads=2, d_model=8, steps=80, batch_size=2)
@@ -19,7 +19,7 @@ def test_failures_are_told_and_lose_no_other_run(task, content, tmp_path: Path, 
     """One of three has a folder that is somebody else's, and the process of another is killed."""
     (tmp_path / "seed-1").mkdir()
     (tmp_path / "seed-1" / "thesis.tex").touch()
-    hear, killed, heard = pool._Pool._hear, [], []
+    hear, killed, heard = workers._Pool._receive, [], []
 
     def hear_and_kill(self, line) -> None:
         process, index = self._busy[line]
@@ -28,7 +28,7 @@ def test_failures_are_told_and_lose_no_other_run(task, content, tmp_path: Path, 
             killed.append(index)
         hear(self, line)
 
-    monkeypatch.setattr(pool._Pool, "_hear", hear_and_kill)
+    monkeypatch.setattr(workers._Pool, "_receive", hear_and_kill)
     with pytest.raises(RunError) as error:
         train_many(task, range(3), tmp_path, workers=2, progress=lambda *where: heard.append(where), **TINY)
     text = str(error.value)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mechinterp.claims.numbers import numbers_of
 from mechinterp.claims.schema import Claim
 from mechinterp.claims.shipped import LoadedCircuit, load_circuit
 from mechinterp.claims.subjects import Subject
-from mechinterp.core import usable_cores, using_threads
+from mechinterp.core import RunError, usable_cores, using_threads
 from mechinterp.core.statistics import Interval
+from mechinterp.core.workers import LocalProcesses
 from mechinterp.measures.registry import function_of
 from mechinterp.tasks import Task
 from mechinterp.training import Run
@@ -54,17 +54,29 @@ def can_go_elsewhere(claims: Sequence[Claim]) -> bool:
 def measure_portions(
     portions: Sequence[Portion], workers: int | None, show: Callable[[str, int, int], None]
 ) -> list[Found]:
-    """Measure all portions, in as many processes as there are cores, and return them in their order."""
-    count = min(len(portions), workers or usable_cores())
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=spawn) as pool:
-        waiting = [pool.submit(measure_portion, one) for one in portions]
-        for done, _ in enumerate(as_completed(waiting), start=1):
-            show("claims, by circuit and seed", done, len(portions))
-        return [one.result() for one in waiting]
+    """Measure all portions, in as many processes as there are cores, and return them in their order.
+
+    Raises:
+        RunError: If the process of a portion died twice.
+    """
+    done = 0
+
+    def hear(number: int, *told: Any) -> None:
+        nonlocal done
+        done += 1
+        show("claims, by circuit and seed", done, len(portions))
+
+    engine = LocalProcesses(min(len(portions), workers or usable_cores()), retries=1)
+    outcomes = engine.run(measure_portion, portions, hear)
+    for portion, outcome in zip(portions, outcomes, strict=True):
+        if outcome.error is not None:
+            raise outcome.error
+        if outcome.failure:
+            raise RunError(f"the claims of {portion.circuit.name} are not decided: {outcome.failure}")
+    return [outcome.value for outcome in outcomes]
 
 
-def measure_portion(given: Portion) -> Found:
+def measure_portion(given: Portion, tell: Callable[..., None]) -> Found:
     """Measure one portion, here."""
     with using_threads(1):
         circuit = load_circuit(given.circuit)

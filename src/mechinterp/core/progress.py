@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+Progress = Callable[..., None]
+"""Called with (what, done, total)."""
+
 
 class Bars:
-    """Inside `with`, a function of (what, done, total), one bar for each `what`; None where nothing is shown.
+    """Inside `with`, a function of (what, done, total), one bar for each `what`.
 
     Args:
         progress: False for nothing, True for bars on the error stream, or a function to call instead.
         label: Name of the bar of a function that is called with (done, total) alone.
     """
 
-    def __init__(self, progress: bool | Callable[..., None], label: str = "") -> None:
+    def __init__(self, progress: bool | Progress, label: str = "") -> None:
         self._progress, self._label, self._tasks = progress, label, {}
         self._bars: Any = None
 
-    def __enter__(self) -> Callable[..., None] | None:
+    def __enter__(self) -> Progress:
         if not isinstance(self._progress, bool):
             return self._progress
         if not self._progress:
-            return None
+            return lambda *_: None
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

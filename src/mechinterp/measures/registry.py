@@ -24,6 +24,7 @@ from mechinterp.core import (
     derive_seed,
     suggest,
 )
+from mechinterp.core.digest import digest
 
 Function = Callable[..., xr.DataArray]
 _REGISTRY: dict[str, Function] = {}
