@@ -12,7 +12,6 @@ from torch import Tensor
 from mechinterp.core import (
     Batch,
     ConfigError,
-    Inputs,
     Metric,
     Site,
     UnsupportedError,
@@ -30,7 +29,7 @@ CHUNK = 64
 
 
 def logit_attribution(
-    model: Transformer, batch: Batch, metric: str = "logit_diff", inputs: Inputs = "merged"
+    model: Transformer, batch: Batch, metric: str = "logit_diff", inputs: str = "merged"
 ) -> xr.DataArray:
     """What each component adds to the answer's logit directly, not through later components.
 
@@ -102,7 +101,7 @@ def logit_lens(model: Transformer, batch: Batch, metric: str | Metric = "log_pro
 
 
 @torch.no_grad()
-def _attribute(model: Transformer, batch: Batch, metric: str, inputs: Inputs) -> Float[Tensor, "component batch"]:
+def _attribute(model: Transformer, batch: Batch, metric: str, inputs: str) -> Float[Tensor, "component batch"]:
     acts = activations(model, batch.inputs)
     weight, offset = _answer_direction(model, batch, metric)
     share = batch.scored.to(weight.dtype) / batch.scored.sum(1, keepdim=True)

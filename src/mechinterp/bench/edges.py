@@ -10,12 +10,12 @@ from torch import Tensor
 
 from mechinterp.bench.inputs import describe, random_model, random_pair
 from mechinterp.bench.timing import alternate, measure
-from mechinterp.core import Edge, Graph, Inputs, Options, Pair
+from mechinterp.core import Edge, Graph, Options, Pair
 from mechinterp.interventions import Scorer, run_edited, take
 from mechinterp.models import Transformer
 from mechinterp.patching import estimate_edges, patch_edges
 
-MEANING = (
+_MEANING = (
     "time of one hooked forward pass per edge over ours, target >= 15; "
     "exact_over_eap_ig: our exact time over our ten-step EAP-IG's, target < 1"
 )
@@ -33,14 +33,14 @@ def edges(quick: bool = False) -> dict[str, Any]:
         heads with MLPs, which nobody would loop over. `error` is the largest difference of any effect, in nats.
     """
     sizes = {"n_layers": 2, "n_heads": 2, "seq": 10} if quick else {"n_layers": 2, "n_heads": 8, "seq": 40}
-    cases: tuple[tuple[Inputs, str, int], ...] = (("merged", "last", 7), ("merged", "all", 3), ("split", "last", 3))
+    cases: tuple[tuple[str, str, int], ...] = (("merged", "last", 7), ("merged", "all", 3), ("split", "last", 3))
     rows = [_one(sizes, inputs, scored, 1 if quick else blocks) for inputs, scored, blocks in cases]
     first = {key: rows[0][key] for key in ("ratio", "low", "high", "exact_over_eap_ig", "error")}
-    made = {"name": "edges", **first, "meaning": MEANING, "target": 15.0, "sizes": rows}
+    made = {"name": "edges", **first, "meaning": _MEANING, "target": 15.0, "sizes": rows}
     return made if quick else {**made, "large": _large()}
 
 
-def _one(sizes: dict[str, int], inputs: Inputs, scored: str, blocks: int) -> dict[str, Any]:
+def _one(sizes: dict[str, int], inputs: str, scored: str, blocks: int) -> dict[str, Any]:
     model, pair = random_model(**sizes), random_pair(sizes["seq"], scored)
     expected, found = hooked_edges(model, pair, inputs).numpy(), _exact(model, pair, inputs)
     calls = 5 if scored == "last" else 2
@@ -69,15 +69,15 @@ def _large() -> dict[str, Any]:
     return {**describe(model, pair), "edges": count, "seconds": measure(lambda: _exact(model, pair)), "target": 20.0}
 
 
-def _exact(model: Transformer, pair: Pair, inputs: Inputs = "merged") -> np.ndarray:
+def _exact(model: Transformer, pair: Pair, inputs: str = "merged") -> np.ndarray:
     return patch_edges(model, pair, direction="noise", inputs=inputs)["effect"].values
 
 
-def _estimate(model: Transformer, pair: Pair, inputs: Inputs) -> np.ndarray:
+def _estimate(model: Transformer, pair: Pair, inputs: str) -> np.ndarray:
     return estimate_edges(model, pair, method="eap-ig", steps=10, inputs=inputs)["effect"].values
 
 
-def hooked_edges(model: Transformer, pair: Pair, inputs: Inputs = "merged") -> Tensor:
+def hooked_edges(model: Transformer, pair: Pair, inputs: str = "merged") -> Tensor:
     """Effects of all edges by noising, one hooked forward pass for each: what one writes without an engine.
 
     Each pass adds what the source wrote in the corrupted run, less what it wrote in the clean one, to one reader's

@@ -8,7 +8,7 @@ from mechinterp import tasks as room
 from mechinterp.bench.timing import alternate
 from mechinterp.training import Trainer, resolve
 
-MEANING = "a whole step of training on a task's preset over drawing its examples; the slowest task; target >= 10"
+_MEANING = "a whole step of training on a task's preset over drawing its examples; the slowest task; target >= 10"
 SHIPPED = ("induction", "markov", "classification", "regression", "modular", "recall")
 
 
@@ -24,7 +24,7 @@ def tasks(quick: bool = False) -> dict[str, Any]:
     rows = [_one(name, quick) for name in SHIPPED]
     worst = min(rows, key=lambda row: row["ratio"])
     first = {key: worst[key] for key in ("ratio", "low", "high")}
-    return {"name": "tasks", **first, "meaning": MEANING, "target": 10.0, "sizes": rows}
+    return {"name": "tasks", **first, "meaning": _MEANING, "target": 10.0, "sizes": rows}
 
 
 def _one(name: str, quick: bool) -> dict[str, Any]:

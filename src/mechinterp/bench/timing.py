@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-Step = Callable[[], Any]
+Call = Callable[[], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Times:
         return {first: float(np.median(self.first)), second: float(np.median(self.second))}
 
 
-def alternate(first: Step, second: Step, blocks: int, calls: tuple[int, int] = (1, 1), warm: bool = True) -> Times:
+def alternate(first: Call, second: Call, blocks: int, calls: tuple[int, int] = (1, 1), warm: bool = True) -> Times:
     """Run two steps in turn; who begins alternates too.
 
     Args:
@@ -62,7 +62,7 @@ def alternate(first: Step, second: Step, blocks: int, calls: tuple[int, int] = (
     return Times(np.array(spent[0]), np.array(spent[1]))
 
 
-def measure(step: Step, calls: int = 1) -> float:
+def measure(step: Call, calls: int = 1) -> float:
     """Seconds per call."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     begin = clock()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mechinterp.bench.minimal import Minimal
-from mechinterp.bench.timing import Step, alternate
+from mechinterp.bench.timing import Call, alternate
 from mechinterp.core import generator
 from mechinterp.models import ModelConfig, Transformer
 
@@ -22,7 +22,7 @@ SIZES = {
         32,
     ),
 }
-MEANING = "our training step over that of a hand-written minimal PyTorch transformer; 1 is no cost, target <= 1.10"
+_MEANING = "our training step over that of a hand-written minimal PyTorch transformer; 1 is no cost, target <= 1.10"
 
 
 def training(quick: bool = False) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def training(quick: bool = False) -> dict[str, Any]:
     sizes = {"demo": SIZES["demo"]} if quick else SIZES
     rows = [_one(name, config, batch, quick) for name, (config, batch) in sizes.items()]
     first = {key: rows[0][key] for key in ("ratio", "low", "high")}
-    return {"name": "training", **first, "meaning": MEANING, "target": 1.10, "sizes": rows}
+    return {"name": "training", **first, "meaning": _MEANING, "target": 1.10, "sizes": rows}
 
 
 def _one(name: str, config: ModelConfig, batch: int, quick: bool) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def loss(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> torch
     return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
 
 
-def _step(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> Step:
+def _step(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> Call:
     adam = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1, betas=(0.9, 0.98), fused=True)
 
     def step() -> None:

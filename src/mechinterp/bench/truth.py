@@ -14,11 +14,11 @@ from mechinterp.evaluation import edge_auroc
 from mechinterp.known import KnownModel, known_models
 from mechinterp.patching import estimate_edges, patch_edges
 
-MEANING = (
+_MEANING = (
     "edge AUROC of ten-step EAP-IG over that of exact effects, mean over exams; low and high: the worst and the best "
     "exam; 0.5 is chance"
 )
-METHODS = ("exact", "eap", "eap-ig", "clean-corrupted")
+_METHODS = ("exact", "eap", "eap-ig", "clean-corrupted")
 ROUNDING = 1e-9
 """Effects below this share of the largest are zero: else noise would rank edges that no method can tell apart."""
 QUICK = ("induction", "or", "compiled/reverse")
@@ -45,7 +45,7 @@ def truth(quick: bool = False) -> dict[str, Any]:
         "ratio": float(np.mean(shares)),
         "low": min(shares),
         "high": max(shares),
-        "meaning": MEANING,
+        "meaning": _MEANING,
         "target": None,
         "sizes": rows,
     }
@@ -56,7 +56,7 @@ def _exam(name: str, ablation: str) -> dict[str, Any]:
     pair, seen = made.pair(32, 1), made.seen(ablation)
     metric = toward_right if made.metric == "mse" else made.metric
     found: dict[str, Any] = {"size": name, "shape": ablation, "seen": len(seen), "scored_edges": 0}
-    for method in METHODS:
+    for method in _METHODS:
         effect = abs(_effects(made, pair, method, ablation, metric)).mean("example")
         effect = effect.where(effect > ROUNDING * float(effect.max()), 0.0)
         pool = [edge for edge in effect["edge"].values if edge not in made.circuit or edge in seen]

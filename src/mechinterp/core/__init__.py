@@ -1,7 +1,7 @@
 """Ground floor: addresses, batches, circuits, metrics, seeds, results and errors."""
 
 from mechinterp.core.batches import Batch, Pair
-from mechinterp.core.circuits import Circuit, component, rank_edges
+from mechinterp.core.circuits import LOGITS, Circuit, component, rank_edges
 from mechinterp.core.errors import (
     ConfigError,
     MechinterpError,
@@ -18,9 +18,10 @@ from mechinterp.core.protocols import HookedModel, RunLike
 from mechinterp.core.results import labelled, patching_result, recovery
 from mechinterp.core.seeds import derive_seed, generator
 from mechinterp.core.settings import Settings, explain
-from mechinterp.core.sites import Edge, Graph, Inputs, Site, is_reader_input
+from mechinterp.core.sites import Edge, Graph, Site, is_reader_input
 
 __all__ = [
+    "LOGITS",
     "METRICS",
     "OPTIONS",
     "TRAVELLING",
@@ -30,7 +31,6 @@ __all__ = [
     "Edge",
     "Graph",
     "HookedModel",
-    "Inputs",
     "MechinterpError",
     "Metric",
     "Option",

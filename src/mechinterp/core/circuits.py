@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mechinterp.core.errors import ConfigError, suggest
-from mechinterp.core.sites import Edge, Inputs, Site
+from mechinterp.core.sites import Edge, Site
 
 if TYPE_CHECKING:
     import networkx
@@ -39,13 +39,13 @@ class Circuit:
     """
 
     edges: frozenset[Edge]
-    inputs: Inputs = "merged"
+    inputs: str = "merged"
     origin: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __init__(
         self,
         edges: Iterable[str | Edge] = (),
-        inputs: Inputs = "merged",
+        inputs: str = "merged",
         origin: Mapping[str, Any] | None = None,
     ) -> None:
         found = frozenset(Edge.parse(edge) for edge in edges)

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from mechinterp.core.errors import ConfigError, suggest
 from mechinterp.core.metrics import Metric, resolve_metric
+from mechinterp.core.sites import INPUTS
 
 ABLATIONS = ("resample", "mean", "mean-pos", "zero")
 DIRECTIONS = ("noise", "denoise")
-INPUTS = ("merged", "split")
 AT = ("pos", "role", "all")
 
 T = TypeVar("T")

@@ -13,8 +13,7 @@ from functools import cached_property
 from mechinterp.core.errors import ConfigError, SiteError, suggest
 
 INPUTS = ("merged", "split")
-Inputs = str
-"""One of `INPUTS`; checked where it is used, so that a wrong word gets a clear line."""
+"""Embedding and positions as one source, or as two."""
 
 _WHOLE = {"input": "blocks.0.hook_resid_pre", "embed": "hook_embed", "pos": "hook_pos_embed", "logits": "logits"}
 _LAYER = {
@@ -202,7 +201,7 @@ class Graph:
     n_heads: int
     mlp: bool
     positions: bool = True
-    inputs: Inputs = "merged"
+    inputs: str = "merged"
 
     def __post_init__(self) -> None:
         if self.inputs not in INPUTS:

@@ -13,7 +13,7 @@ from scipy import stats
 from mechinterp.core import ConfigError, ShapeError
 from mechinterp.curves.fits import Fit, fit_curves, profile
 
-Verdict = Literal["transition", "no transition"]
+OnsetVerdict = Literal["transition", "no transition"]
 RIVALS = ("line", "power", "exponential")
 FEWEST = 8  # finite values at positive steps: four parameters, a noise, and something left to judge by
 
@@ -41,7 +41,7 @@ class Onset:
         checkpoints: How many values were fitted.
     """
 
-    verdict: Verdict
+    verdict: OnsetVerdict
     reason: str
     step: float
     low: float

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mechinterp.core import Circuit, ConfigError, Edge, Graph, Site, component, derive_seed
+from mechinterp.core import LOGITS, Circuit, ConfigError, Edge, Graph, Site, component, derive_seed
 
-LOGITS = Site("logits")
 _TRIES = 20
 _STARTS = 20
 

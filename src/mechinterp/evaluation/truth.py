@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from mechinterp.core import Circuit, ConfigError, Edge, Graph, component, rank_edges
-from mechinterp.evaluation.nulls import LOGITS
+from mechinterp.core import LOGITS, Circuit, ConfigError, Edge, Graph, component, rank_edges
 from mechinterp.evaluation.scores import Scores, edge_scores, score_every_edge
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)

@@ -10,7 +10,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mechinterp.core import Circuit, ConfigError, Graph, HookedModel, Inputs, Options, Pair, Site, takes
+from mechinterp.core import Circuit, ConfigError, Graph, HookedModel, Options, Pair, Site, takes
 from mechinterp.interventions.activations import activations, source_values
 from mechinterp.interventions.hooks import check_unhooked, quiet
 from mechinterp.interventions.placement import as_transformer, on_model
@@ -73,7 +73,7 @@ def score_circuits(
         return scorer(torch.cat([run(masks, *block) for block in blocks], 1))
 
 
-def graph_of(model: HookedModel | nn.Module, inputs: Inputs = "merged") -> Graph:
+def graph_of(model: HookedModel | nn.Module, inputs: str = "merged") -> Graph:
     """The edges of a model that circuits can be run in.
 
     Raises:

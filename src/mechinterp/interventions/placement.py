@@ -1,4 +1,4 @@
-"""Inputs where the model is, and models that an analysis can use."""
+"""_Inputs where the model is, and models that an analysis can use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mechinterp.core import Batch, HookedModel, Pair, UnsupportedError
 from mechinterp.models import Transformer
 
-Inputs = TypeVar("Inputs", Batch, Pair, Tensor)
+_Inputs = TypeVar("_Inputs", Batch, Pair, Tensor)
 
 
 def placement(model: HookedModel | nn.Module) -> tuple[torch.device, torch.dtype]:
@@ -19,7 +19,7 @@ def placement(model: HookedModel | nn.Module) -> tuple[torch.device, torch.dtype
     return weight.device, weight.dtype
 
 
-def on_model(inputs: Inputs, model: HookedModel | nn.Module) -> Inputs:
+def on_model(inputs: _Inputs, model: HookedModel | nn.Module) -> _Inputs:
     """A pair, batch or tensor on the model's device, real values in the model's type."""
     device, dtype = placement(model)
     if isinstance(inputs, Tensor):

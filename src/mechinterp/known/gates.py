@@ -32,9 +32,9 @@ FACTS: dict[str, dict[str, tuple[tuple[int, int], tuple[int, int]]]] = {
     "copies": {"both": ((1, 1), (0, 0))},
 }
 """Gate -> corruption -> what the two heads report in the clean and in the corrupted run. The clean answer is 1."""
-SHARPNESS = 40.0
+_SHARPNESS = 40.0
 """Attention logit of a match: a wrong key gets exp(-40) = 4e-18 of the attention."""
-GAIN = 8.0
+_GAIN = 8.0
 """Logit of yes minus logit of no where the answer is 1; minus that where it is 0."""
 _FIRST_FILLER = 5  # token 0 asks, 1 and 2 are fact A saying 0 and 1, 3 and 4 fact B
 
@@ -140,7 +140,7 @@ def _plain(gate: str, seq_len: int, fillers: int, dtype: torch.dtype) -> Transfo
         model.pos_embed.W_pos[:, :seq_len] = torch.eye(seq_len, dtype=dtype)
         for head in (0, 1):
             says_0 = token + (1 if head == 0 or gate == "copies" else 3)
-            attn.W_Q[head, token, 0] = SHARPNESS * math.sqrt(d_head)
+            attn.W_Q[head, token, 0] = _SHARPNESS * math.sqrt(d_head)
             attn.W_K[head, says_0 : says_0 + 2, 0] = 1
             attn.W_V[head, says_0 + 1, 0] = 1
             attn.W_O[head, 0, first + head] = 1
@@ -148,7 +148,7 @@ def _plain(gate: str, seq_len: int, fillers: int, dtype: torch.dtype) -> Transfo
         mlp.b_in.copy_(torch.tensor([-1.0, 0.0]))
         mlp.W_out[:, first + 2] = torch.tensor([1.0, 0.0] if gate == "and" else [-1.0, 1.0], dtype=dtype)
         mlp.b_out[first + 2] = -0.5
-        model.unembed.W_U[first + 2] = GAIN * torch.tensor([-1.0, 1.0], dtype=dtype)
+        model.unembed.W_U[first + 2] = _GAIN * torch.tensor([-1.0, 1.0], dtype=dtype)
     return model
 
 

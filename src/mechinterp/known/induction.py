@@ -19,10 +19,10 @@ from mechinterp.known.ground_truth import WAYS, KnownModel, conceal
 from mechinterp.models.config import ModelConfig
 from mechinterp.models.transformer import Transformer
 
-CORRUPTIONS = ("successor", "match", "query")
-SHARPNESS = 40.0
+_CORRUPTIONS = ("successor", "match", "query")
+_SHARPNESS = 40.0
 """Attention logit of a match: a wrong key gets exp(-40) = 4e-18 of the attention."""
-GAIN = 8.0
+_GAIN = 8.0
 """Logit of the copied token."""
 
 
@@ -76,7 +76,7 @@ def induction_model(
     def pair(batch: int = 64, seed: int = 0, corruption: str = "successor") -> Pair:
         return _induction_pair(vocab, seq_len, batch, seed, corruption)
 
-    exams = {(ablation, kind, way): seen(ablation, kind) for ablation, way in WAYS for kind in CORRUPTIONS}
+    exams = {(ablation, kind, way): seen(ablation, kind) for ablation, way in WAYS for kind in _CORRUPTIONS}
     return KnownModel(model, Circuit(wires.values(), "split"), pair, exams)
 
 
@@ -102,20 +102,20 @@ def _plain(vocab: int, seq_len: int, dtype: torch.dtype) -> Transformer:
             if asks == "position":
                 query = query.roll(-1, 1)
                 query[0] = 0  # nothing comes before the first position, and the roll would wrap around
-            block.attn.W_Q[0, at[asks], : sizes[asks]] = query * (SHARPNESS * math.sqrt(d_head))
+            block.attn.W_Q[0, at[asks], : sizes[asks]] = query * (_SHARPNESS * math.sqrt(d_head))
             block.attn.W_K[0, at[holds], : sizes[holds]] = torch.eye(sizes[holds], dtype=dtype)
             block.attn.W_V[0, at["token"], :vocab] = torch.eye(vocab, dtype=dtype)
             block.attn.W_O[0, :vocab, at[writes]] = torch.eye(vocab, dtype=dtype)
         model.embed.W_E[:, at["token"]] = torch.eye(vocab, dtype=dtype)
         model.pos_embed.W_pos[:, at["position"]] = torch.eye(seq_len, dtype=dtype)
-        model.unembed.W_U[at["output"]] = GAIN * torch.eye(vocab, dtype=dtype)
+        model.unembed.W_U[at["output"]] = _GAIN * torch.eye(vocab, dtype=dtype)
     return model
 
 
 def _induction_pair(vocab: int, seq_len: int, batch: int, seed: int, corruption: str) -> Pair:
     """`S . . A B . . C D . . A`: the answer is B; corrupted, it is the token that `wrong` names."""
-    if corruption not in CORRUPTIONS:
-        raise ConfigError(f"no corruption '{corruption}'.{suggest(corruption, CORRUPTIONS)}")
+    if corruption not in _CORRUPTIONS:
+        raise ConfigError(f"no corruption '{corruption}'.{suggest(corruption, _CORRUPTIONS)}")
     draw = generator(seed, "handmade", "pair", corruption)
     body = torch.rand(batch, vocab - 1, generator=draw).argsort(1)[:, : seq_len - 2] + 1
     tokens = torch.cat([torch.zeros(batch, 1, dtype=torch.long), body, body[:, :1]], 1)

@@ -24,7 +24,7 @@ from mechinterp.known.ground_truth import WAYS, KnownModel, conceal
 from mechinterp.models.config import ModelConfig
 from mechinterp.models.transformer import Transformer
 
-CORRUPTIONS = ("weights", "query")
+_CORRUPTIONS = ("weights", "query")
 
 
 def gradient_step_model(
@@ -68,7 +68,7 @@ def gradient_step_model(
     def pair(batch: int = 64, seed: int = 0, corruption: str = "weights") -> Pair:
         return _pair(dim, pairs, batch, seed, corruption)
 
-    exams = {(ablation, kind, way): seen(ablation, kind) for ablation, way in WAYS for kind in CORRUPTIONS}
+    exams = {(ablation, kind, way): seen(ablation, kind) for ablation, way in WAYS for kind in _CORRUPTIONS}
     return KnownModel(model, circuit, pair, exams, metric="mse")
 
 
@@ -164,8 +164,8 @@ def _check(model: Transformer) -> None:
 
 def _pair(dim: int, pairs: int, batch: int, seed: int, corruption: str) -> Pair:
     """The same x with another w, or another query."""
-    if corruption not in CORRUPTIONS:
-        raise ConfigError(f"no corruption '{corruption}'.{suggest(corruption, CORRUPTIONS)}")
+    if corruption not in _CORRUPTIONS:
+        raise ConfigError(f"no corruption '{corruption}'.{suggest(corruption, _CORRUPTIONS)}")
     draw = generator(seed, "handmade", "regression", corruption)
     x, w = (torch.randn(2, batch, count, dim, dtype=torch.float64, generator=draw) for count in (pairs + 1, 1))
     if corruption == "weights":

@@ -16,7 +16,7 @@ from mechinterp.interventions import Judge
 from mechinterp.measures.registry import register_measure
 from mechinterp.tasks import ALL, Task
 
-SCORES = ("faithfulness", "removal_cost", "null_p95", "null_removal_p95", "size", "live_edges")
+QUALITY_SCORES = ("faithfulness", "removal_cost", "null_p95", "null_removal_p95", "size", "live_edges")
 
 
 @register_measure("removal")
@@ -138,7 +138,9 @@ def circuit_quality(
         Judge(model, task.pair(examples, derive_seed(seed, use), corruption), options) for use in ("find", "judge")
     )
     if not (search.gap.valid and judge.gap.valid):
-        return labelled(np.full((len(SCORES), examples), np.nan), ["score", "example"], {"score": list(SCORES)})
+        return labelled(
+            np.full((len(QUALITY_SCORES), examples), np.nan), ["score", "example"], {"score": list(QUALITY_SCORES)}
+        )
     circuit = judge.circuit(edges) if edges is not None else discover(model, search.pair, share=share, options=options)
     live = live_edges(model, judge.pair, options=judge.options)
     core = (circuit & Circuit(live)).pruned()
@@ -148,7 +150,7 @@ def circuit_quality(
     numbers = (*chance, float(len(core)), float(len(Circuit(live).pruned())))
     rows = [judge.recovered_rows(circuit), judge.lost_rows(circuit)]
     rows += [np.full(examples, number) for number in numbers]
-    return labelled(np.stack(rows), ["score", "example"], {"score": list(SCORES)})
+    return labelled(np.stack(rows), ["score", "example"], {"score": list(QUALITY_SCORES)})
 
 
 def _matching(graph: Graph, patterns: Sequence[str]) -> list[Edge]:

@@ -14,7 +14,7 @@ from mechinterp.patching import estimate_edges, patch_edges
 from mechinterp.tasks import ALL, Task
 
 QUANTITIES = ("rank_correlation", "sign_agreement", "worst_error", "worst_edge")
-FLOOR = 0.01
+_FLOOR = 0.01
 """Edges below this share of the largest exact effect have no sign worth agreeing on."""
 
 
@@ -75,7 +75,7 @@ def compare(guess: np.ndarray, exact: np.ndarray) -> list[float]:
     # A correlation needs two edges that differ, on either side.
     varied = live.sum() > 1 and np.ptp(exact[live]) > 0 and np.ptp(guess[live]) > 0
     rank = float(stats.spearmanr(guess[live], exact[live]).statistic) if varied else np.nan  # type: ignore[union-attr]
-    clear = np.abs(exact) >= FLOOR * largest
+    clear = np.abs(exact) >= _FLOOR * largest
     error = np.abs(guess - exact)
     agreement = float((np.sign(guess[clear]) == np.sign(exact[clear])).mean())
     return [rank, agreement, float(error.max() / largest), float(error.argmax())]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mechinterp.core import Graph, Inputs, Settings
+from mechinterp.core import Graph, Settings
 
 Size = Annotated[int, Field(ge=1)]
 
@@ -106,7 +106,7 @@ class ModelConfig(Settings):
         """Whether positions are added to the residual stream."""
         return self.positions == "learned"
 
-    def graph(self, inputs: Inputs = "merged") -> Graph:
+    def graph(self, inputs: str = "merged") -> Graph:
         """All sources, readers and edges of this architecture."""
         return Graph(self.n_layers, self.n_heads, self.d_mlp > 0, self.position_source, inputs)
 

@@ -19,7 +19,7 @@ from mechinterp.models.layers import EPS
 from mechinterp.models.transformer import Transformer
 
 BUFFERS = ("mask", "IGNORE", "rotary_sin", "rotary_cos")
-ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_new": "gelu_new", "gelu_pytorch_tanh": "gelu_new", "silu": "silu"}
+_ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_new": "gelu_new", "gelu_pytorch_tanh": "gelu_new", "silu": "silu"}
 NORMS = {"LN": "LN", "LNPre": "LN", "RMS": "RMS", "RMSPre": "RMS", None: "none"}
 POSITIONS = {"standard": "learned", "rotary": "rotary", "shortformer": "shortformer"}
 # Settings that change the function, and the only value with which our model is the same function.
@@ -107,7 +107,7 @@ def legacy_config(state_dict: Mapping[str, Tensor], settings: Mapping[str, Any])
         normalization=_named("normalization_type", NORMS, settings, "LN"),
         causal=settings.get("attention_dir", "causal") == "causal",
         unembed_bias=bias is not None and bool(bias.any()),
-        act_fn=_named("act_fn", ACTIVATIONS, settings, "relu") if mlp else "relu",
+        act_fn=_named("act_fn", _ACTIVATIONS, settings, "relu") if mlp else "relu",
         attn_scale=_scale(settings, d_head),
     )
 

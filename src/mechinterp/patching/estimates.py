@@ -43,7 +43,7 @@ from mechinterp.patching.foreign import foreign_graph, forked, recorded_sources
 from mechinterp.patching.places import places
 from mechinterp.patching.select import node_result, select_nodes
 
-METHODS = ("eap", "eap-ig", "clean-corrupted")
+ESTIMATES = ("eap", "eap-ig", "clean-corrupted")
 
 
 @takes("metric", "ablation", "inputs")
@@ -75,8 +75,8 @@ def estimate_edges(
     Source: Syed et al. 2023 (EAP); Hanna et al. 2024 (EAP-IG inputs, clean-corrupted). Differs: per-example sums, and
     positive means that keeping the edge helps.
     """
-    if method not in METHODS:
-        raise ConfigError(f"no method '{method}'.{suggest(method, METHODS)}")
+    if method not in ESTIMATES:
+        raise ConfigError(f"no method '{method}'.{suggest(method, ESTIMATES)}")
     if steps < 1:
         raise ConfigError(f"steps={steps}: needs at least 1")
     pair, options = on_model(pair, model), options.for_model(model)

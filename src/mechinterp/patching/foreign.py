@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mechinterp.core import Graph, HookedModel, Inputs, Site, UnsupportedError
+from mechinterp.core import Graph, HookedModel, Site, UnsupportedError
 from mechinterp.interventions import record
 
 FLAGS = ("use_attn_in", "use_attn_result", "use_split_qkv_input", "use_hook_mlp_in")
 
 
-def foreign_graph(model: HookedModel | nn.Module, inputs: Inputs) -> Graph:
+def foreign_graph(model: HookedModel | nn.Module, inputs: str) -> Graph:
     """The edges of a `TransformerBridge`.
 
     Raises:

@@ -27,7 +27,7 @@ from mechinterp.probes.effects import erasure_effects
 from mechinterp.probes.erase import Eraser, leace, random_eraser
 from mechinterp.probes.linear import Rows, constant_score, mean_score, probe_score
 from mechinterp.probes.rows import (
-    Places,
+    ProbePlaces,
     choose_places,
     control_labels,
     features,
@@ -37,7 +37,7 @@ from mechinterp.probes.rows import (
 )
 from mechinterp.tasks import Task
 
-KINDS = (
+_KINDS = (
     "resid_pre",
     "resid_mid",
     "resid_post",
@@ -53,7 +53,7 @@ KINDS = (
     "result",
 )
 PROBES = ("score", "untrained", "shuffled", "erased", "random_erased", "control")
-CHUNK = 256
+_CHUNK = 256
 """Examples per forward pass."""
 DRAWS = 3
 """How many shuffles, control labellings and random subspaces are averaged: where inputs take few values, one
@@ -123,8 +123,8 @@ def probe(
     found: dict[str, list[Interval]] = {name: [] for name in PROBES}
     erasers: list[list[Eraser]] = []
     reasons = []
-    activations = features(model, batch.inputs, sites, (train, test), CHUNK)
-    untrained = features(_untrained(model, seed), batch.inputs, sites, (train, test), CHUNK) if nulls else None
+    activations = features(model, batch.inputs, sites, (train, test), _CHUNK)
+    untrained = features(_untrained(model, seed), batch.inputs, sites, (train, test), _CHUNK) if nulls else None
     for number, (x_train, x_test) in enumerate(activations):
         fit, ask = _rows(train, x_train), _rows(test, x_test)
         found["score"].append(probe_score(fit, ask))
@@ -145,7 +145,7 @@ def probe(
             scores += [Interval.missing()] * (number + 1 - len(scores))
     held = batch[test.sequences]
     name, score = resolve_metric(metric or ("mse" if model.config.outputs == "values" else "log_prob"))
-    effects = erasure_effects(model, held, score, sites, erasers, probed(batch, labels, where)[test.sequences], CHUNK)
+    effects = erasure_effects(model, held, score, sites, erasers, probed(batch, labels, where)[test.sequences], _CHUNK)
     attrs = {
         "target": target, "site": str(site), "where": where, "metric": name, "seed": seed, "examples": examples,
         "probe": "logistic, accuracy" if train.labels.ndim == 1 else "ridge, R2",
@@ -159,7 +159,7 @@ def probe(
 def _sites(model: Transformer, site: str | Site, layer: int | Sequence[int] | None) -> list[Site]:
     """One site per layer, checked."""
     kinds = {
-        **{kind: kind for kind in KINDS},
+        **{kind: kind for kind in _KINDS},
         "attn_out": "attn",
         "mlp_out": "mlp",
         "post": "mlp_post",
@@ -170,8 +170,8 @@ def _sites(model: Transformer, site: str | Site, layer: int | Sequence[int] | No
         found = [Site(kinds[site], number) for number in layers]
     else:
         one = Site.parse(site)
-        if one.kind not in KINDS:
-            raise SiteError(f"no probe reads '{site}' position by position.{suggest(one.kind, KINDS)}")
+        if one.kind not in _KINDS:
+            raise SiteError(f"no probe reads '{site}' position by position.{suggest(one.kind, _KINDS)}")
         if layer is not None:
             raise ConfigError(f"site '{one}' has its layer already: leave layer out, or ask for site='{one.kind}'")
         found = [one]
@@ -190,12 +190,12 @@ def _latent(batch: Batch, task: Task, target: str) -> Tensor:
     return batch.latents[target]
 
 
-def _rows(places: Places, x: Tensor | None) -> Rows:
+def _rows(places: ProbePlaces, x: Tensor | None) -> Rows:
     found = np.zeros((len(places.labels), 0)) if x is None else x.cpu().numpy()
     return Rows(found, places.labels, places.sequence.cpu().numpy(), places.tokens)
 
 
-def _erasers(x: Tensor, places: Places, seed: int) -> list[Eraser]:
+def _erasers(x: Tensor, places: ProbePlaces, seed: int) -> list[Eraser]:
     """LEACE first, then random erasers of its rank."""
     true = leace(x, torch.from_numpy(places.labels).to(x.device))
     return [true, *(random_eraser(x, true.rank, derive_seed(seed, draw)) for draw in range(DRAWS))]

@@ -17,7 +17,7 @@ from mechinterp.probes.linear import Rows
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
+class ProbePlaces:
     """Positions drawn from one half of the sequences.
 
     Args:
@@ -54,8 +54,8 @@ def probed(batch: Batch, labels: Tensor, where: str) -> Bool[Tensor, "batch seq"
     return defined(labels) & batch.scored if where == "scored" else defined(labels)
 
 
-def choose_places(batch: Batch, labels: Tensor, where: str, limit: int, seed: int) -> tuple[Places, Places]:
-    """Places to fit on and places to score, from sequences that have no copy on the other side.
+def choose_places(batch: Batch, labels: Tensor, where: str, limit: int, seed: int) -> tuple[ProbePlaces, ProbePlaces]:
+    """ProbePlaces to fit on and places to score, from sequences that have no copy on the other side.
 
     Raises:
         ConfigError: If fewer than two different sequences came, a half has no position, or the
@@ -81,14 +81,14 @@ def choose_places(batch: Batch, labels: Tensor, where: str, limit: int, seed: in
         found = labels[sequence, pos].cpu().numpy()
         found = found.reshape(len(found), -1).astype(float) if labels.is_floating_point() else found
         tokens = batch.inputs[sequence, pos].cpu().numpy() if batch.inputs.ndim == 2 else None
-        halves.append(Places(half.nonzero().flatten(), sequence, pos, found, tokens))
+        halves.append(ProbePlaces(half.nonzero().flatten(), sequence, pos, found, tokens))
     if (halves[0].labels == halves[0].labels[:1]).all():
         raise ConfigError(f"the variable has one value only ({halves[0].labels[0]}): there is nothing to probe")
     return halves[0], halves[1]
 
 
 def features(
-    model: Transformer, inputs: Tensor, sites: Sequence[Site], halves: Sequence[Places], chunk: int
+    model: Transformer, inputs: Tensor, sites: Sequence[Site], halves: Sequence[ProbePlaces], chunk: int
 ) -> list[list[Float[Tensor, "n d"]]]:
     """Activations of each site (outer list) at the places of each half (inner list)."""
     parts: list[list[list[Tensor]]] = [[[] for _ in halves] for _ in sites]
@@ -120,7 +120,7 @@ def written(value: Tensor, site: Site, x: Float[Tensor, "batch seq d"]) -> Tenso
     return made
 
 
-def shuffled_labels(places: Places, seed: int) -> np.ndarray:
+def shuffled_labels(places: ProbePlaces, seed: int) -> np.ndarray:
     """Labels exchanged at random between the places at one position of different sequences."""
     rng = np.random.default_rng(generator(seed, "probe", "shuffle").initial_seed())
     made, pos = places.labels.copy(), places.pos.cpu().numpy()

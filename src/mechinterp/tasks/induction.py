@@ -16,8 +16,8 @@ from mechinterp.tasks.base import ALL, Predictor, Preset, Task
 from mechinterp.tasks.predictors import OneTokenMatch, PositionOnly, SeenTokens, Uniform
 from mechinterp.tasks.twins import change_successor, make_pair, move_match, single_matches, with_latents
 
-Tokens = Int[Tensor, "batch tokens"]
-Mask = Bool[Tensor, "batch seq"]
+_Tokens = Int[Tensor, "batch tokens"]
+_Mask = Bool[Tensor, "batch seq"]
 _DRAWS = 50
 
 
@@ -47,7 +47,7 @@ class Induction(Task):
     that were seen before.
 
     Args:
-        vocab: Tokens.
+        vocab: _Tokens.
         seq_len: Positions.
         flavour: `segment` or `successor`.
         segment: Length of the recurring segment.
@@ -55,7 +55,7 @@ class Induction(Task):
         min_gap: Fewest fresh tokens between two copies.
         max_gap: Most fresh tokens between two copies; None for no limit.
         replace: Draw tokens with replacement; then tokens also match by chance.
-        symbols: Tokens on the cycle (flavour `successor`).
+        symbols: _Tokens on the cycle (flavour `successor`).
         restart: Probability of a jump (flavour `successor`).
 
     Source: Olsson et al. 2022, repeated random sequences. Differs: the repeats lie at random distances.
@@ -168,8 +168,8 @@ class Induction(Task):
             training |= dict(steps=2000, lr=1e-3, loss_on="all")
         return Preset(model, training)
 
-    def _draw(self, batch: int, gen: torch.Generator) -> tuple[Tokens, Mask]:
-        """Tokens with the last target, `[batch, seq + 1]`, and which of the targets are scored, `[batch, seq]`."""
+    def _draw(self, batch: int, gen: torch.Generator) -> tuple[_Tokens, _Mask]:
+        """_Tokens with the last target, `[batch, seq + 1]`, and which of the targets are scored, `[batch, seq]`."""
         if self.flavour == "successor":
             return self._draw_walk(batch, gen)
         copy, place = self._draw_layout(batch, gen)
@@ -184,7 +184,7 @@ class Induction(Task):
             return torch.randint(self.vocab, (batch, self.segment + self._fresh), generator=gen)
         return torch.rand(batch, self.vocab, generator=gen).argsort(1)
 
-    def _draw_layout(self, batch: int, gen: torch.Generator) -> tuple[Tokens, Tokens]:
+    def _draw_layout(self, batch: int, gen: torch.Generator) -> tuple[_Tokens, _Tokens]:
         """Number of the copy at each position (-1 in gaps), and the place within it."""
         left = torch.full((batch,), self._fresh)
         gaps = []
@@ -223,7 +223,7 @@ class Induction(Task):
             ways = table.sum(1)
         return tables
 
-    def _draw_walk(self, batch: int, gen: torch.Generator) -> tuple[Tokens, Mask]:
+    def _draw_walk(self, batch: int, gen: torch.Generator) -> tuple[_Tokens, _Mask]:
         """The place on the cycle is where the last jump landed plus the steps since then."""
         length = self.seq_len + 1
         cycle = torch.rand(batch, self.vocab, generator=gen).argsort(1)[:, : self.symbols]

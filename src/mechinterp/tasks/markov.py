@@ -18,8 +18,8 @@ from mechinterp.core import Batch, ConfigError, Pair, generator
 from mechinterp.tasks.base import ALL, Predictor, Preset, Task
 from mechinterp.tasks.predictors import Uniform
 
-Tokens = Int[Tensor, "batch tokens"]
-LogProbs = Float[Tensor, "batch seq states"]
+_Tokens = Int[Tensor, "batch tokens"]
+_LogProbs = Float[Tensor, "batch seq states"]
 _DRAWS = 50
 
 
@@ -134,7 +134,7 @@ class MarkovChains(Task):
         training |= dict(lr_schedule="linear")
         return Preset(model, training)
 
-    def _draw(self, batch: int, gen: torch.Generator) -> tuple[Float[Tensor, "batch states states"], Tokens]:
+    def _draw(self, batch: int, gen: torch.Generator) -> tuple[Float[Tensor, "batch states states"], _Tokens]:
         """Chains, and walks of them with the last target, `[batch, seq + 1]`."""
         chains = self._draw_chains(batch, gen)
         # Where the walk goes from every state (axis 1) at every step (axis 2); all of these maps are then composed at
@@ -168,7 +168,7 @@ class Unigram:
 
     states: int
 
-    def __call__(self, batch: Batch) -> LogProbs:
+    def __call__(self, batch: Batch) -> _LogProbs:
         return _smoothed(one_hot(batch.inputs, self.states).cumsum(1))
 
 
@@ -181,7 +181,7 @@ class Bigram:
 
     states: int
 
-    def __call__(self, batch: Batch) -> LogProbs:
+    def __call__(self, batch: Batch) -> _LogProbs:
         return _smoothed(successors(batch.inputs, self.states))
 
 
@@ -191,7 +191,7 @@ class Oracle:
 
     states: int
 
-    def __call__(self, batch: Batch) -> LogProbs:
+    def __call__(self, batch: Batch) -> _LogProbs:
         return torch.stack([batch.latents[f"to_{state}"] for state in range(self.states)], -1).clamp(min=1e-12).log()
 
 
@@ -201,17 +201,17 @@ def successors(tokens: Int[Tensor, "batch seq"], states: int) -> Float[Tensor, "
     return earlier @ one_hot(tokens[:, 1:], states).float()
 
 
-def _smoothed(counts: Tensor) -> LogProbs:
+def _smoothed(counts: Tensor) -> _LogProbs:
     return ((counts + 1) / (counts.sum(-1, keepdim=True) + counts.shape[-1])).log()
 
 
-def _latents(inputs: Tokens, chains: Float[Tensor, "batch states states"]) -> dict[str, Tensor]:
+def _latents(inputs: _Tokens, chains: Float[Tensor, "batch states states"]) -> dict[str, Tensor]:
     rows = chains.gather(1, inputs[..., None].expand(-1, -1, chains.shape[-1]))
     before = torch.cat([torch.full_like(inputs[:, :1], -1), inputs[:, :-1]], 1)
     return {"previous_token": before, **{f"to_{state}": rows[..., state] for state in range(chains.shape[-1])}}
 
 
-def _change(tokens: Tokens, chains: Tensor, states: int, how: str, gen: torch.Generator) -> tuple[Tensor, ...]:
+def _change(tokens: _Tokens, chains: Tensor, states: int, how: str, gen: torch.Generator) -> tuple[Tensor, ...]:
     """Twins, for the sequences that allow them: clean and corrupted inputs, [right, wrong], places, chains."""
     inputs = tokens[:, :-1]
     query = inputs[:, -1:]
@@ -246,7 +246,7 @@ def _some(mask: Bool[Tensor, "batch seq"], number: Int[Tensor, "batch 1"], gen: 
     return mask & (rank < number)
 
 
-def _exchange(tokens: Tokens, some: Bool[Tensor, "batch seq"], others: Bool[Tensor, "batch seq"]) -> Tokens:
+def _exchange(tokens: _Tokens, some: Bool[Tensor, "batch seq"], others: Bool[Tensor, "batch seq"]) -> _Tokens:
     """The n-th token of one mask changes places with the n-th of the other; rows have equally many of both."""
     source = torch.arange(tokens.shape[1]).expand_as(tokens)
     for here, there in ((some, others), (others, some)):
@@ -255,7 +255,7 @@ def _exchange(tokens: Tokens, some: Bool[Tensor, "batch seq"], others: Bool[Tens
     return tokens.gather(1, source)
 
 
-def _make_pair(inputs: Tokens, swapped: Tokens, answers: Tensor, last: Tensor, chains: Tensor, how: str) -> Pair:
+def _make_pair(inputs: _Tokens, swapped: _Tokens, answers: Tensor, last: Tensor, chains: Tensor, how: str) -> Pair:
     end = inputs.shape[1] - 1
     roles = {"query": torch.full_like(last[:, 0], end)}
     if how == "successor":

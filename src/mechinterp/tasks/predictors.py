@@ -1,8 +1,8 @@
 """Reference predictors over tokens: what a model would score if it knew only so much.
 
 Each maps a batch to log probabilities `[batch, seq, vocab]` of the next token, from the tokens up to each position.
-A predictor that excludes tokens keeps a share `FLOOR` for the uniform distribution, so that a surprise costs much but
-not infinitely much; where the predictor is right, that costs it about `FLOOR` nats.
+A predictor that excludes tokens keeps a share `_FLOOR` for the uniform distribution, so that a surprise costs much but
+not infinitely much; where the predictor is right, that costs it about `_FLOOR` nats.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch.nn.functional import one_hot
 from mechinterp.core import Batch, derive_seed
 from mechinterp.tasks.base import Task
 
-FLOOR = 1e-3
-LogProbs = Float[Tensor, "batch seq vocab"]
+_FLOOR = 1e-3
+_LogProbs = Float[Tensor, "batch seq vocab"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Uniform:
 
     vocab: int
 
-    def __call__(self, batch: Batch) -> LogProbs:
+    def __call__(self, batch: Batch) -> _LogProbs:
         return log_shares(torch.zeros(*batch.inputs.shape, self.vocab))
 
 
@@ -38,7 +38,7 @@ class SeenTokens:
 
     vocab: int
 
-    def __call__(self, batch: Batch) -> LogProbs:
+    def __call__(self, batch: Batch) -> _LogProbs:
         return log_shares((one_hot(batch.inputs, self.vocab).cumsum(1) > 0).float())
 
 
@@ -52,7 +52,7 @@ class OneTokenMatch:
 
     vocab: int
 
-    def __call__(self, batch: Batch) -> LogProbs:
+    def __call__(self, batch: Batch) -> _LogProbs:
         tokens = batch.inputs
         earlier = (tokens[:, :, None] == tokens[:, None, :]).float().tril(-1)[:, :, :-1]
         followers = one_hot(tokens[:, 1:], self.vocab).float()
@@ -98,15 +98,15 @@ class PositionOnly:
             rows.append(row)
         return torch.stack(rows)
 
-    def __call__(self, batch: Batch) -> LogProbs:
+    def __call__(self, batch: Batch) -> _LogProbs:
         copied = self.weights[:, :-1] @ one_hot(batch.inputs, self.vocab).float()
         mixed = copied + self.weights[:, -1:] / self.vocab
-        return ((1 - FLOOR) * mixed + FLOOR / self.vocab).log()
+        return ((1 - _FLOOR) * mixed + _FLOOR / self.vocab).log()
 
 
-def log_shares(counts: LogProbs) -> LogProbs:
+def log_shares(counts: _LogProbs) -> _LogProbs:
     """Log probabilities in proportion to counts, uniform where all are zero, never below the floor."""
     total = counts.sum(-1, keepdim=True)
     uniform = 1 / counts.shape[-1]
     shares = torch.where(total > 0, counts / total.clamp(min=1e-9), torch.full_like(counts, uniform))
-    return ((1 - FLOOR) * shares + FLOOR * uniform).log()
+    return ((1 - _FLOOR) * shares + _FLOOR * uniform).log()

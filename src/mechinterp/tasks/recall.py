@@ -17,7 +17,7 @@ from mechinterp.core import Batch, Pair, generator
 from mechinterp.tasks.base import ALL, Predictor, Preset, Task
 from mechinterp.tasks.predictors import Uniform, log_shares
 
-Tokens = Int[Tensor, "batch seq"]
+_Tokens = Int[Tensor, "batch seq"]
 BLANK = 0
 
 
@@ -44,7 +44,7 @@ class Recall(Task):
     The last two leave the values in context as they were, so whoever does not match keys sees no difference.
 
     Args:
-        vocab: Tokens: a blank (0), then keys, then values (the upper half).
+        vocab: _Tokens: a blank (0), then keys, then values (the upper half).
         seq_len: Positions.
         loads: Numbers of pairs; every sequence draws one of them.
         power: The g-th place after the pairs is drawn with weight `g ** (power - 1)`; 1 is even.
@@ -147,7 +147,7 @@ class Recall(Task):
         training: dict[str, Any] = dict(steps=1500, batch_size=32, lr=3e-3, weight_decay=0.01, beta1=0.9, beta2=0.98)
         return Preset(model, training)
 
-    def _draw(self, batch: int, gen: torch.Generator) -> Tokens:
+    def _draw(self, batch: int, gen: torch.Generator) -> _Tokens:
         most = max(self.loads)
         which = torch.randint(len(self.loads), (batch,), generator=gen)
         missing = torch.arange(most) >= torch.tensor(self.loads)[which, None]
@@ -160,7 +160,7 @@ class Recall(Task):
         place = self._draw_places(which, gen)[:, :most].masked_fill(missing, self.seq_len)
         return tokens.scatter(1, place, key.gather(1, asked))[:, :-1]
 
-    def _draw_places(self, which: Int[Tensor, " batch"], gen: torch.Generator) -> Tokens:
+    def _draw_places(self, which: Int[Tensor, " batch"], gen: torch.Generator) -> _Tokens:
         """Positions after the pairs in the order in which they are drawn, without replacement: a race of clocks."""
         ticks = -torch.rand(len(which), self.seq_len, generator=gen).log()
         return (ticks * self._delays[which]).argsort(1)
@@ -171,7 +171,7 @@ class Recall(Task):
         place = torch.arange(self.seq_len) - 2 * torch.tensor(self.loads)[:, None] + 1
         return (place.clamp(min=1) ** (1 - self.power)).masked_fill(place < 1, float("inf"))
 
-    def _make_pair(self, inputs: Tokens, swapped: Tokens, query: Tensor, roles: dict[str, Tensor]) -> Pair:
+    def _make_pair(self, inputs: _Tokens, swapped: _Tokens, query: Tensor, roles: dict[str, Tensor]) -> Pair:
         scored = torch.zeros_like(inputs, dtype=torch.bool).scatter(1, query, True)
         places = {name: place[:, 0] for name, place in (roles | {"query": query}).items()}
         (right, first), (wrong, second) = read_answers(inputs, self.keys), read_answers(swapped, self.keys)
@@ -205,7 +205,7 @@ class Lookup:
         return log_shares(one_hot(answer.clamp(min=0), self.vocab).float() * (found >= 0)[..., None])
 
 
-def read_answers(inputs: Tokens, keys: int) -> tuple[Tokens, Tokens]:
+def read_answers(inputs: _Tokens, keys: int) -> tuple[_Tokens, _Tokens]:
     """At each query the value of its key and the number of the pair, -1 elsewhere; read off the tokens."""
     inside = _in_pairs(inputs, keys)
     key = inputs.masked_fill(inputs > keys, BLANK)
@@ -218,11 +218,11 @@ def read_answers(inputs: Tokens, keys: int) -> tuple[Tokens, Tokens]:
     return value.masked_fill(place < 0, -1), place // 2
 
 
-def _in_pairs(inputs: Tokens, keys: int) -> Bool[Tensor, "batch seq"]:
+def _in_pairs(inputs: _Tokens, keys: int) -> Bool[Tensor, "batch seq"]:
     """Values occur in pairs only, so their number says how long the pairs are."""
     return torch.arange(inputs.shape[1], device=inputs.device) < 2 * (inputs > keys).sum(1, keepdim=True)
 
 
-def _latents(inputs: Tokens, answer: Tokens, found: Tokens) -> dict[str, Tensor]:
+def _latents(inputs: _Tokens, answer: _Tokens, found: _Tokens) -> dict[str, Tensor]:
     before = torch.cat([torch.full_like(inputs[:, :1], -1), inputs[:, :-1]], 1)
     return {"previous_token": before, "answer": answer, "pair": found, "is_query": (found >= 0).long()}

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from mechinterp.core import Batch, Pair
 
-Tokens = Int[Tensor, "batch tokens"]
-Mask = Bool[Tensor, "batch seq"]
+_Tokens = Int[Tensor, "batch tokens"]
+_Mask = Bool[Tensor, "batch seq"]
 
 
-def single_matches(tokens: Tokens, scored: Mask) -> Bool[Tensor, "batch seq seq"]:
+def single_matches(tokens: _Tokens, scored: _Mask) -> Bool[Tensor, "batch seq seq"]:
     """Whether q (rows) may be a query: scored, with p (columns) as its only earlier copy, which says the same.
 
     The copy's follower stands apart from the query, so that it can change while the query stays.
@@ -30,14 +30,14 @@ def single_matches(tokens: Tokens, scored: Mask) -> Bool[Tensor, "batch seq seq"
 
 
 def change_successor(
-    tokens: Tokens, allowed: Tensor, vocab: int, gen: torch.Generator
+    tokens: _Tokens, allowed: Tensor, vocab: int, gen: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Put a token that occurs nowhere else in the place of what followed the earlier copy.
 
     Args:
         tokens: Sequences.
         allowed: What `single_matches` gave.
-        vocab: Tokens to choose from.
+        vocab: _Tokens to choose from.
         gen: Chooses the query and the new token.
 
     Returns:
@@ -51,7 +51,7 @@ def change_successor(
     return tokens, tokens.scatter(1, first + 1, _choose(unused, gen)), torch.cat([query, first], 1)
 
 
-def move_match(tokens: Tokens, allowed: Tensor, gen: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def move_match(tokens: _Tokens, allowed: Tensor, gen: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Let the earlier copy change places with another token that occurs once, so that the match lies elsewhere.
 
     Which tokens were seen stays the same, and the query too.
@@ -75,7 +75,7 @@ def move_match(tokens: Tokens, allowed: Tensor, gen: torch.Generator) -> tuple[T
     return tokens, swapped, torch.cat([query, first, other], 1)
 
 
-def make_pair(tokens: Tokens, swapped: Tokens, places: Int[Tensor, "batch places"]) -> Pair:
+def make_pair(tokens: _Tokens, swapped: _Tokens, places: Int[Tensor, "batch places"]) -> Pair:
     """Both batches, scored at the query; a twin's right answer is what its own earlier copy says.
 
     Args:

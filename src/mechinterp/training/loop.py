@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mechinterp.core import using_threads
-from mechinterp.core.progress import Bars
+from mechinterp.core.progress import Bars, Progress
 from mechinterp.models import ModelConfig
 from mechinterp.tasks import Task, get
 from mechinterp.training.config import TrainConfig, resolve
 from mechinterp.training.recorder import Recorder
 from mechinterp.training.run import Run
 from mechinterp.training.steps import Trainer
-
-Progress = Callable[[int, int], None]
 
 
 def train(
