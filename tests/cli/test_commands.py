@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -13,24 +14,8 @@ import pytest
 
 from mechinterp.cli import app, run
 
-SIZES = "--vocab 12 --seq-len 12 --segment 3 --repeats 2 --layers 1 --heads 2 --d-model 8 --batch-size 4"
-TINY = ["induction", *SIZES.split(), "--log-checkpoints", "2", "--linear-checkpoints", "2"]
 Capture = pytest.CaptureFixture[str]
-
-
-def output(capsys: Capture, *words: str, status: int = 0) -> dict:
-    """The one JSON object that a command prints, and nothing else."""
-    capsys.readouterr()
-    assert run([*words, "--json"]) == status
-    (line,) = capsys.readouterr().out.splitlines()
-    return json.loads(line)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "tiny"
-    assert run(["train", *TINY, "--steps", "6", "--seed", "3", "--out", str(path)]) == 0
-    return path
+Output = Callable[..., dict]
 
 
 def test_train_writes_what_the_flags_say(folder: Path):
@@ -41,8 +26,8 @@ def test_train_writes_what_the_flags_say(folder: Path):
     assert record["task"]["vocab"] == 12
 
 
-def test_train_resumes_and_reads_a_file(folder: Path, tmp_path: Path, capsys: Capture):
-    again = output(capsys, "train", *TINY, "--steps", "6", "--seed", "3", "--out", str(folder), "--resume")
+def test_train_resumes_and_reads_a_file(folder: Path, tiny: list[str], tmp_path: Path, output: Output):
+    again = output("train", *tiny, "--steps", "6", "--seed", "3", "--out", str(folder), "--resume")
     (row,) = again["runs"]
     assert row["steps"] == 6 and row["loss"] > 0
     config = tmp_path / "tiny.toml"
@@ -52,18 +37,18 @@ def test_train_resumes_and_reads_a_file(folder: Path, tmp_path: Path, capsys: Ca
         "[training]\nsteps = 99\nbatch_size = 4\nlog_checkpoints = 2\nlinear_checkpoints = 2\n"
     )
     words = ["train", "--config", str(config), "--steps", "6", "--seed", "3", "--out", str(tmp_path / "run")]
-    assert output(capsys, *words)["runs"][0]["weights"] == row["weights"]
+    assert output(*words)["runs"][0]["weights"] == row["weights"]
 
 
-def test_several_seeds(tmp_path: Path, capsys: Capture):
-    words = ["train", *TINY, "--steps", "2", "--seed", "5", "--seeds", "2", "--workers", "1", "--out", str(tmp_path)]
-    assert [row["seed"] for row in output(capsys, *words)["runs"]] == [5, 6]
+def test_several_seeds(tiny: list[str], tmp_path: Path, output: Output):
+    words = ["train", *tiny, "--steps", "2", "--seed", "5", "--seeds", "2", "--workers", "1", "--out", str(tmp_path)]
+    assert [row["seed"] for row in output(*words)["runs"]] == [5, 6]
     assert (tmp_path / "seed-6" / "run.json").is_file()
 
 
-def test_trace(folder: Path, capsys: Capture):
+def test_trace(folder: Path, output: Output, capsys: Capture):
     measures = ["--measures", "loss,head_scores", "--measures", "edge_effects examples=4 metric=log_prob"]
-    found = output(capsys, "trace", str(folder), *measures)
+    found = output("trace", str(folder), *measures)
     assert found["steps"] == [0, 1, 3, 6]
     assert set(found["measures"]) == {"loss", "head_scores", "edge_effects"}
     assert found["measures"]["loss"]["dims"] == ["step", "group"] and found["coords"]["group"] == ["repeat", "fresh"]
@@ -72,13 +57,13 @@ def test_trace(folder: Path, capsys: Capture):
     assert "head_scores" in capsys.readouterr().out
 
 
-def test_find_then_evaluate(folder: Path, tmp_path: Path, capsys: Capture):
-    found = output(capsys, "find", str(folder), "--k", "5", "--examples", "8")
+def test_discover_then_evaluate(folder: Path, tmp_path: Path, output: Output, capsys: Capture):
+    found = output("discover", str(folder), "--k", "5", "--examples", "8")
     assert Path(found["file"]) == folder / "circuit.json" and found["size"] == len(found["edges"]) <= 5
     assert found["origin"]["method"] == "top-k" and found["origin"]["corruption"] == "all"
-    judged = output(capsys, "evaluate", str(folder), "--examples", "8", "--nulls", "3")
+    judged = output("evaluate", str(folder), "--examples", "8", "--nulls", "3")
     assert judged["size"] == found["size"] and len(judged["null_m"]) == 3
-    assert run(["find", str(folder), "--k", "5", "--examples", "8", "--out", str(tmp_path / "other.json")]) == 0
+    assert run(["discover", str(folder), "--k", "5", "--examples", "8", "--out", str(tmp_path / "other.json")]) == 0
     assert (
         run(["evaluate", str(folder), "--examples", "8", "--nulls", "2", "--circuit", str(tmp_path / "other.json")])
         == 0
@@ -99,8 +84,8 @@ def test_find_then_evaluate(folder: Path, tmp_path: Path, capsys: Capture):
         ("ground-truth", "compiled/reverse"),
     ],
 )
-def test_list(kind: str, name: str, capsys: Capture):
-    rows = output(capsys, "list", kind)[kind]
+def test_list(kind: str, name: str, output: Output, capsys: Capture):
+    rows = output("list", kind)[kind]
     assert name in {row.get("name", row.get("claim")) for row in rows}
     assert run(["list", kind]) == 0
     assert name in capsys.readouterr().out
@@ -141,10 +126,25 @@ def test_a_failed_claim_is_exit_status_one(tmp_path: Path, capsys: Capture):
         ("trane induction", "No such command 'trane'"),
         ("trace nowhere", "nowhere does not exist"),
         ("trace {run} --measures los", "no measure 'los'. Did you mean 'loss'"),
-        ("find {run} --method acdcc", "Did you mean 'acdc'"),
-        ("find {run} --corruption x", "no corruption 'x'"),
-        ("evaluate {run} --circuit nowhere.json", "run `mechinterp find` first"),
+        ("discover {run} --method acdcc", "Did you mean 'acdc'"),
+        ("discover {run} --corruption x", "no corruption 'x'"),
+        ("evaluate {run} --circuit nowhere.json", "`mechinterp discover` writes one"),
         ("evaluate {run} --metric logitdiff", "Did you mean 'logit_diff'"),
+        ("evaluate {run} --circuit {run}/run.json", "is no circuit"),
+        ("patch nowhere", "nowhere does not exist"),
+        ("patch {run} --site zz", "Did you mean"),
+        ("patch {run} --at roles", "Did you mean 'role'"),
+        ("patch {run} --direction up", "no direction 'up'"),
+        ("patch {run} --edge L0.H0->L9.H0.k", "L9.H0"),
+        ("patch {run} --edges --site z --at role", "edges take no --site and no --at"),
+        ("patch {run} --inputs split", "nodes take no --inputs"),
+        ("patch {run} --examples many", "--examples"),
+        ("estimate {run} --method eap", "add --edges"),
+        ("estimate {run} --edges --method aep", "Did you mean 'eap'"),
+        ("estimate {run} --edges --direction noise", "edges take no --direction"),
+        ("probe {run} previous", "no latent 'previous'. Did you mean 'previous_token'"),
+        ("probe {run} previous_token --site zz", "zz"),
+        ("study nowhere", "nowhere does not exist"),
         ("verify inductoin", "no circuit 'inductoin'"),
         ("list measure", "Did you mean 'measures'"),
         ("report nowhere", "nowhere does not exist"),
@@ -191,10 +191,10 @@ def test_version_and_help(capsys: Capture):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_an_interrupt_is_one_line_and_loses_nothing(tmp_path: Path):
+def test_an_interrupt_is_one_line_and_loses_nothing(tiny: list[str], tmp_path: Path):
     out = tmp_path / "run"
     code = "from mechinterp.cli import main; main()"
-    words = ["train", *TINY[:-2], "--steps", "200000", "--linear-checkpoints", "2000", "--out", str(out)]
+    words = ["train", *tiny[:-2], "--steps", "200000", "--linear-checkpoints", "2000", "--out", str(out)]
     # A test run that was started in the background may have been told to ignore interrupts, and would pass that on.
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True, preexec_fn=heed)
@@ -208,22 +208,22 @@ def test_an_interrupt_is_one_line_and_loses_nothing(tmp_path: Path):
     assert (out / "checkpoints").is_dir()
 
 
-def test_report_studies_a_run_once(folder: Path, tmp_path: Path, capsys: Capture):
-    page = Path(output(capsys, "report", str(folder), "--out", str(tmp_path / "a.html"))["report"])
+def test_report_studies_a_run_once(folder: Path, tmp_path: Path, output: Output):
+    page = Path(output("report", str(folder), "--out", str(tmp_path / "a.html"))["report"])
     study = folder / "study.json"
     written = study.stat().st_mtime_ns
     assert page == tmp_path / "a.html" and "<html" in page.read_text()[:200]
-    assert output(capsys, "report", str(folder))["report"] == str(folder / "report.html")
+    assert output("report", str(folder))["report"] == str(folder / "report.html")
     assert study.stat().st_mtime_ns == written
 
 
-def test_demo_says_what_it_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture):
+def test_demo_says_what_it_missed(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture):
     """A demo of six steps: nothing is learned, and the table says so."""
     from mechinterp.cli import demo
     from mechinterp.training import Run
 
     def hardly_trained(out: Path, seed: int, show: object) -> tuple[Run, Run]:
-        words = ["train", *TINY, "--steps", "6", "--seed", str(seed), "--out"]
+        words = ["train", *tiny, "--steps", "6", "--seed", str(seed), "--out"]
         for name in ("two-layer", "one-layer"):
             assert run([*words, str(out / name), "--resume"]) == 0
         return Run(out / "two-layer"), Run(out / "one-layer")

@@ -1,14 +1,67 @@
 """Help lists every setting without importing torch: the table it reads must be what the settings are."""
 
+import inspect
+
 import pytest
 from typer.exceptions import TyperException
 
+import mechinterp as mi
 from mechinterp.cli import run, table
 from mechinterp.cli.flags import take
+from mechinterp.cli.options import Values, takes
+from mechinterp.core import OPTIONS, ConfigError
 
 
 def test_the_table_is_the_settings():
     assert table.load() == table.describe(), "settings have changed: run `python -m mechinterp.cli.table`"
+
+
+def test_the_table_is_the_shared_options():
+    """Also fails where a signature of the API has another default than the help text shows."""
+    assert table.load_options() == table.describe_options(), "run `python -m mechinterp.cli.table`"
+    for verb, rows in table.load_options().items():
+        for row in rows:
+            option = OPTIONS[row["name"]]
+            assert (row["help"], tuple(row.get("choices", ()))) == (option.help, option.words), verb
+
+
+def test_help_shows_every_shared_option_with_its_default(capsys: pytest.CaptureFixture[str]):
+    for verb, rows in table.load_options().items():
+        assert run([verb, "--help"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        for row in rows:
+            assert f"--{row['name'].replace('_', '-')} " in text and table.about(row) in text, (verb, row["name"])
+
+
+def test_an_option_that_is_not_given_is_not_passed_on():
+    """So the default that counts is the one of the API."""
+
+    @takes("patch")
+    def command(run: str, *, options: Values) -> Values:
+        return options
+
+    nothing = dict.fromkeys(row["name"] for row in table.load_options()["patch"])
+    assert command(run="x", **nothing) == {}
+    assert command(run="x", **nothing | {"at": "role", "seed": 0}) == {"at": "role", "seed": 0}
+    with pytest.raises(ConfigError, match="no direction 'up'"):
+        command(run="x", **nothing | {"direction": "up"})
+
+
+@pytest.mark.parametrize(
+    ("verb", "flag", "function"),
+    [
+        ("estimate", "method", "estimate_edges"),
+        ("estimate", "steps", "estimate_edges"),
+        ("study", "untrained", "study"),
+    ],
+)
+def test_the_help_of_other_options_shows_their_default(
+    verb: str, flag: str, function: str, capsys: pytest.CaptureFixture[str]
+):
+    default = inspect.signature(getattr(mi, function)).parameters[flag].default
+    assert run([verb, "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.split(f"--{flag} ", 1)[1].split("--")[0].strip().endswith(f"({default}).")
 
 
 def test_no_name_means_two_things():

@@ -20,8 +20,12 @@ VERBS = {
     "demo": "mechinterp.cli.demo",
     "train": "mechinterp.cli.train",
     "trace": "mechinterp.cli.trace",
-    "find": "mechinterp.cli.circuit",
-    "evaluate": "mechinterp.cli.circuit",
+    "patch": "mechinterp.cli.patch",
+    "estimate": "mechinterp.cli.estimate",
+    "discover": "mechinterp.cli.discover",
+    "evaluate": "mechinterp.cli.evaluate",
+    "probe": "mechinterp.cli.probe",
+    "study": "mechinterp.cli.study",
     "verify": "mechinterp.cli.verify",
     "report": "mechinterp.cli.report",
     "bench": "mechinterp.cli.bench",
@@ -58,6 +62,14 @@ def run(words: Sequence[str]) -> int:
 
 
 def _invoke(words: list[str]) -> int:
+    status = commands(words)(words, prog_name="mechinterp", standalone_mode=False)
+    if status == 130:  # what the parser makes of KeyboardInterrupt
+        return _interrupted()
+    return status if isinstance(status, int) else 0
+
+
+def commands(words: Sequence[str] = ()) -> typer.Typer:
+    """The parser, with the command that a command line names, or with all of them."""
     app = typer.Typer(
         help="Train small transformers, find their circuits by causal intervention, and date when each formed.",
         add_completion=False,
@@ -66,13 +78,9 @@ def _invoke(words: list[str]) -> int:
     )
     app.callback(invoke_without_command=True)(_top)
     verb = next((word for word in words if not word.startswith("-")), None)
-    modules = [VERBS[verb]] if verb in VERBS else list(dict.fromkeys(VERBS.values()))
-    for module in modules:
+    for module in [VERBS[verb]] if verb in VERBS else VERBS.values():
         importlib.import_module(module).register(app)
-    status = app(words, prog_name="mechinterp", standalone_mode=False)
-    if status == 130:  # what the parser makes of KeyboardInterrupt
-        return _interrupted()
-    return status if isinstance(status, int) else 0
+    return app
 
 
 @no_type_check  # the parser hands over a context of its own, unexported class

@@ -21,19 +21,19 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     name: Annotated[
-        str, typer.Argument(metavar="training|patching|edges|tasks|truth", help="What.", show_default=False)
+        str, typer.Argument(metavar="training|patching|edges|tasks|truth", help="What to measure.", show_default=False)
     ],
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A small case once: it runs, and its times mean nothing.")
-    ] = False,
-    threads: Annotated[int, typer.Option("--threads", help="Torch's threads.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="Run one small case once; its times mean nothing.")] = False,
+    threads: Annotated[int, typer.Option("--threads", help="Threads of torch.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Time one thing side by side with what people use, or examine edge scores on known circuits (truth)."""
+    """Compare speed with a peer library in one run, or examine edge scores on known circuits (truth)."""
     from mechinterp.bench import run
     from mechinterp.cli.output import emit, number, table
 
-    result = run(name, quick, threads)
+    # No spinner: its thread would run inside what is timed.
+    typer.echo(f"measuring {name}", err=True)
+    result = run(name, quick=quick, threads=threads)
     if as_json:
         emit(result)
         return

@@ -12,7 +12,7 @@ from typing import Any
 from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
-from mechinterp.cli.table import Row, load
+from mechinterp.cli.table import Row, about, dashed, load
 
 SHORT = {"n_layers": "layers", "n_heads": "heads"}
 WORDS = {"int": "INTEGER", "float": "NUMBER", "text": "TEXT", "list": "A,B,..."}
@@ -33,7 +33,7 @@ class SettingsCommand(TyperCommand):
         super().format_options(ctx, formatter)
         for group, rows in load().items():
             with formatter.section(f"{group.capitalize()} settings"):
-                formatter.write_dl([(_flag(row), _about(row)) for row in rows])
+                formatter.write_dl([(_flag(row), about(row)) for row in rows])
 
 
 def take(words: list[str], own: set[str] | None = None) -> tuple[dict[str, str | bool], list[str]]:
@@ -70,7 +70,7 @@ def take(words: list[str], own: set[str] | None = None) -> tuple[dict[str, str |
             if taken.startswith("--"):
                 raise TyperException(f"option '{flag}' needs a value")
         elif switch is not None and equals:
-            raise TyperException(f"option '{flag}' takes no value: write --{_dashed(name)} or --no-{_dashed(name)}")
+            raise TyperException(f"option '{flag}' takes no value: write --{dashed(name)} or --no-{dashed(name)}")
         if found.setdefault(name, taken) != taken:
             raise TyperException(f"option '{flag}' is given twice: {found[name]} and {taken}")
     return found, rest
@@ -83,9 +83,9 @@ def _known() -> dict[str, tuple[str, bool | None]]:
         for row in rows:
             name, switch = row["name"], row["kind"] == "bool"
             for spelled in (name, short(name)):
-                flags[f"--{_dashed(spelled)}"] = (name, True if switch else None)
+                flags[f"--{dashed(spelled)}"] = (name, True if switch else None)
                 if switch:
-                    flags[f"--no-{_dashed(spelled)}"] = (name, False)
+                    flags[f"--no-{dashed(spelled)}"] = (name, False)
     return flags
 
 
@@ -95,23 +95,10 @@ def short(name: str) -> str:
 
 
 def _flag(row: Row) -> str:
-    name = _dashed(short(row["name"]))
+    name = dashed(short(row["name"]))
     if row["kind"] == "bool":
         return f"--{name} / --no-{name}"
     return f"--{name} [{'|'.join(row['choices'])}]" if "choices" in row else f"--{name} {WORDS[row['kind']]}"
-
-
-def _about(row: Row) -> str:
-    default = row["default"]
-    if default is None:
-        return row["help"]
-    if row["kind"] == "list":
-        default = ",".join(map(str, default))
-    return f"{row['help']} ({str(default).lower() if row['kind'] == 'bool' else default})"
-
-
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
 
 
 def _near(flag: str, known: list[str]) -> str:

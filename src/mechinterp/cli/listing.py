@@ -1,4 +1,4 @@
-"""`mechinterp list`: what there is."""
+"""`mechinterp list`: what the package knows by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from mechinterp.cli.options import Json
 
-KINDS = ("tasks", "measures", "circuits", "claims", "metrics", "ground-truth")
+_KINDS = ("tasks", "measures", "circuits", "claims", "metrics", "ground-truth")
 
 
 def register(app: typer.Typer) -> None:
@@ -17,17 +17,18 @@ def register(app: typer.Typer) -> None:
 
 
 def list_kind(
-    kind: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="What to list.", show_default=False)],
+    kind: Annotated[str, typer.Argument(metavar="|".join(_KINDS), help="What to list.", show_default=False)],
     as_json: Json = False,
 ) -> None:
     """List tasks, measures, circuits, claims, metrics, or models with a known circuit."""
-    from mechinterp.cli.output import emit, table
+    from mechinterp.cli.output import emit, table, waiting
     from mechinterp.core import ConfigError, suggest
 
-    if kind not in KINDS:
-        raise ConfigError(f"nothing called '{kind}' to list.{suggest(kind, KINDS)}")
-    found = (_tasks, _measures, _circuits, _claims, _metrics, _ground_truth)
-    rows = dict(zip(KINDS, found, strict=True))[kind]()
+    if kind not in _KINDS:
+        raise ConfigError(f"nothing called '{kind}' to list.{suggest(kind, _KINDS)}")
+    listings = (_tasks, _measures, _circuits, _claims, _metrics, _ground_truth)
+    with waiting(f"listing {kind}"):
+        rows = dict(zip(_KINDS, listings, strict=True))[kind]()
     if as_json:
         emit({kind: rows})
     elif rows:
@@ -46,16 +47,16 @@ def _measures() -> list[dict[str, Any]]:
     from mechinterp import measures
     from mechinterp.measures.registry import function_of
 
-    found = [(name, function_of(name)) for name in measures.names()]
-    return [{"name": name, "parameters": _parameters(function), "about": _about(function)} for name, function in found]
+    functions = {name: function_of(name) for name in measures.names()}
+    return [{"name": name, "parameters": _parameters(one), "about": _about(one)} for name, one in functions.items()]
 
 
 def _circuits() -> list[dict[str, Any]]:
     from mechinterp.claims import circuit_names, load_circuit
 
-    found = [load_circuit(name) for name in circuit_names()]
+    circuits = [load_circuit(name) for name in circuit_names()]
     return [
-        {"name": one.name, "edges": len(one.circuit), "claims": len(one.claims), "about": one.about} for one in found
+        {"name": one.name, "edges": len(one.circuit), "claims": len(one.claims), "about": one.about} for one in circuits
     ]
 
 
@@ -84,7 +85,7 @@ def _metrics() -> list[dict[str, Any]]:
 def _ground_truth() -> list[dict[str, Any]]:
     from mechinterp.known import known_models
 
-    made = [(name, one.about, one.build()) for name, one in known_models().items()]
+    models = [(name, one.about, one.build()) for name, one in known_models().items()]
     return [
         {
             "name": name,
@@ -94,7 +95,7 @@ def _ground_truth() -> list[dict[str, Any]]:
             "seen with zeros": len(one.seen("zero")),
             "about": about,
         }
-        for name, about, one in made
+        for name, about, one in models
     ]
 
 

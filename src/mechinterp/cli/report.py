@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mechinterp.cli.options import Json, RunFolder
+from mechinterp.cli.options import Json, RunFolder, Values, takes
 
 
 def register(app: typer.Typer) -> None:
@@ -14,13 +14,15 @@ def register(app: typer.Typer) -> None:
     app.command("report")(report)
 
 
+@takes("report")
 def report(
     run: RunFolder,
-    out: Annotated[str, typer.Option("--out", help="Where to write; RUN/report.html by default.")] = "",
-    seed: Annotated[int, typer.Option("--seed", help="Of a study that is still to be made.")] = 0,
+    out: Annotated[str, typer.Option("--out", help="File to write (RUN/report.html).")] = "",
+    *,
+    options: Values,
     as_json: Json = False,
 ) -> None:
-    """Write one HTML page that works offline. A Run that was not studied yet is studied first."""
+    """Write one HTML page that works offline. A Run without a study is studied first."""
     from mechinterp.cli.output import emit, table, waiting
     from mechinterp.core import RunError
     from mechinterp.core.progress import Bars
@@ -30,12 +32,12 @@ def report(
 
     opened = Run(run)
     try:
-        found = Study.load(opened)
-    except RunError:  # none yet, or of other weights
+        story = Study.load(opened)
+    except RunError:  # there is none yet, or it is of other weights
         with Bars(True) as show:
-            found = study(opened, seed, progress=show)
+            story = study(opened, progress=show, **options)
     with waiting("writing the report"):
-        path = write(opened, out or None, found)
+        path = write(opened, out=out or None, study=story)
     if as_json:
         emit({"run": run, "report": path})
     else:

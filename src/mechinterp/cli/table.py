@@ -1,27 +1,90 @@
-"""Every setting that `mechinterp train` takes, as data: help must list them without importing torch.
+"""What the help texts show, as data: help must answer without importing torch.
 
-`settings.json` beside this file is what `describe` returns; a test compares them. After a setting has changed, write it
-anew with `python -m mechinterp.cli.table`.
+`settings.json` lists every setting that `train` takes, `options.json` every shared option of the other verbs. Both are
+generated (`python -m mechinterp.cli.table`), and a test compares them with the settings and options themselves.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from types import MappingProxyType, NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 FILE = Path(__file__).with_name("settings.json")
+OPTIONS_FILE = Path(__file__).with_name("options.json")
 Row = dict[str, Any]
 
+PAIR = ("corruption", "examples", "seed")
+"""The options that a verb draws its pair with."""
 
+
+class Verb(NamedTuple):
+    """Which shared options a verb takes.
+
+    Args:
+        options: Their names, in the order of the help text.
+        functions: What a default is called in the help text -> the API function that it is a default of. Where the
+            function has no such parameter, the default is the one of `OPTIONS`.
+        defaults: Defaults that only the command line has.
+    """
+
+    options: tuple[str, ...]
+    functions: dict[str, str]
+    defaults: Mapping[str, Any] = MappingProxyType({})
+
+
+INTERVENTION = ("metric", "direction", "ablation", "inputs")
+VERBS = {
+    "trace": Verb(("seed",), {"": "trace"}),
+    "patch": Verb(
+        ("site", "at", *INTERVENTION, "budget_mb", *PAIR), {"for nodes": "patch_nodes", "for edges": "patch_edges"}
+    ),
+    "estimate": Verb(
+        ("site", "at", *INTERVENTION, *PAIR), {"for nodes": "estimate_nodes", "for edges": "estimate_edges"}
+    ),
+    "discover": Verb(("metric", "ablation", "inputs", *PAIR), {"": "discover"}, {"seed": 0}),
+    # A circuit is discovered on the pairs of seed 0, and may not be evaluated on them.
+    "evaluate": Verb(("metric", "ablation", "nulls", *PAIR), {"": "evaluate"}, {"seed": 1}),
+    "probe": Verb(("site", "metric", "examples", "seed"), {"": "probe"}),
+    "study": Verb(("examples", "nulls", "seed"), {"": "study"}),
+    "report": Verb(("seed",), {"": "study"}),
+}
+"""The one place that says which verb takes which shared option."""
+
+
+@cache
 def load() -> dict[str, list[Row]]:
     """Group (`model`, `training`, `task <name>`) -> rows: name, kind, default, help, and choices where they are few."""
     return json.loads(FILE.read_text(encoding="utf-8"))
 
 
+@cache
+def load_options() -> dict[str, list[Row]]:
+    """Verb -> rows as those of `load`, one for each shared option that it takes."""
+    return json.loads(OPTIONS_FILE.read_text(encoding="utf-8"))
+
+
+def about(row: Row) -> str:
+    """The help text of a row, with its default."""
+    default = row["default"]
+    if default is None:
+        return row["help"]
+    if row["kind"] == "list":
+        default = ",".join(map(str, default))
+    return f"{row['help']} ({str(default).lower() if row['kind'] == 'bool' else default})"
+
+
+def dashed(name: str) -> str:
+    """A name as flags spell it."""
+    return name.replace("_", "-")
+
+
 def describe() -> dict[str, list[Row]]:
-    """The same, read off the settings themselves (imports torch)."""
+    """What `load` returns, read off the settings themselves (imports torch)."""
     from mechinterp import tasks
     from mechinterp.models import ModelConfig
     from mechinterp.training import TrainConfig
@@ -30,15 +93,45 @@ def describe() -> dict[str, list[Row]]:
     shipped = [part for part in vars(tasks).values() if isinstance(part, type) and issubclass(part, tasks.Task)]
     groups: dict[str, Any] = {"model": ModelConfig, "training": TrainConfig}
     groups |= {f"task {cls.name}": cls for cls in shipped if cls is not tasks.Task}
-    found = {group: [_row(name, field) for name, field in cls.model_fields.items()] for group, cls in groups.items()}
-    return json.loads(json.dumps(found))  # JSON knows lists, and no tuples
+    rows = {group: [_setting(name, field) for name, field in cls.model_fields.items()] for group, cls in groups.items()}
+    return json.loads(json.dumps(rows))  # JSON knows lists, and no tuples
 
 
-def _row(name: str, field: Any) -> Row:
+def describe_options() -> dict[str, list[Row]]:
+    """What `load_options` returns, read off `OPTIONS` and the signatures of the API (imports torch)."""
+    return {name: [_option(option, verb) for option in verb.options] for name, verb in VERBS.items()}
+
+
+def _setting(name: str, field: Any) -> Row:
     kind, choices = _kind(field.annotation)
     default = None if field.is_required() else field.default
-    row = {"name": name, "kind": kind, "default": default, "help": field.description or ""}
-    return row | {"choices": choices} if choices else row
+    return _row(name, kind, default, field.description or "", choices)
+
+
+def _option(name: str, verb: Verb) -> Row:
+    from mechinterp.core import OPTIONS
+
+    option = OPTIONS[name]
+    return _row(name, _kind(option.kind)[0], _default(name, verb), option.help, option.words)
+
+
+def _default(name: str, verb: Verb) -> Any:
+    """The default of an option; where the functions of a verb differ, a text that says so."""
+    import mechinterp as mi
+    from mechinterp.core import OPTIONS
+
+    if name in verb.defaults:
+        return verb.defaults[name]
+    signatures = {called: inspect.signature(getattr(mi, function)) for called, function in verb.functions.items()}
+    defaults = {called: of.parameters[name].default for called, of in signatures.items() if name in of.parameters}
+    if len(set(defaults.values())) > 1:
+        return ", ".join(f"{default} {called}" for called, default in defaults.items())
+    return next(iter(defaults.values()), OPTIONS[name].default)
+
+
+def _row(name: str, kind: str, default: Any, help_: str, choices: Iterable[str]) -> Row:
+    row = {"name": name, "kind": kind, "default": default, "help": help_}
+    return row | {"choices": list(choices)} if choices else row
 
 
 def _kind(annotation: Any) -> tuple[str, list[str]]:
@@ -46,7 +139,7 @@ def _kind(annotation: Any) -> tuple[str, list[str]]:
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, UnionType):
-        (annotation,) = [part for part in get_args(annotation) if part is not NoneType]
+        annotation = next(part for part in get_args(annotation) if part is not NoneType)
         return _kind(annotation)
     if get_origin(annotation) is Literal:
         return "choice", [str(part) for part in get_args(annotation)]
@@ -55,5 +148,10 @@ def _kind(annotation: Any) -> tuple[str, list[str]]:
     return {int: "int", float: "float", bool: "bool"}.get(annotation, "text"), []
 
 
+def _write() -> None:
+    for file, rows in ((FILE, describe()), (OPTIONS_FILE, describe_options())):
+        file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    FILE.write_text(json.dumps(describe(), indent=1) + "\n", encoding="utf-8")
+    _write()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mechinterp.cli.options import Json, RunFolder, Seed
+from mechinterp.cli.options import Json, RunFolder, Values, takes
 
 
 def register(app: typer.Typer) -> None:
@@ -15,21 +15,23 @@ def register(app: typer.Typer) -> None:
     app.command("trace")(trace)
 
 
+@takes("trace")
 def trace(
     run: RunFolder,
     measures: Annotated[
         list[str],
         typer.Option(
             "--measures",
-            help="Names of measures, apart by commas; with parameters, one measure per option: "
+            help="Names of measures, separated by commas; with parameters, one measure per option: "
             "'edge_effects metric=kl examples=64'. See `mechinterp list measures`.",
         ),
     ] = ["loss", "head_scores"],  # noqa: B006  (the parser reads it, nothing writes to it)
-    on: Annotated[str, typer.Option("--on", help="Measure on one of the task's variants instead.")] = "",
-    seed: Seed = 0,
+    on: Annotated[str, typer.Option("--on", help="Measure on this variant of the task.")] = "",
+    *,
+    options: Values,
     as_json: Json = False,
 ) -> None:
-    """Measure every checkpoint of a Run. What was measured before is kept, and what is missing added."""
+    """Measure every checkpoint of a Run. Values that an earlier call measured are kept."""
     from mechinterp.cli.output import emit, table
     from mechinterp.core.progress import Bars
     from mechinterp.timeline import trace as measure_all
@@ -38,12 +40,12 @@ def trace(
     opened = Run(run)
     chosen = [measure for text in measures for measure in parse(text)]
     with Bars(True) as show:
-        line = measure_all(opened, chosen, seed, progress=show, on=on or None)
+        line = measure_all(opened, chosen, progress=show, on=on or None, **options)
     names = [str(name) for name in line.data_vars if f"{name}_se" in line.data_vars]
     if as_json:
         values = {name: {"dims": list(line[name].dims), "values": line[name]} for name in names}
         coords = {str(name): line[name] for name in line.coords}
-        emit({"run": run, "seed": seed, "steps": line["step"], "coords": coords, "measures": values})
+        emit({"run": run, "seed": line.attrs["seed"], "steps": line["step"], "coords": coords, "measures": values})
         return
     rows = []
     for name in names:

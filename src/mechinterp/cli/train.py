@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, no_type_check
 
@@ -41,22 +42,18 @@ def train(
     from mechinterp.core.progress import Bars
 
     chosen, model, training = settings(task, config, context.meta[KEY])
+    common = {"model": model, "training": training, "resume": resume}
     with Bars(True) as show:
         if seeds == 1:
             from mechinterp.training import train as train_one
 
-            name = f"{chosen.name}-{seed}"
-            runs = [
-                train_one(
-                    chosen, model, training, seed, out or None, resume, lambda step, steps: show(name, step, steps)
-                )
-            ]
+            bar = partial(show, f"{chosen.name}-{seed}")
+            runs = [train_one(chosen, seed=seed, out=out or None, progress=bar, **common)]
         else:
             from mechinterp.training import train_many
 
-            folder = out or f"runs/{chosen.name}"
-            many = list(range(seed, seed + seeds))
-            runs = train_many(chosen, many, folder, workers or None, model, training, resume, show)
+            several, folder = list(range(seed, seed + seeds)), out or f"runs/{chosen.name}"
+            runs = train_many(chosen, seeds=several, out=folder, workers=workers or None, progress=show, **common)
     rows = [_outcome(run) for run in runs]
     if as_json:
         emit({"task": chosen.to_dict(), "runs": rows})

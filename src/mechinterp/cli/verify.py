@@ -16,17 +16,19 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    name: Annotated[str, typer.Argument(metavar="[CIRCUIT]", help="A circuit or its folder; all by default.")] = "",
+    name: Annotated[str, typer.Argument(metavar="[CIRCUIT]", help="A circuit or its folder (all).")] = "",
     retrain: Annotated[bool, typer.Option("--retrain", help="Train the models from scratch and check those.")] = False,
     seeds: Annotated[
-        int, typer.Option("--seeds", min=0, help="With --retrain: models of each kind; 0 for as claimed.")
+        int, typer.Option("--seeds", min=0, help="With --retrain: models of each kind; 0: as many as the claims ask.")
     ] = 0,
-    only: Annotated[str, typer.Option("--only", help="Ids of claims, apart by commas; all by default.")] = "",
+    only: Annotated[str, typer.Option("--only", help="Ids of claims, separated by commas (all).")] = "",
     workers: Annotated[int, typer.Option("--workers", min=0, help="Processes; 0 is one per core.")] = 0,
-    out: Annotated[str, typer.Option("--out", help="With --retrain: keep the Runs there, and resume them.")] = "",
+    out: Annotated[
+        str, typer.Option("--out", help="With --retrain: folder that keeps the Runs, and resumes them.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per claim and nothing else.")] = False,
 ) -> int:
-    """Check the claims that ship with the package. Exit status 1 if one fails."""
+    """Check the claims that ship with the package. The exit status is 1 if one fails."""
     from mechinterp.claims import VERDICTS
     from mechinterp.claims import verify as check
     from mechinterp.cli.output import emit, table
@@ -34,7 +36,15 @@ def verify(
 
     with Bars(True) as show:
         chosen = [name.strip() for name in only.split(",")] if only else None
-        results = check(name or None, retrain, seeds or None, out or None, workers or None, only=chosen, progress=show)
+        results = check(
+            name or None,
+            retrain=retrain,
+            seeds=seeds or None,
+            out=out or None,
+            workers=workers or None,
+            only=chosen,
+            progress=show,
+        )
     if as_json:
         for result in results:
             emit(result.to_dict())

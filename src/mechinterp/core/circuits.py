@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechinterp.core.errors import ConfigError, suggest
@@ -131,6 +133,20 @@ class Circuit:
         if not isinstance(data, dict) or "edges" not in data:
             raise ConfigError("a circuit is written as {'inputs': 'merged' | 'split', 'edges': [...]}")
         return cls(data["edges"], data.get("inputs", "merged"), data.get("origin"))
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Circuit:
+        """A circuit from a JSON file, as `mechinterp discover` writes it.
+
+        Raises:
+            ConfigError: If there is no such file, or it holds no circuit.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except OSError as error:
+            raise ConfigError(f"no circuit at {path} ({error.strerror}): `mechinterp discover` writes one") from error
+        except ValueError as error:
+            raise ConfigError(f"{path} is no circuit: {error}") from error
 
     def __repr__(self) -> str:
         shown = ", ".join(str(edge) for edge in list(self)[:6])

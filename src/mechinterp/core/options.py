@@ -52,7 +52,9 @@ class Option:
 
 OPTIONS: Mapping[str, Option] = {
     "metric": Option(
-        str | Callable | None, None, "What is measured, a name or a function; logit_diff, or mse for real values."
+        str | Callable | None, None,
+        "What to measure: the name of a metric (or in Python a function); by default logit_diff, or mse for a model "
+        "that writes real values.",
     ),
     "direction": Option(
         str, "noise", "noise puts the other value into the clean run, denoise the clean value into the corrupted run.",
@@ -68,10 +70,10 @@ OPTIONS: Mapping[str, Option] = {
     "budget_mb": Option(float, 64.0, "Memory for the activations of patched runs; changes the time, not the result."),
     "site": Option(str, "z", "A kind of site (z, resid_post, mlp, ...) or one address (L1.H3.z)."),
     "at": Option(str, "pos", "Patch every position, the position of every role, or all positions at once.", AT),
-    "corruption": Option(str, "all", "Of the pairs: one of the task's corruptions, or all in equal parts."),
-    "examples": Option(int, 64, "How many examples."),
+    "corruption": Option(str, "all", "Corruption of the pairs: one of the task's, or all in equal parts."),
+    "examples": Option(int, 64, "Number of examples."),
     "seed": Option(int, 0, "Seed of the examples and of everything random."),
-    "nulls": Option(int, 100, "Random circuits to compare with."),
+    "nulls": Option(int, 100, "Number of random circuits to compare with."),
 }  # fmt: skip
 """Every option that more than one door has."""
 

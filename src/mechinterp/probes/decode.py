@@ -8,11 +8,12 @@ from dataclasses import asdict, replace
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
+from torch import Tensor, nn
 
 from mechinterp.core import (
     Batch,
     ConfigError,
+    HookedModel,
     Metric,
     Site,
     SiteError,
@@ -22,6 +23,7 @@ from mechinterp.core import (
     suggest,
 )
 from mechinterp.core.statistics import Interval
+from mechinterp.interventions import as_transformer
 from mechinterp.models import Transformer
 from mechinterp.probes.effects import erasure_effects
 from mechinterp.probes.erase import Eraser, leace, random_eraser
@@ -61,9 +63,10 @@ shuffle can do well by luck."""
 
 
 def probe(
-    model: Transformer,
+    model: HookedModel | nn.Module,
     task: Task,
     target: str,
+    *,
     site: str | Site = "resid_post",
     layer: int | Sequence[int] | None = None,
     examples: int = 512,
@@ -114,6 +117,7 @@ def probe(
 
     Source: erasure by LEACE (Belrose et al. 2023). A decodable variable need not be used: judge by `effect`.
     """
+    model = as_transformer(model, "probes need")
     sites = _sites(model, site, layer)
     batch = task.batch(examples, derive_seed(seed, "probe", "examples")).to(model.device)
     batch = batch.to(model.device, model.dtype) if batch.inputs.is_floating_point() else batch
