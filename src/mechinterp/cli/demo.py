@@ -99,12 +99,12 @@ def marked(findings: Sequence[Row]) -> list[Row]:
     """
     from mechinterp.plots.tables import in_words
 
-    rows = [{**row, "wanted": "", "met": None} for row in findings]
+    rows: list[Row] = [{**row, "wanted": "", "met": None} for row in findings]
     for name, sign, bound in WANTED:
-        row = next((one for one in rows if one["name"] == name), None)
-        row = row or next((one for one in rows if one["name"].startswith(f"{name} ")), None)
-        if row is None:
-            row = dict.fromkeys(findings[0], None) | {"name": name, "note": "", "unit": ""}
+        same = [row for row in rows if row["name"] == name]
+        row: Row = next(iter(same or [row for row in rows if row["name"].startswith(f"{name} ")]), {})
+        if not row:
+            row = dict.fromkeys(rows[0]) | {"name": name, "note": "", "unit": ""}
             rows.append(row)
         limit = row["null"] if bound is None else bound
         row["wanted"] = "present" if limit is None else f"{sign} {in_words(limit, row['unit'])}"

@@ -86,9 +86,10 @@ def leads(first: xr.Dataset, second: xr.Dataset, *, relative: bool = False, late
     """
     if first.sizes["threshold"] != second.sizes["threshold"]:
         raise ConfigError("the two measures have different numbers of thresholds: give each as many as the other")
-    early, late = first["step"].fillna(np.inf), np.minimum(second["step"].fillna(np.inf).values, latest)
+    early, late = (passage["step"].fillna(np.inf).values for passage in (first, second))
+    late = np.minimum(late, latest)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return late / early if relative else late - early
+        return first["step"].copy(data=late / early if relative else late - early)
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ def which_first(first: xr.Dataset, second: xr.Dataset) -> Ordering:
     """
     if list(first["threshold"].values) != list(second["threshold"].values):
         raise ConfigError("the two measures have different thresholds: declare the same for both")
-    by = {float(lead["threshold"]): _order(float(lead)) for lead in leads(first, second)}
-    kinds = set(by.values())
+    by: dict[float, Order] = {float(lead["threshold"]): _order(float(lead)) for lead in leads(first, second)}
+    kinds: set[Order] = set(by.values())
     return Ordering(kinds.pop() if len(kinds) == 1 else "mixed", by)
 
 

@@ -124,7 +124,7 @@ def nodes(run: Run, study: Study) -> Body:
     """Node patching by role."""
     figure = Figure(
         "nodes-plot",
-        plots.node_heatmap(study.nodes),
+        plots.node_heatmap(study.parts["nodes"]),
         "Rows are heads, layer 0 at the bottom; columns are positions by what stands there. A cell says how much of "
         "the difference between the intact and the corrupted run comes back when only this head's output, only there, "
         "is taken from the intact run. 1 is everything, 0 nothing; orange cells make it worse.",
@@ -153,12 +153,12 @@ def graph(run: Run, study: Study) -> Body:
 
 def faithfulness(run: Run, study: Study) -> Body:
     """How much of the behaviour circuits of each size recover."""
-    if not bool(study.curve["valid"]):
+    if not bool(study.parts["curve"]["valid"]):
         gap = "The gap between the intact and the corrupted run is not distinguishable from zero: nothing to explain."
         return Body(notes=[gap])
     figure = Figure(
         "faithfulness-plot",
-        plots.faithfulness_curve(study.curve, study.evaluation, fewest=study.fewest_edges),
+        plots.faithfulness_curve(study.parts["curve"], study.evaluation, fewest=study.fewest_edges),
         "All wires outside a circuit carry values from the corrupted run. 100% means that the circuit alone does as "
         "well as the whole model, 0% that it does no better than none. Grey strokes are random circuits of the same "
         "size, built of whole paths from input to logits.",
