@@ -197,7 +197,7 @@ def test_a_task_without_pairs_gets_what_needs_none(tmp_path: Path):
     found = study(Run(tmp_path / "run"), **FEW)
     assert found.nodes is found.curve is found.evaluation is found.fewest_edges is None and len(found.circuit) == 0
     assert "edge_effects" not in found.timeline and found.probes == {} and found.predictors == {}
-    assert found.verdict.startswith("No intervention was made") and "Loss on scored: no transition" in found.verdict
+    assert found.verdict.startswith("No intervention is possible") and "Loss on scored: no transition" in found.verdict
     assert Study.load(Run(tmp_path / "run")).verdict == found.verdict
 
 

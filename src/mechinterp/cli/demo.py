@@ -60,11 +60,15 @@ def demo(
         return
     cells = [[*finding_cells(row), row["wanted"], {None: "", True: "yes", False: "MISSED"}[row["met"]]] for row in rows]
     # The report has the notes on all numbers.
-    notes = [f"{row['name']}: {row['note']}" for row in rows if row["note"] and _needs_note(row)]
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        if row["note"] and _needs_note(row):
+            names.setdefault(row["note"], []).append(row["name"])
+    notes = [f"{'; '.join(some)}: {note}" for note, some in names.items()]
     interval = "Intervals are of one run: over examples, or of the fit; not over seeds."
     columns = [*COLUMNS, "wanted", ""]
     title = f"How an induction circuit forms (seed {seed})"
-    table(title, columns, cells, [results.verdict, interval, *dict.fromkeys(notes), f"report: {page}"])
+    table(title, columns, cells, [results.verdict, interval, *notes, f"report: {page}"])
 
 
 def trained(out: Path, seed: int, show: Any) -> tuple[Run, Run]:
@@ -117,5 +121,5 @@ def _meets(value: float, sign: str, limit: float) -> bool:
 
 
 def _needs_note(row: Row) -> bool:
-    """A number that is missed, and an answer in words, is nothing without its note."""
+    """Whether the table needs the finding's note: for a bound that is not met, and for an answer in words."""
     return row["met"] is False or isinstance(row["value"], str)

@@ -74,7 +74,7 @@ def loss(run: Run, study: Study) -> Body:
         "loss-plot",
         plots.loss_curve(metrics, study.onsets, study.predictors, _unit("mse" if _valued(run) else "log_prob")),
         "Lower is better; the step axis is logarithmic, with step 0 (before training) at its left end. Dotted vertical "
-        "lines mark when each measure made half of its jump, the grey band its 95% interval. Dashed lines are what "
+        "lines mark when each measure reaches half of its jump, the grey band its 95% interval. Dashed lines are what "
         "simple predictors get: below such a line the model knows more than that predictor.",
         _loss_alt(metrics, study.onsets),
     )
@@ -142,8 +142,8 @@ def graph(run: Run, study: Study) -> Body:
             effects, study.circuit, study.timeline.get("edge_effects_se"), _unit(str(effects.attrs.get("metric")))
         ),
         "Information flows upwards. A line is one wire, as wide as the effect of cutting it; blue wires help, orange "
-        "ones hurt. A head reads through three ports: q (what it looks for), k (what it is found by) and v (what it "
-        "passes on). Move the slider, press play, or use the arrow keys to see the wires at other steps.",
+        "ones hurt. A head reads through three ports: q (what it looks for), k (what it matches that with) and v (what "
+        "it passes on). Move the slider, press play, or use the arrow keys to see the wires at other steps.",
         f"The model's components by layer and the wires between them at {effects.sizes.get('step', 1)} checkpoints. "
         f"The circuit has {len(study.circuit)} wires.",
     )
@@ -154,7 +154,7 @@ def graph(run: Run, study: Study) -> Body:
 def faithfulness(run: Run, study: Study) -> Body:
     """How much of the behaviour circuits of each size recover."""
     if not bool(study.parts["curve"]["valid"]):
-        gap = "The gap between the intact and the corrupted run is not distinguishable from zero: nothing to explain."
+        gap = "The gap between the intact and the corrupted run is not distinguishable from zero: nothing to recover."
         return Body(notes=[gap])
     figure = Figure(
         "faithfulness-plot",
@@ -175,7 +175,7 @@ def probes(run: Run, study: Study) -> Body:
     figure = Figure(
         "probes-plot",
         plots.probe_bars(study.probes),
-        "Above: how well a linear probe names a hidden variable on sequences it has not seen; marks show the same "
+        "Above: how well a linear probe names a hidden variable on held-out sequences; marks show the same "
         "probe on an untrained model, after training on shuffled labels, and a guess that never changes. Below: how "
         "much worse the model does once that variable is erased, in grey when as many random directions are. A long "
         "bar above whose blue bar below is no longer than the grey one is a variable that is there but not used.",

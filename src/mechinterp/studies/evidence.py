@@ -19,7 +19,7 @@ HELD_OUT = "last step, held-out pairs"
 
 
 def circuit(context: Context) -> Part:
-    """The circuit, found on one set of pairs and judged on another, and the effect of single heads."""
+    """The circuit, searched on one set of pairs and judged on another, and the effect of single heads."""
     if not has_pairs(context.task, context.seed):
         return Part({"circuit": pack_circuit(Circuit([]), None)})
     stage = _stages(context.show, "interventions", 3)
@@ -51,7 +51,7 @@ def circuit_rows(result: Explained) -> Iterator[Row]:
     judged, curve = result.evaluation, result.curve
     if judged is None or curve is None:
         if curve is not None:
-            yield row("circuit", "none found", note="The clean and the corrupted run do not differ: no gap to recover.")
+            yield row("circuit", "none", note="The clean and the corrupted run do not differ: no gap to recover.")
         return
     size, live, edges = (int(judged[name]) for name in ("live_size", "live_edges", "edges"))
     note = (
@@ -65,7 +65,7 @@ def circuit_rows(result: Explained) -> Iterator[Row]:
     note = "The fewest by rank, for comparison with the circuit."
     yield row(name, fewest, None, f"of {live} live edges", "edges", HELD_OUT, note)
     p = float(judged["null_p_value"])
-    note = f"Null: random circuits of {size} edges made of whole paths, 95th percentile; p = {p:.2g}."
+    note = f"Null: random circuits of {size} edges of whole paths, 95th percentile; p = {p:.2g}."
     if size == live:
         note += " The circuit holds every live edge, so no random circuit differs from it."
     chance = float(judged["null_faithfulness_p95"])

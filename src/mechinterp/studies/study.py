@@ -140,13 +140,13 @@ def study(
 ) -> Study:
     """Trace a Run, name and date its heads, find its circuit and judge it on held-out data, with a null for each.
 
-    Heads are chosen on one batch and scored on another; the circuit is found on one set of pairs and judged on
+    Heads are chosen on one batch and scored on another; the circuit is searched on one set of pairs and judged on
     another. Stored measurements are reused; a stored study of these weights with these settings is loaded.
 
     Args:
         run: A Run of a `Transformer`.
         seed: Of all examples and nulls.
-        examples: Pairs to find the circuit on, pairs to judge it on, sequences to probe. Timelines take 64 a step.
+        examples: Pairs for the search, pairs for the judgement, sequences to probe. Timelines take 64 a step.
         untrained: Untrained models for the heads' null.
         nulls: Random circuits.
         head_types: Which types of heads to look for.
@@ -188,9 +188,9 @@ def _verdict(study: Study) -> str:
     name, date = list(study.onsets.items())[-1]
     when = f"{name[0].upper()}{name[1:]}: {date}."
     if study.evaluation is None:
-        outcome = "No circuit is claimed: the clean and the corrupted run cannot be told apart here."
+        outcome = "No circuit is claimed: the clean and the corrupted run do not differ here."
         if study.curve is None:
-            outcome = "No intervention was made: this task draws no pairs."
+            outcome = "No intervention is possible: this task draws no pairs."
         return f"{outcome} {when}"
     judged = study.evaluation
     outcome = (
