@@ -9,11 +9,12 @@ import xarray as xr
 
 from mechinterp.attribution.head_types import head_entry
 from mechinterp.core import Circuit
+from mechinterp.core.progress import Progress
 from mechinterp.core.statistics import ratio_of_means, t_interval
 from mechinterp.evaluation import fewest_edges
 from mechinterp.studies.causal import SHARE, Explained, explain, has_pairs, read_latents
 from mechinterp.studies.heads import best_of_type
-from mechinterp.studies.part import CLEAR, Context, Part, Row, Show, row, words
+from mechinterp.studies.part import CLEAR, Context, Part, Row, row, words
 
 HELD_OUT = "last step, held-out pairs"
 
@@ -136,7 +137,7 @@ def _with_ends(data: xr.Dataset, name: str) -> tuple[float, tuple[float, float]]
     return float(data[name]), (float(data[f"{name}_low"]), float(data[f"{name}_high"]))
 
 
-def _stages(show: Show, what: str, total: int) -> Callable[[str], None]:
+def _stages(show: Progress, what: str, total: int) -> Callable[[str], None]:
     """A function that is called at the start of each stage: all earlier ones are done."""
     begun = 0
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from mechinterp.core.progress import Progress
 from mechinterp.core.statistics import summary_interval
 from mechinterp.models import Transformer
 from mechinterp.tasks import Task
 
 Row = dict[str, Any]
-Show = Callable[[str, int, int], None]
 
 CLEAR = 0.05
 """By how much a share must exceed its null to say anything, however certain the difference is."""
@@ -45,7 +45,7 @@ class Context:
     untrained: int
     nulls: int
     head_types: Sequence[str]
-    show: Show
+    show: Progress
     data: Mapping[str, xr.Dataset]
 
 

@@ -12,6 +12,7 @@ import xarray as xr
 
 from mechinterp._version import __version__
 from mechinterp.core import RunError
+from mechinterp.core.digest import digest
 from mechinterp.timeline.store import pack, unpack
 from mechinterp.training.files import make_folder, write_atomic
 
@@ -31,8 +32,7 @@ def run_key(run: Any, settings: dict[str, Any] | None = None) -> str:
             return _read(run)["key"]
         except RunError:
             return ""
-    text = json.dumps([_weights(run), settings], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest([_weights(run), settings])
 
 
 def save_study(
@@ -85,13 +85,13 @@ def _read(run: Any) -> dict[str, Any]:
         raise RunError(f"{path} is damaged; nothing is lost, {again}") from error
     if weights != _weights(run):
         raise RunError(f"{path} is about other weights, another task or another version: {again}")
-    return plain | {"parts": {name: _part(run, name, digest) for name, digest in files.items()}}
+    return plain | {"parts": {name: _part(run, name, expected) for name, expected in files.items()}}
 
 
-def _part(run: Any, name: str, digest: str) -> xr.Dataset:
+def _part(run: Any, name: str, expected: str) -> xr.Dataset:
     path = Path(run.path) / "study" / f"{name}.nc"
     data = path.read_bytes() if path.exists() else b""
-    part = unpack(data) if hashlib.sha256(data).hexdigest() == digest else None
+    part = unpack(data) if hashlib.sha256(data).hexdigest() == expected else None
     if part is None:
         raise RunError(f"{path} is damaged or missing; nothing is lost, run mechinterp.studies.study again")
     return part
@@ -99,5 +99,4 @@ def _part(run: Any, name: str, digest: str) -> xr.Dataset:
 
 def _weights(run: Any) -> str:
     task = run.task.to_dict() if hasattr(run.task, "to_dict") else repr(run.task)
-    text = json.dumps([[run.weights_hash(step) for step in run.steps], task, __version__], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest([[run.weights_hash(step) for step in run.steps], task, __version__])

@@ -14,13 +14,12 @@ import xarray as xr
 
 from mechinterp.attribution import HEAD_TYPES, heads_of_type
 from mechinterp.core import Circuit, ConfigError, UnsupportedError, suggest
-from mechinterp.core.progress import Bars
+from mechinterp.core.progress import Bars, Progress
 from mechinterp.curves import Onset
 from mechinterp.models import Transformer
 from mechinterp.studies import evidence, heads, learning
 from mechinterp.studies.part import Context, Part, Row, words
 from mechinterp.studies.shelf import load_study, run_key, save_study
-from mechinterp.timeline.tracing import Progress
 
 PARTS: tuple[Callable[[Context], Part], ...] = (
     learning.timeline,
@@ -170,8 +169,7 @@ def study(
         raise UnsupportedError(f"a study needs a Transformer, not a {type(model).__name__}: use trace and onset")
     data: dict[str, xr.Dataset] = {}
     findings: list[Row] = []
-    with Bars(progress) as bars:
-        show = bars or (lambda *_: None)
+    with Bars(progress) as show:
         for part in PARTS:
             context = Context(run, model, run.task, **settings, show=show, data=data)
             result = part(context)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +10,12 @@ import xarray as xr
 
 from mechinterp._version import __version__
 from mechinterp.core import ConfigError, RunError, suggest
-from mechinterp.core.progress import Bars
+from mechinterp.core.digest import digest
+from mechinterp.core.progress import Bars, Progress
 from mechinterp.measures import Measure, as_measure
 from mechinterp.tasks import Task
 from mechinterp.timeline.store import LAYOUT, Files, Store, summarise
 
-Progress = Callable[..., None]
 What = str | Measure
 
 
@@ -66,9 +64,8 @@ def trace(
     wanted = _steps(run, steps)
     task = _task(run.task, on)
     place = f"seed{seed}" if on is None else f"seed{seed}-{_folder(on)}"
-    described = json.dumps(task.to_dict(), sort_keys=True) if hasattr(task, "to_dict") else repr(task)
-    digest = hashlib.sha256(described.encode()).hexdigest()[:16]
-    common = {"task": digest, "seed": str(seed), "version": __version__, "layout": LAYOUT}
+    described = digest(task.to_dict() if hasattr(task, "to_dict") else repr(task))
+    common = {"task": described, "seed": str(seed), "version": __version__, "layout": LAYOUT}
     store = Files(Path(run.path) / "timeline") if store is None else store
     parts: dict[str, list[xr.Dataset]] = {name: [] for name in chosen}
     with Bars(progress) as show:
@@ -84,8 +81,7 @@ def trace(
                     part = summarise(values.assign_attrs(example_dim="example" in values.dims), examples)
                     store.write(where, part, origin)
                 parts[name].append(part)
-                if show is not None:
-                    show(name, done, len(wanted))
+                show(name, done, len(wanted))
             if step == wanted[0]:
                 _check_labels({name: some[0] for name, some in parts.items()})
     return _timeline(parts, wanted, examples).assign_attrs(run=str(run.path), seed=seed, version=__version__)
@@ -105,7 +101,7 @@ def _task(task: Any, on: Task | str | None) -> Any:
 def _folder(on: Task | str) -> str:
     if isinstance(on, str):
         return on
-    return f"{on.name}-{hashlib.sha256(json.dumps(on.to_dict(), sort_keys=True).encode()).hexdigest()[:8]}"
+    return f"{on.name}-{digest(on.to_dict(), 8)}"
 
 
 def _named(measures: What | Sequence[What] | Mapping[str, What]) -> dict[str, Measure]:
