@@ -12,7 +12,7 @@ from mechinterp.tasks import Induction
 
 PAGE = Path(__file__).parents[1] / "docs" / "testing.md"
 HEAD = dict(id="induction-head", sentence="A head looks for copies.", source="own", compare=">=", value=0.5)
-HEAD |= dict(measure="head_scores", select={"where": {"score": "induction"}, "role": "induction"})
+HEAD |= dict(measure="head_scores", select={"where": {"score": "induction"}, "head_type": "induction"})
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_what_a_failure_says():
     assert lines[0] == "induction-head: not reproduced"
     assert lines[1:4] == ["  claim     A head looks for copies.", "  source    own", "  expected  >= 0.5"]
     assert re.fullmatch(r"  measured  0\.\d+ \[0\.\d+, 0\.\d+\], 95% over examples; seed 0", lines[4])
-    place = """  look at   mi.measure("head_scores") of model, {'score': 'induction'}, head: induction"""
+    place = """  look at   mi.measure("head_scores") of model, {'score': 'induction'}, head type: induction"""
     assert lines[5:] == [place]
 
 
@@ -67,12 +67,12 @@ def test_several_seeds_give_an_interval_over_seeds():
     [
         (lambda: assert_claim("learns-repeats"), "whose claim"),
         (lambda: assert_claim("induction/learns-repeat"), "Did you mean 'learns-repeats'"),
-        (lambda: assert_claim(Claim(**HEAD)), "about 'model': hand it over"),
+        (lambda: assert_claim(Claim(**HEAD)), "about 'model': pass it with on="),
         (lambda: assert_claim(Claim(**HEAD), []), "at least one model"),
         (lambda: assert_claim(Claim(**HEAD), 3), "not on this int"),
-        (lambda: assert_claim(Claim(**HEAD), load_circuit("induction").model), "give task="),
+        (lambda: assert_claim(Claim(**HEAD), load_circuit("induction").model), "pass task="),
         (lambda: assert_claim("induction/learns-repeats", {"two-layr": 3}), "Did you mean 'two-layer'"),
-        (lambda: assert_claim("induction/previous-token-head-first"), "hand over the Runs"),
+        (lambda: assert_claim("induction/previous-token-head-first"), "pass the Runs"),
     ],
 )
 def test_what_cannot_be_asserted(call, says: str):
@@ -82,7 +82,7 @@ def test_what_cannot_be_asserted(call, says: str):
 
 def test_an_order_is_not_asserted_on_too_few_models():
     circuit = load_circuit("induction")
-    with pytest.raises(ClaimError, match="not testable at this scale with 2 of the 5 models that an order takes"):
+    with pytest.raises(ClaimError, match="not testable at this scale with 2 of the 5 models that an order needs"):
         assert_claim("induction/previous-token-head-first", [circuit.models["two-layer"]] * 2)
 
 

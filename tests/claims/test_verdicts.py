@@ -108,7 +108,8 @@ def subject() -> Subject:
     config = ModelConfig(n_layers=2, n_heads=2, d_model=8, d_vocab=8, n_ctx=8)
     model = Transformer(config, seed=0)
     found = Subject(Induction(vocab=8, seq_len=8, segment=2, repeats=2), 0, config, model)
-    found._roles[(True, "induction")] = (1, 0)
+    scores = xr.DataArray([[[0.1, 0.2], [0.9, 0.3]]], dims=("score", "layer", "head"), coords={"score": ["induction"]})
+    found._types["final"] = xr.Dataset({"head_score": scores})
     return found
 
 
@@ -123,7 +124,7 @@ TABLE = xr.DataArray(
     ("select", "value"),
     [
         (dict(where={"score": "induction", "layer": 0, "head": 1}), 16.0),
-        (dict(where={"score": "induction"}, role="induction"), 19.0),
+        (dict(where={"score": "induction"}, head_type="induction"), 19.0),
         (dict(where={"score": "induction"}, reduce="max"), 22.0),
         (dict(where={"score": "induction"}, reduce="min"), 13.0),
         (dict(where={"score": "induction"}, reduce="mean"), 17.5),
@@ -131,18 +132,18 @@ TABLE = xr.DataArray(
     ],
 )
 def test_pick(subject: Subject, select: dict, value: float):
-    assert pick(TABLE, Select(**select), subject, subject.final).value == value
+    assert pick(TABLE, Select(**select), subject).value == value
 
 
 def test_the_interval_of_a_maximum_is_the_one_entrys(subject: Subject):
-    found = pick(TABLE, Select(where={"score": "induction"}, reduce="max"), subject, subject.final)
+    found = pick(TABLE, Select(where={"score": "induction"}, reduce="max"), subject)
     half = 4.302653 / math.sqrt(3)  # t(0.975, 2) * sd 1 / sqrt(n)
     assert found.low == pytest.approx(22 - half) and found.high == pytest.approx(22 + half)
 
 
-def test_roles_stand_for_heads_in_edges(subject: Subject):
+def test_head_types_stand_for_heads_in_edges(subject: Subject):
     table = xr.DataArray([1.0, 2.0], dims="edge", coords={"edge": ["L0.H0->L1.H0.k", "L0.H0->L1.H1.k"]})
-    assert pick(table, Select(where={"edge": "L0.H0->{induction}.k"}), subject, subject.final).value == 1.0
+    assert pick(table, Select(where={"edge": "L0.H0->{induction}.k"}), subject).value == 1.0
 
 
 @pytest.mark.parametrize(
@@ -151,12 +152,12 @@ def test_roles_stand_for_heads_in_edges(subject: Subject):
         (dict(where={"scor": "induction"}), "no dimension 'scor'. Did you mean 'score'"),
         (dict(where={"score": "inductoin"}), "no score 'inductoin'. Did you mean 'induction'"),
         (dict(where={"score": "induction"}), r"select leaves dimensions \['layer', 'head'\]"),
-        (dict(where={"score": "{inductoin}"}), "no role 'inductoin'"),
+        (dict(where={"score": "{inductoin}"}), "no head type 'inductoin'"),
     ],
 )
 def test_a_selection_that_leads_nowhere(subject: Subject, select: dict, says: str):
     with pytest.raises(ConfigError, match=says):
-        pick(TABLE, Select(**select), subject, subject.final)
+        pick(TABLE, Select(**select), subject)
 
 
 @pytest.mark.parametrize(

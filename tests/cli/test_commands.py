@@ -235,4 +235,10 @@ def test_demo_says_what_it_missed(tiny: list[str], tmp_path: Path, monkeypatch: 
     assert run(["demo", "--out", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     met = {row["name"]: row["met"] for row in found["table"]}
-    assert met["loss on repeats, nats"] is False and met["the same with one layer"] is True
+    assert met["loss on repeat"] is False and met["loss on repeat, one layer"] is True
+    assert met["gap recovered by the circuit"] is not None and met["loss on fresh"] is None
+    study = json.loads((tmp_path / "two-layer" / "study.json").read_text())
+    assert found["verdict"] == study["verdict"]
+    names = ("name", "value", "low", "high", "null", "unit", "where", "note")
+    table = {row["name"]: {name: row[name] for name in names} for row in found["table"]}
+    assert all(table[row["name"]] == row for row in study["findings"])

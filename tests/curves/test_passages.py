@@ -6,7 +6,7 @@ import xarray as xr
 
 from mechinterp.core import ConfigError
 from mechinterp.core.statistics import order_test
-from mechinterp.curves import change_points, first_passage, mirage_check, orders, which_first
+from mechinterp.curves import change_points, first_passage, leads, mirage_check, orders, which_first
 
 
 def series(values: list[float], steps: list[int] | None = None) -> xr.DataArray:
@@ -51,6 +51,24 @@ def test_orders_must_hold_at_every_threshold():
     assert which_first(slow, never).order == "first" and which_first(never, never).order == "censored"
     with pytest.raises(ConfigError, match="different thresholds"):
         which_first(slow, first_passage(series([0.0] * 6), 0.0, 1.0, thresholds=(0.1,)))
+
+
+def test_leads_by_hand():
+    slow = first_passage(series([0, 0, 0, 0.3, 0.6, 1.0]), 0.0, 1.0)
+    fast = first_passage(series([0, 0.3, 0.3, 0.6, 0.9, 1.0]), 0.0, 1.0)
+    never = first_passage(series([0.0] * 6), 0.0, 1.0)
+    assert leads(fast, slow).values.tolist() == [30, 30, 40]
+    assert leads(slow, fast).values.tolist() == [-30, -30, -40]
+    assert leads(fast, slow, relative=True).values.tolist() == [4, 4, 2]
+    assert np.isposinf(leads(fast, never)).all() and np.isnan(leads(never, never)).all()
+    # For its size, a passage that never came counts as the last step; the first one is as late as it is.
+    assert leads(fast, never, latest=160).values.tolist() == [150, 150, 120]
+    assert np.isneginf(leads(never, fast, latest=160)).all()
+    early = first_passage(series([0, 0.3, 0.3, 0.6, 0.9, 1.0]), 0.0, 1.0, thresholds=(0.2,))
+    late = first_passage(series([0, 0.3, 0.3, 0.6, 0.9, 1.0]), 0.0, 1.0, thresholds=(0.8,))
+    assert leads(early, late).values.tolist() == [70]
+    with pytest.raises(ConfigError, match="different numbers of thresholds"):
+        leads(early, slow)
 
 
 def test_passage_refuses_an_empty_range_and_odd_thresholds():

@@ -11,6 +11,9 @@ from mechinterp.core import Circuit, Graph
 from mechinterp.curves import onset
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.studies import Study
+from mechinterp.studies.evidence import pack_circuit
+from mechinterp.studies.heads import pack_onsets
+from mechinterp.studies.learning import pack_predictors
 from mechinterp.tasks import Induction
 from mechinterp.training import Recorder, Run, TrainConfig
 
@@ -64,6 +67,20 @@ def fake_edge_effects(rng: np.random.Generator) -> xr.DataArray:
     return xr.DataArray(data, dims=["step", "edge"], coords={"step": STEPS, "edge": names})
 
 
+def fake_heads() -> xr.Dataset:
+    """Scores that rank the heads of each type as in `HEADS`, and ten untrained models' best heads."""
+    names = ["previous_token", "induction", "duplicate_token"]
+    scores, of_type = np.full((3, 2, 4), 0.02), np.zeros((3, 2, 4), bool)
+    for index, name in enumerate(names):
+        for rank, head in enumerate(HEADS.get(name, [])):
+            place = (index, int(head[1]), int(head[-1]))
+            scores[place], of_type[place] = 0.9 - 0.03 * rank, True
+    null = np.linspace([0.01, 0.01, 0.01], [0.09, 0.07, 0.08], 10).T
+    dims = ("score", "layer", "head")
+    parts = {"head_score": (dims, scores), "of_type": (dims, of_type), "null": (("score", "untrained"), null)}
+    return xr.Dataset(parts, coords={"score": names}, attrs={"declared": list(HEADS)})
+
+
 def fake_nodes(rng: np.random.Generator) -> xr.Dataset:
     roles = ["first_A", "first_B", "second_A", "answer"]
     effect = rng.normal(0, 0.2, (2, 4, 4, 64))
@@ -107,7 +124,7 @@ FINDINGS = [
      "where": "step 1200", "note": "Chosen on other data; the null is the best of an untrained model's eight heads."},
     {"name": "previous-token head appeared", "value": 181.0, "low": 175.0, "high": 188.0, "unit": "steps"},
     {"name": "induction head L1.H1, score", "value": 0.897, "low": 0.884, "high": 0.91, "null": 0.071,
-     "note": "Four heads share this role."},
+     "note": "Four heads share this type."},
     {"name": "induction head appeared", "value": 238.0, "low": 230.0, "high": 246.0, "unit": "steps"},
     {"name": "edges in the circuit", "value": 19, "null": "of 52 live edges"},
     {"name": "gap recovered by the circuit", "value": 0.94, "low": 0.91, "high": 0.97, "null": 0.11, "unit": "%"},
@@ -130,7 +147,7 @@ def study() -> Study:
             "edge_effects_se": xr.full_like(effects, 0.03),
         }
     )
-    found = {
+    onsets = {
         "previous token L0.H2": onset(scores.sel(score="previous_token", layer=0, head=2, drop=True)),
         "induction L1.H1": onset(scores.sel(score="induction", layer=1, head=1, drop=True)),
         "duplicate token": onset(scores.sel(score="duplicate_token", layer=1, head=0, drop=True)),
@@ -140,18 +157,19 @@ def study() -> Study:
         "induction_target": fake_probe(rng, "induction_target", [0.1, 0.96], [0.03, 2.5]),
         "is_repeat": fake_probe(rng, "is_repeat", [0.8, 0.93], [0.01, 0.02]),
     }
+    predictors = {"uniform": 4.16, "seen tokens": 3.75, "position only": 3.97, "one-token match": 0.26}
     return Study(
-        timeline=timeline,
-        circuit=CIRCUIT,
-        heads=HEADS,
-        onsets=found,
-        nodes=fake_nodes(rng),
-        evaluation=fake_evaluation(rng),
-        curve=fake_curve(),
-        fewest_edges=17,
-        probes=probes,
-        nulls={"previous_token": (0.03, 0.09), "induction": (0.02, 0.07), "duplicate_token": (0.02, 0.08)},
-        predictors={"uniform": 4.16, "seen tokens": 3.75, "position only": 3.97, "one-token match": 0.26},
+        parts={
+            "timeline": timeline,
+            "predictors": pack_predictors(predictors),
+            "heads": fake_heads(),
+            "onsets": pack_onsets(onsets),
+            "circuit": pack_circuit(CIRCUIT, 17),
+            "nodes": fake_nodes(rng),
+            "evaluation": fake_evaluation(rng),
+            "curve": fake_curve(),
+            **{f"probe-{name}": result for name, result in probes.items()},
+        },
         findings=FINDINGS,
         settings={"seed": 0, "examples": 128, "nulls": 100},
         verdict="A circuit of 19 of 52 live edges recovers 94% of the behaviour; it formed between steps 181 and 238.",

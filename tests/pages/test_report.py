@@ -11,6 +11,9 @@ import xarray as xr
 import mechinterp as mi
 from mechinterp.core import Circuit, RunError
 from mechinterp.pages import report
+from mechinterp.studies.evidence import pack_circuit
+from mechinterp.studies.heads import pack_onsets
+from mechinterp.studies.learning import pack_predictors
 from mechinterp.training import Run
 
 
@@ -96,16 +99,15 @@ def test_words_from_outside_are_escaped(run, study, tmp_path):
     evil = "</script><img src=x onerror=alert(1)>"
     findings = [{"name": evil, "value": 1.0, "note": evil}]
     nodes = study.nodes.assign_coords(role=[evil, "b", "c", "d"])
-    changed = replace(study, verdict=evil, findings=findings, nodes=nodes, predictors={evil: 1.0})
+    parts = {**study.parts, "nodes": nodes, "predictors": pack_predictors({evil: 1.0})}
+    changed = replace(study, verdict=evil, findings=findings, parts=parts)
     text = report(run, tmp_path / "page.html", changed).read_text()
     assert evil not in text and text.count("&lt;/script&gt;") == 3
     assert not [tag for tag, attrs in Page(text).tags if "onerror" in attrs]
 
 
 def test_missing_parts_leave_a_note(run, study, tmp_path):
-    bare = replace(
-        study, timeline=xr.Dataset(), nodes=None, curve=None, evaluation=None, probes={}, findings=[], onsets={}
-    )
+    bare = replace(study, parts={}, findings=[])
     page = Page(report(run, tmp_path / "page.html", bare).read_text())
     for part in ("findings", "head scores", "node patching", "edge effects", "faithfulness curve", "probes"):
         assert re.search(f"This study holds no .*{part}", page.words)
@@ -113,7 +115,7 @@ def test_missing_parts_leave_a_note(run, study, tmp_path):
 
 
 def test_no_gap_is_no_faithfulness(run, study, tmp_path):
-    untrained = replace(study, curve=study.curve.assign(valid=False))
+    untrained = replace(study, parts={**study.parts, "curve": study.curve.assign(valid=False)})
     page = Page(report(run, tmp_path / "page.html", untrained).read_text())
     assert "not distinguishable from zero" in page.words and "faithfulness-plot" not in page.ids
 
@@ -129,16 +131,18 @@ def test_a_folder_that_is_no_run_is_named(tmp_path: Path):
 
 
 def test_a_model_that_learnt_nothing_has_a_page_too(run, study, tmp_path):
-    nothing = replace(
-        study,
-        heads={"previous_token": [], "induction": []},
-        onsets={"loss on repeat": study.onsets["duplicate token"]},
-        circuit=Circuit([]),
-        fewest_edges=None,
-        evaluation=None,
-        curve=study.curve.assign(valid=False, faithfulness=study.curve["faithfulness"] * float("nan")),
-        timeline=study.timeline.assign(edge_effects=study.timeline["edge_effects"] * 0),
-    )
+    heads = study.parts["heads"]
+    parts = {
+        **study.parts,
+        "heads": heads.assign(of_type=xr.zeros_like(heads["of_type"])),
+        "onsets": pack_onsets({"loss on repeat": study.onsets["duplicate token"]}),
+        "circuit": pack_circuit(Circuit([]), None),
+        "curve": study.curve.assign(valid=False, faithfulness=study.curve["faithfulness"] * float("nan")),
+        "timeline": study.timeline.assign(edge_effects=study.timeline["edge_effects"] * 0),
+    }
+    del parts["evaluation"]
+    nothing = replace(study, parts=parts)
+    assert nothing.heads == {"previous_token": [], "induction": []}
     page = Page(report(run, tmp_path / "page.html", nothing).read_text())
     assert {"heads-plot", "circuit-plot", "loss-plot"} <= set(page.ids)
 

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mechinterp.core import Circuit
-from mechinterp.studies.causal import Explained
-from mechinterp.studies.findings import node_rows, probe_rows, verdict
-from mechinterp.studies.roles import Heads
+from mechinterp.curves import onset
+from mechinterp.studies import Study
+from mechinterp.studies.evidence import node_rows, probe_rows
+from mechinterp.studies.heads import pack_onsets
+from mechinterp.studies.study import _verdict
 
-
-def heads_of(name):
-    return Heads(**{field: {"induction": [name]} if field == "by_role" else {} for field in Heads.__dataclass_fields__})
+BEST = {"induction": "L0.H0"}
 
 
 def test_a_head_is_measured_over_the_pairs_that_have_its_place():
@@ -26,8 +25,8 @@ def test_a_head_is_measured_over_the_pairs_that_have_its_place():
         },
         coords=coords,
     )
-    (found,) = node_rows(Explained(Circuit([]), nodes=nodes), heads_of("L0.H0"), nodes["effect"].mean("example"))
-    assert found["value"] == pytest.approx(4.1 / 8.1) and "2 of 4 pairs" in found["note"]
+    (row,) = node_rows(nodes, BEST, nodes["effect"].mean("example"))
+    assert row["value"] == pytest.approx(4.1 / 8.1) and "2 of 4 pairs" in row["note"]
 
 
 def test_an_untrained_model_has_no_share_to_restore():
@@ -39,7 +38,7 @@ def test_an_untrained_model_has_no_share_to_restore():
         },
         coords={"layer": [0], "head": [0]},
     )
-    assert not list(node_rows(Explained(Circuit([]), nodes=nodes), heads_of("L0.H0"), nodes["effect"].mean("example")))
+    assert not list(node_rows(nodes, BEST, nodes["effect"].mean("example")))
 
 
 def test_an_erasure_too_wide_to_mean_anything_is_not_a_number():
@@ -58,4 +57,6 @@ def test_an_erasure_too_wide_to_mean_anything_is_not_a_number():
 
 
 def test_no_pairs_is_not_a_causal_negative():
-    assert "No intervention was made" in verdict(Explained(Circuit([])), {}, heads_of("L0.H0"), "loss")
+    flat = onset(xr.DataArray([1.0, 1.0], dims="step", coords={"step": [0, 1]}))
+    text = _verdict(Study("", [], {"onsets": pack_onsets({"loss": flat})}, {}))
+    assert "No intervention is possible" in text and "Loss: no transition" in text

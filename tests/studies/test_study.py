@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import xarray as xr
 from mechinterp.core import Batch, RunError, UnsupportedError, generator
 from mechinterp.known import induction_model
 from mechinterp.models import ModelConfig, Transformer
-from mechinterp.studies import Study, study
+from mechinterp.studies import Study, learning, study
+from mechinterp.studies import heads as heads_part
+from mechinterp.studies.part import Context, Part, row
 from mechinterp.tasks import Induction, Task
 from mechinterp.training import Recorder, Run
 
@@ -114,11 +117,10 @@ def test_it_is_loaded_as_it_was_saved(run: Staged, found: Study):
         assert again.verdict == found.verdict and again.findings == found.findings and again.heads == found.heads
         assert again.onsets == found.onsets and again.circuit == found.circuit and again.nulls == found.nulls
         assert again.fewest_edges == found.fewest_edges and again.settings == found.settings
-        for name in ("timeline", "nodes", "curve", "evaluation"):
-            xr.testing.assert_identical(getattr(again, name), getattr(found, name))
-        assert list(again.probes) == list(found.probes)
-        for target, result in found.probes.items():
-            xr.testing.assert_identical(again.probes[target], result)
+        assert {"timeline", "predictors", "heads", "nodes", "curve", "evaluation"} < set(found.parts)
+        assert list(again.parts) == list(found.parts) and list(again.probes) == list(TASK.latents)
+        for name, part in found.parts.items():
+            xr.testing.assert_identical(again.parts[name], part)
     assert run.built == built
 
 
@@ -136,8 +138,13 @@ def test_a_stale_damaged_or_missing_study_is_one_clear_error(run: Staged, found:
     curve.write_bytes(data)
     with pytest.raises(RunError, match=r"curve.nc is damaged or missing; nothing is lost"):
         Study.load(copy)
-    assert study(copy, **FEW).findings == found.findings  # measured anew
+    assert study(copy, **FEW).findings == found.findings  # measured again
     assert Study.load(copy).verdict == found.verdict
+    text = (tmp_path / "study.json").read_text()
+    (tmp_path / "study.json").write_text(text.replace('"layout": 2', '"layout": 1'))
+    with pytest.raises(RunError, match=r"study.json is from an older or newer version") as error:
+        Study.load(copy)
+    assert "\n" not in str(error.value)
     (tmp_path / "study.json").write_text("{")
     with pytest.raises(RunError, match=r"study.json is damaged"):
         Study.load(copy)
@@ -150,7 +157,7 @@ def test_other_settings_are_another_study(run: Staged, found: Study, tmp_path: P
     assert json.loads((tmp_path / "study.json").read_text())["settings"]["nulls"] == 5
 
 
-def test_an_untrained_model_has_no_roles_and_no_transition(tmp_path: Path):
+def test_an_untrained_model_has_no_head_types_and_no_transition(tmp_path: Path):
     class Untrained(Staged):
         def model(self, step: int | None = None) -> Transformer:
             return Transformer(HAND.model.config, seed=7).double()
@@ -160,7 +167,25 @@ def test_an_untrained_model_has_no_roles_and_no_transition(tmp_path: Path):
     table = {row["name"]: row for row in found.findings}
     assert table["loss on repeat appeared"]["value"] == "no transition"
     assert found.circuit is not None and "Loss on repeat: no transition" in found.verdict
-    assert all(len(group) == 0 or np.isfinite(found.nulls[role][1]) for role, group in found.heads.items())
+    assert all(len(group) == 0 or np.isfinite(found.nulls[name][1]) for name, group in found.heads.items())
+
+
+def test_a_part_of_its_own_is_stored_and_its_findings_are_listed(
+    run: Staged, found: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """A new result is one function; the shelf and the table need no change."""
+
+    def count(context: Context) -> Part:
+        heads = len(context.data["heads"]["of_type"].values.ravel())
+        return Part({"count": xr.Dataset({"heads": heads})}, [row("heads", heads)])
+
+    shutil.copytree(run.path / "timeline", tmp_path / "timeline")
+    parts = (learning.timeline, heads_part.heads, heads_part.onsets, count)
+    monkeypatch.setattr(sys.modules["mechinterp.studies.study"], "PARTS", parts)
+    mine = study(Staged(tmp_path), **FEW)
+    again = Study.load(Staged(tmp_path))
+    assert int(again.parts["count"]["heads"]) == 3 * HAND.model.config.n_layers * HAND.model.config.n_heads
+    assert again.findings[-1]["name"] == "heads" and again.heads == mine.heads == found.heads
 
 
 def test_a_task_without_pairs_gets_what_needs_none(tmp_path: Path):
@@ -172,11 +197,11 @@ def test_a_task_without_pairs_gets_what_needs_none(tmp_path: Path):
     found = study(Run(tmp_path / "run"), **FEW)
     assert found.nodes is found.curve is found.evaluation is found.fewest_edges is None and len(found.circuit) == 0
     assert "edge_effects" not in found.timeline and found.probes == {} and found.predictors == {}
-    assert found.verdict.startswith("No intervention was made") and "Loss on scored: no transition" in found.verdict
+    assert found.verdict.startswith("No intervention is possible") and "Loss on scored: no transition" in found.verdict
     assert Study.load(Run(tmp_path / "run")).verdict == found.verdict
 
 
-def test_a_model_of_somebody_elses_is_explained(run: Staged, tmp_path: Path):
+def test_a_foreign_model_is_refused_with_a_reason(run: Staged, tmp_path: Path):
     class Foreign(Staged):
         def model(self, step: int | None = None) -> torch.nn.Module:
             return torch.nn.Linear(2, 2)

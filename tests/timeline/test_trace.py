@@ -11,7 +11,7 @@ from mechinterp.core import ConfigError, RunError
 from mechinterp.measures import measure, register_measure, registry
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.tasks import Classification, Induction
-from mechinterp.timeline import trace
+from mechinterp.timeline import Memory, trace
 
 CONFIG = ModelConfig(n_layers=2, n_heads=2, d_model=16, d_vocab=24, n_ctx=20, positions="rotary")
 
@@ -82,6 +82,21 @@ def test_a_second_trace_reads_what_the_first_wrote(run: FakeRun):
     assert first.identical(trace(run, [SCORES])) and run.built == []
     files = sorted((run.path / "timeline").rglob("*"))
     assert [file.name for file in files if file.is_file()] == ["00000000.nc", "00000001.nc", "00000010.nc"]
+
+
+def test_in_memory_nothing_is_written_and_nothing_is_measured_twice(run: FakeRun):
+    store = Memory()
+    first = trace(run, [SCORES], store=store)
+    assert not list(run.path.iterdir())
+    run.built.clear()
+    assert first.identical(trace(run, [SCORES], store=store)) and run.built == []
+    assert first.identical(trace(run, [SCORES]))  # files hold the same numbers
+    run.built.clear()
+    trace(run, [SCORES], examples=True, store=store)
+    assert run.built == [0, 1, 10]
+    run.built.clear()
+    trace(run, [SCORES], seed=1, store=store)
+    assert run.built == [0, 1, 10]
 
 
 def test_an_interrupted_trace_goes_on(run: FakeRun):

@@ -64,18 +64,18 @@ def composition_score(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> Ten
 def _all_pairs(weights: HeadWeights) -> tuple[Tensor, list[str]]:
     """Scores in the graph's order of edges: by reader, then by writer."""
     layers, heads = weights.query.shape[:2]
-    found, names = [], []
+    scores, names = [], []
     for reader in range(1, layers):
         writers = (weights.value[:reader].flatten(0, 1)[:, None], weights.output[:reader].flatten(0, 1)[:, None])
         query, key = weights.query[reader], weights.key[reader]
         views = {"q": (query, key.mT), "k": (key, query.mT), "v": (weights.value[reader], weights.output[reader])}
         table = torch.stack([composition_score(writers, view) for view in views.values()])  # [port, writer, head]
-        found.append(table.permute(2, 0, 1).flatten())
+        scores.append(table.permute(2, 0, 1).flatten())
         sources = [f"L{layer}.H{head}" for layer in range(reader) for head in range(heads)]
         names += [
             f"{source}->L{reader}.H{head}.{port}" for head in range(heads) for port in views for source in sources
         ]
-    return torch.cat(found), names
+    return torch.cat(scores), names
 
 
 def _random_pairs(model: Transformer, draws: int, seed: int) -> Tensor:

@@ -142,8 +142,8 @@ def restricted_embedding(
     """
     p = _odd(embedding)
     _check_frequencies(frequencies, p)
-    kept = _basis(p)[[0, *(row for k in frequencies for row in (2 * k - 1, 2 * k))]]
-    return (kept.T @ (kept @ embedding.double())).to(embedding)
+    waves = _basis(p)[[0, *(row for k in frequencies for row in (2 * k - 1, 2 * k))]]
+    return (waves.T @ (waves @ embedding.double())).to(embedding)
 
 
 def gradient_symmetricity(
@@ -161,16 +161,16 @@ def gradient_symmetricity(
 
     Source: Zhong et al. 2023 (published: 0.33 for clock models, 0.99 for pizza models).
     """
-    kept: list[Tensor] = []
+    embeddings: list[Tensor] = []
 
     def read(embedded: Tensor, hook: object) -> Tensor:
-        kept.append(embedded.detach().requires_grad_())
-        return kept[0]
+        embeddings.append(embedded.detach().requires_grad_())
+        return embeddings[0]
 
     with torch.enable_grad():
         logits = model.run_with_hooks(inputs, fwd_hooks=[(Site("embed").hook, read)])
         chosen = logits[:, -1].gather(1, answers[:, None]).sum()
-        (gradient,) = torch.autograd.grad(chosen, kept[0])
+        (gradient,) = torch.autograd.grad(chosen, embeddings[0])
     return torch.cosine_similarity(gradient[:, 0], gradient[:, 1], dim=-1)
 
 

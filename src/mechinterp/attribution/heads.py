@@ -33,8 +33,8 @@ def head_scores(model: HookedModel, batch: Batch) -> xr.DataArray:
     parts = []
     for start in range(0, len(batch), CHUNK):
         inputs = batch.inputs[start : start + CHUNK]
-        _, kept = record(model, inputs, [Site("pattern", layer) for layer in layers])
-        patterns = torch.stack([kept[Site("pattern", layer).hook] for layer in layers], 1)
+        _, activations = record(model, inputs, [Site("pattern", layer) for layer in layers])
+        patterns = torch.stack([activations[Site("pattern", layer).hook] for layer in layers], 1)
         parts.append(_all_scores(patterns, inputs))
     scores = torch.cat(parts, 1).permute(0, 2, 3, 1)  # score example layer head -> score layer head example
     return labelled(scores, ["score", "layer", "head", "example"], {"score": list(SCORES)})
@@ -72,9 +72,9 @@ def value_weighted_attention(model: Transformer, batch: Batch) -> xr.Dataset:
     """
     layers = range(model.config.n_layers)
     hooks = [Site(kind, layer) for layer in layers for kind in ("pattern", "v")]
-    _, kept = record(model, batch.inputs, hooks)
-    pattern = torch.stack([kept[Site("pattern", layer).hook] for layer in layers])
-    value = torch.stack([kept[Site("v", layer).hook] for layer in layers])
+    _, activations = record(model, batch.inputs, hooks)
+    pattern = torch.stack([activations[Site("pattern", layer).hook] for layer in layers])
+    value = torch.stack([activations[Site("v", layer).hook] for layer in layers])
     carried = torch.einsum("lbkhd,lhdm->lbhkm", value, model.W_O).norm(dim=-1)[..., None, :]
     norm = pattern.abs() * carried
     uniform = uniform_pattern(batch.seq_len, model.config.causal).to(pattern) * carried

@@ -49,7 +49,7 @@ def logit_attribution(
         `logit` has none, as a common shift of all logits counts there.
 
     Raises:
-        ConfigError: If the metric is unknown, or `logit_diff` is asked of a batch without wrong answers.
+        ConfigError: If the metric is unknown, or it is `logit_diff` and the batch has no wrong answers.
         UnsupportedError: If the model writes values, or reads its logits through hidden layers.
     """
     if metric not in LOGIT_METRICS:
@@ -84,12 +84,12 @@ def logit_lens(model: Transformer, batch: Batch, metric: str | Metric = "log_pro
     Source: nostalgebraist 2020, "logit lens".
     """
     name, score = resolve_metric(metric)
-    found = []
+    scores = []
     for start in range(0, len(batch), CHUNK):
         some = batch[start : start + CHUNK]
         acts = activations(model, some.inputs)
         reference = model.read(acts.final)
-        found.append(torch.stack([score(model.read(resid), some, reference) for resid in _depths(model, acts)]))
+        scores.append(torch.stack([score(model.read(resid), some, reference) for resid in _depths(model, acts)]))
     sites = []
     for layer in range(model.config.n_layers):
         sites += [Site("resid_pre", layer), *([Site("resid_mid", layer)] if model.config.d_mlp else [])]
@@ -97,7 +97,7 @@ def logit_lens(model: Transformer, batch: Batch, metric: str | Metric = "log_pro
     size = model.config.features_out
     chance = {"log_prob": -math.log(size), "accuracy": 1 / size, "logit_diff": 0.0, "margin": 0.0}.get(name, math.nan)
     coords = {"component": [str(site) for site in sites]}
-    return labelled(torch.cat(found, 1), ["component", "example"], coords, metric=name, chance=chance)
+    return labelled(torch.cat(scores, 1), ["component", "example"], coords, metric=name, chance=chance)
 
 
 @torch.no_grad()
@@ -155,7 +155,7 @@ def _stream_bias(model: Transformer) -> Float[Tensor, " d_model"]:
 
 
 def _depths(model: Transformer, acts: Activations) -> list[Tensor]:
-    found: list[Tensor] = []
+    streams: list[Tensor] = []
     for layer in range(model.config.n_layers):
-        found += [acts.resid_pre[layer], *([acts.resid_mid[layer]] if model.config.d_mlp else [])]
-    return [*found, acts.final]
+        streams += [acts.resid_pre[layer], *([acts.resid_mid[layer]] if model.config.d_mlp else [])]
+    return [*streams, acts.final]

@@ -93,9 +93,9 @@ def successors_of_copies(tokens: Tokens) -> Bool[Tensor, "batch seq seq"]:
 
 def uniform_pattern(seq: int, causal: bool = True) -> Float[Tensor, "seq seq"]:
     """Attention that is spread evenly over all that a position may see."""
-    seen = torch.ones(seq, seq, dtype=torch.float64)
-    seen = seen.tril() if causal else seen
-    return seen / seen.sum(-1, keepdim=True)
+    visible = torch.ones(seq, seq, dtype=torch.float64)
+    visible = visible.tril() if causal else visible
+    return visible / visible.sum(-1, keepdim=True)
 
 
 SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

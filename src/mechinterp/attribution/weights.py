@@ -95,8 +95,8 @@ def copying_scores(model: Transformer, permutations: int = 200, seed: int = 0) -
     deviation[1] = 2 / (size - 1) * ((size**2 - 1) / 12 / size) ** 0.5
     parts = {"copying": score, "chance": chance, "null_sd": deviation, "z": (score - chance) / deviation}
     coords = {"score": ["eigenvalue", "rank"]}
-    made = {name: labelled(part, ["score", "layer", "head"], coords) for name, part in parts.items()}
-    return xr.Dataset(made, attrs={"permutations": permutations, "seed": seed, **made["z"].attrs})
+    arrays = {name: labelled(part, ["score", "layer", "head"], coords) for name, part in parts.items()}
+    return xr.Dataset(arrays, attrs={"permutations": permutations, "seed": seed, **arrays["z"].attrs})
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,9 +181,9 @@ def _spectrum(left: Tensor, right: Tensor, dims: tuple[str, str], **attrs: str |
     parts["singular_value"] = (s, [*lead, "feature"])
     parts["left"] = ((q1 @ u).mT, [*lead, "feature", a])
     parts["right"] = ((q2 @ vt.mT).mT, [*lead, "feature", b])
-    made = {name: labelled(part, names) for name, (part, names) in parts.items()}
+    arrays = {name: labelled(part, names) for name, (part, names) in parts.items()}
     return xr.Dataset(
-        made, attrs={**attrs, "norm": "gain and centring folded, scale left out", **made["circuit"].attrs}
+        arrays, attrs={**attrs, "norm": "gain and centring folded, scale left out", **arrays["circuit"].attrs}
     )
 
 

@@ -29,32 +29,32 @@ def assert_claim(
 
     Args:
         claim: A claim of your own; or one that a circuit makes, by its id, or as `"induction/induction-head"`.
-        on: What it is checked on: a Run, a Transformer, or a mapping from the claim's names of models to these; or a
-            list of such, one per seed. For a claim of a circuit what is not given is the shipped model.
-        task: For a bare Transformer and a claim of your own: what it is measured on.
-        circuit: Whose claim it is, if its id says no more; a name, a folder or an opened circuit.
+        on: The model to check: a Run, a Transformer, or a mapping from the claim's names of models to these; or a
+            list of such, one per seed. For a claim of a circuit, a model that is left out is the shipped one.
+        task: The task to measure on, for a bare Transformer and a claim of your own.
+        circuit: The circuit that makes the claim, for an id without its name; a name, a folder or an opened circuit.
 
     Returns:
-        What was measured.
+        The result.
 
     Raises:
-        ClaimError: If the claim fails, or the models given cannot decide it (an order in time takes five).
+        ClaimError: If the claim fails, or the models cannot decide it (an order in time needs five).
         ConfigError: If there is no such claim or model, or nothing to check it on.
 
     >>> assert_claim("induction/learns-repeats").verdict
     'reproduced'
     """
-    owner, asked = _find(claim, circuit)
-    if on is None and "shipped" not in asked.on:
-        raise ConfigError(f"claim '{asked.id}' is about training: hand over the Runs of models trained anew with on=")
+    owner, own_claim = _find(claim, circuit)
+    if on is None and "shipped" not in own_claim.on:
+        raise ConfigError(f"claim '{own_claim.id}' is about training: pass the Runs of retrained models with on=")
     seeds = on if isinstance(on, list | tuple) else [on]
-    groups = [_group(asked, owner, one, task) for one in seeds]
+    groups = [_group(own_claim, owner, one, task) for one in seeds]
     if not groups:
-        raise ConfigError("an empty list: hand over at least one model")
-    result = check_claim(asked, groups, owner.name if owner else "")
-    undecided = result.verdict == VERDICTS[-1] and asked.not_testable is None
+        raise ConfigError("an empty list: pass at least one model")
+    result = check_claim(own_claim, groups, owner.name if owner else "")
+    undecided = result.verdict == VERDICTS[-1] and own_claim.not_testable is None
     if result.failed or undecided:
-        raise ClaimError(_told(asked, result, owner))
+        raise ClaimError(_failure(own_claim, result, owner))
     return result
 
 
@@ -72,10 +72,10 @@ def _find(claim: Claim | str, circuit: LoadedCircuit | str | None) -> tuple[Load
     return owner, known[claim]
 
 
-def _group(claim: Claim, owner: LoadedCircuit | None, given: Any, task: Task | None) -> dict[str, Subject]:
-    """Name of a model -> what stands for it."""
+def _group(claim: Claim, owner: LoadedCircuit | None, models: Any, task: Task | None) -> dict[str, Subject]:
+    """Name of a model -> the model that is checked."""
     shipped = dict(owner.models) if owner else {}
-    named = given if isinstance(given, Mapping) else {} if given is None else {claim.model: given}
+    named = models if isinstance(models, Mapping) else {} if models is None else {claim.model: models}
     wanted = {claim.model} | ({claim.other.model} if claim.other else set())
     unknown = sorted(set(named) - set(shipped) - wanted)
     if unknown:
@@ -85,25 +85,23 @@ def _group(claim: Claim, owner: LoadedCircuit | None, given: Any, task: Task | N
             shipped[name] = as_subject(model, shipped[name])
         elif isinstance(model, Transformer):
             if task is None:
-                raise ConfigError(
-                    "a bare Transformer does not say what it was trained on: give task=, or hand over its Run"
-                )
+                raise ConfigError("a bare Transformer does not say what it was trained on: pass task=, or its Run")
             shipped[name] = Subject(task, 0, model.config, model)
         else:
             shipped[name] = as_subject(model)
     if wanted - set(shipped):
-        raise ConfigError(f"claim '{claim.id}' is about '{min(wanted - set(shipped))}': hand it over with on=")
+        raise ConfigError(f"claim '{claim.id}' is about '{min(wanted - set(shipped))}': pass it with on=")
     return shipped
 
 
-def _told(claim: Claim, result: ClaimResult, owner: LoadedCircuit | None) -> str:
-    """The failure as text, a line for each thing one wants to know."""
+def _failure(claim: Claim, result: ClaimResult, owner: LoadedCircuit | None) -> str:
+    """The failure as text, one fact a line."""
     name = f"{result.circuit}/{claim.id}" if result.circuit else claim.id
     many = len(result.seeds) > 1
     ends = "over seeds" if many else "over examples"
     seeds = f"seed{'s' if many else ''} {', '.join(map(str, result.seeds))}"
     few = (
-        f" with {len(result.seeds)} of the {ORDER_SEEDS} models that an order takes" if claim.compare == "after" else ""
+        f" with {len(result.seeds)} of the {ORDER_SEEDS} models that an order needs" if claim.compare == "after" else ""
     )
     lines = [
         f"{name}: {result.verdict}{few if result.verdict == VERDICTS[-1] else ''}",
@@ -130,6 +128,6 @@ def _place(quantity: Quantity) -> str:
     text += f", task with {quantity.task}" if quantity.task else ""
     select = quantity.select
     text += f", {select.where}" if select.where else ""
-    text += f", head: {select.role}" if select.role else ""
+    text += f", head type: {select.head_type}" if select.head_type else ""
     text += "" if select.reduce == "only" else f", {select.reduce}"
     return text + (", first passage" if quantity.passage else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,17 +9,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mechinterp.claims.schema import ROLES, Claim, Quantity, Select
+from mechinterp.attribution import HEAD_TYPES
+from mechinterp.claims.schema import Claim, Quantity, Select
 from mechinterp.claims.subjects import Subject
-from mechinterp.core import ConfigError, SiteError, UnsupportedError, derive_seed, suggest
+from mechinterp.core import ConfigError, SiteError, UnsupportedError, suggest
 from mechinterp.core.statistics import Interval, mean_interval
-from mechinterp.curves import first_passage
-from mechinterp.measures import measure
-from mechinterp.models import Transformer
+from mechinterp.curves import first_passage, leads
+from mechinterp.measures import Measure, measure
 
 UNTRAINED = 19
-"""Untrained models that stand beside one shipped model: where a claim holds in all of them and a trained model does not
-meet it, chance is 1 in 20."""
+"""Untrained models beside one shipped model. Where a claim holds in all of them, and a trained model does not meet it,
+that is a chance of 1 in 20."""
 
 
 def numbers_of(
@@ -34,35 +33,36 @@ def numbers_of(
     Args:
         claim: The claim.
         groups: Per seed, name of a model -> the model.
-        many_untrained: Measure what is claimed of untrained models on `UNTRAINED` of them, not on each group's own.
+        many_untrained: Measure a claim about untrained models on `UNTRAINED` of them, not on each group's own.
     """
     if claim.step == "untrained" and many_untrained:
         groups = [{name: one.reseeded(seed) for name, one in groups[0].items()} for seed in range(UNTRAINED)]
-    found = []
+    numbers = []
     for group in groups:
         try:
-            number = claim_number(claim, group)
+            value = claim_number(claim, group)
         except (UnsupportedError, SiteError) as error:
-            number = Interval.missing(str(error))
-        found.append((group[claim.model].seed, number))
-    return found
+            value = Interval.missing(str(error))
+        numbers.append((group[claim.model].seed, value))
+    return numbers
 
 
 def claim_number(claim: Claim, subjects: Mapping[str, Subject]) -> Interval:
-    """What a claim compares, for one seed.
+    """The number that a claim compares, for one seed.
 
     Args:
         claim: The claim.
         subjects: Model name -> model of that seed.
     """
     quantity, other = claim.quantity, claim.other
+    subject = subjects[quantity.model]
     if quantity.passage is not None:
         return Interval.exact(_passage_number(claim, subjects))
-    found = number(quantity, subjects[quantity.model])
+    value = number(quantity, subject)
     if other is None:
-        return found
+        return value
     beside = number(other, subjects[other.model])
-    return found.over(beside) if claim.relative else found.minus(beside)
+    return value.over(beside) if claim.relative else value.minus(beside)
 
 
 def _passage_number(claim: Claim, subjects: Mapping[str, Subject]) -> float:
@@ -70,15 +70,12 @@ def _passage_number(claim: Claim, subjects: Mapping[str, Subject]) -> float:
     quantity, other = claim.quantity, claim.other
     first = passages(quantity, subjects[quantity.model])
     if other is None:
-        return float(first[0])
+        return float(first["step"].fillna(np.inf)[0])
     second = passages(other, subjects[other.model])
-    if claim.compare != "after":
-        # One that never came is not infinitely late: it is later than the last step, and no more is known.
-        second = np.minimum(second, _last_step(subjects[other.model]))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        leads = second / first if claim.relative else second - first
-    # Neither came: inf - inf is NaN, and so is the least.
-    return float(leads.max() if claim.compare == "<=" else leads.min())
+    # For the size of a lead, a passage that never came is later than the last step, and no more is known.
+    latest = np.inf if claim.compare == "after" else _last_step(subjects[other.model])
+    by_threshold = leads(first, second, relative=claim.relative, latest=latest).values
+    return float(by_threshold.max() if claim.compare == "<=" else by_threshold.min())
 
 
 def _last_step(subject: Subject) -> int:
@@ -88,62 +85,52 @@ def _last_step(subject: Subject) -> int:
 def number(quantity: Quantity, subject: Subject) -> Interval:
     """A quantity of one model, with its interval over examples.
 
-    Roles are those that heads play in the trained model; in the untrained model, its own best heads play them.
+    `{induction}` is the best induction head of the trained model; for a quantity of the untrained model, the untrained
+    model's own best head.
     """
-    model = subject.at(quantity.step)
-    cast = model if quantity.step == "untrained" else subject.final
-    return pick(_measured(quantity, subject, model, cast), quantity.select, subject, cast)
+    of = "untrained" if quantity.step == "untrained" else "final"
+    table = subject.table(_measure(quantity, subject, of), quantity.step, quantity.task)
+    return pick(table, quantity.select, subject, of)
 
 
-def passages(quantity: Quantity, subject: Subject) -> np.ndarray:
-    """The checkpoint at which a quantity first passes each threshold, infinity if it never does: `[threshold]`.
+def passages(quantity: Quantity, subject: Subject) -> xr.Dataset:
+    """The checkpoint at which a quantity first passes each threshold: the result of `first_passage`.
 
-    The head that plays a role is the one that plays it at the end of training.
+    Heads of a type are those of the trained model, at every checkpoint.
 
     Raises:
         UnsupportedError: If the model has no history.
     """
     how = quantity.passage
-    if how is None or subject.run is None:
-        raise UnsupportedError("this claim is about when something appeared: it needs a Run with checkpoints")
-    values = []
-    for step in subject.run.steps:
-        model = subject.at(step)
-        table = _measured(quantity, subject, model, subject.final)
-        values.append(pick(table, quantity.select, subject, subject.final).value)
-    series = xr.DataArray(values, dims="step", coords={"step": list(subject.run.steps)})
-    found = first_passage(series, how.chance, how.best, how.thresholds, how.hold)
-    return found["step"].fillna(np.inf).values
+    if how is None:
+        raise UnsupportedError("this claim has no passage: its quantity is a number at one step")
+    history = subject.history(_measure(quantity, subject, "final"), quantity.task)
+    values = [pick(history.sel(step=step, drop=True), quantity.select, subject).value for step in history["step"]]
+    series = xr.DataArray(values, dims="step", coords={"step": history["step"].values})
+    return first_passage(series, how.chance, how.best, how.thresholds, how.hold)
 
 
-def _measured(quantity: Quantity, subject: Subject, model: Transformer, cast: Transformer) -> xr.DataArray:
-    """The measure's table for a model; heads are named after the roles they play in `cast`."""
-    params = _with_roles(quantity.params, subject, cast)
-    wanted = measure(quantity.measure, **params)
-    key = (wanted, id(model), json.dumps(quantity.task, sort_keys=True))
-    if key not in subject.tables:
-        task = subject.changed_task(quantity.task)
-        # The model is kept beside its table: were it gone, another one could have its id.
-        subject.tables[key] = (model, wanted(model, task, derive_seed(subject.seed, "claims", "examples")))
-    return subject.tables[key][1]
+def _measure(quantity: Quantity, subject: Subject, of: str) -> Measure:
+    """The quantity's measure; `{induction}` in its parameters becomes the head of that type in `of`."""
+    return measure(quantity.measure, **_with_heads(quantity.params, subject, of))
 
 
-def pick(table: xr.DataArray, select: Select, subject: Subject, model: Transformer) -> Interval:
+def pick(table: xr.DataArray, select: Select, subject: Subject, of: str = "final") -> Interval:
     """One number out of a labelled table.
 
     Args:
-        table: What a measure returned.
-        select: Where to look.
-        subject: Whose roles count.
-        model: The model in which the heads play their roles.
+        table: The result of a measure.
+        select: Which entry, or how several become one number.
+        subject: The model whose heads stand for their types.
+        of: `final` or `untrained`: where the best head of a type is chosen.
 
     Raises:
         ConfigError: If the selection does not lead to one number.
-        UnsupportedError: If it would, were the roles played by other heads.
+        UnsupportedError: If this model lacks a layer, a head, or an edge that the claim names.
     """
-    where = _with_roles(select.where, subject, model)
-    if select.role is not None:
-        where["layer"], where["head"] = subject.role(model, select.role)
+    where = _with_heads(select.where, subject, of)
+    if select.head_type is not None:
+        where["layer"], where["head"] = subject.head(select.head_type, of)
     for name, label in where.items():
         if name not in table.dims:
             raise ConfigError(
@@ -153,7 +140,7 @@ def pick(table: xr.DataArray, select: Select, subject: Subject, model: Transform
         missing = [part for part in (label if isinstance(label, list) else [label]) if part not in known]
         if missing:
             text = f"select.where: no {name} '{missing[0]}'.{suggest(str(missing[0]), map(str, known))}"
-            # A claim may ask for a layer, a head, or an edge between heads in their roles, that this model has not.
+            # This model may lack the layer or head, or an edge between the best heads of their types.
             other_model = name in ("layer", "head", "edge") or label != select.where.get(name)
             raise UnsupportedError(text) if other_model else ConfigError(text)
         table = table.sel({name: label})
@@ -173,7 +160,7 @@ def pick(table: xr.DataArray, select: Select, subject: Subject, model: Transform
 
 
 def _mean(rows: np.ndarray, axis: int) -> np.ndarray:
-    """The mean of what is there; NaN, without a warning, where nothing is."""
+    """The mean of the finite values; NaN, without a warning, where there are none."""
     there = np.isfinite(rows).sum(axis)
     return np.where(there > 0, np.nansum(rows, axis), np.nan) / np.maximum(there, 1)
 
@@ -190,19 +177,19 @@ def _reduced(values: np.ndarray, select: Select) -> tuple[float, int | None]:
     return float(values[index]), index
 
 
-def _with_roles(part: Any, subject: Subject, model: Transformer) -> Any:
-    """A copy in which `{role}` has become the head that plays it."""
+def _with_heads(part: Any, subject: Subject, of: str) -> Any:
+    """A copy in which `{induction}` has become the best head of that type."""
     if isinstance(part, dict):
-        return {name: _with_roles(value, subject, model) for name, value in part.items()}
+        return {name: _with_heads(value, subject, of) for name, value in part.items()}
     if isinstance(part, list | tuple):
-        return [_with_roles(value, subject, model) for value in part]
+        return [_with_heads(value, subject, of) for value in part]
     if not isinstance(part, str):
         return part
 
     def head(match: re.Match[str]) -> str:
-        if match[1] not in ROLES:
-            raise ConfigError(f"no role '{match[1]}'.{suggest(match[1], ROLES)}")
-        layer, number = subject.role(model, match[1])
+        if match[1] not in HEAD_TYPES:
+            raise ConfigError(f"no head type '{match[1]}'.{suggest(match[1], HEAD_TYPES)}")
+        layer, number = subject.head(match[1], of)
         return f"L{layer}.H{number}"
 
     return re.sub(r"\{(\w+)\}", head, part)

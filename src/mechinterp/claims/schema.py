@@ -13,8 +13,6 @@ from mechinterp.core import Circuit, ConfigError, MechinterpError, Settings
 Verdict = Literal["reproduced", "weaker", "not reproduced", "not testable at this scale"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "weaker", "not reproduced", "not testable at this scale")
 Mode = Literal["shipped", "retrained"]
-ROLES = {"previous_token": "previous_token", "induction": "induction", "duplicate_token": "duplicate_token"}
-"""Role of a head -> the attention score that the head is best at."""
 
 
 class Select(Settings):
@@ -22,15 +20,15 @@ class Select(Settings):
 
     Args:
         where: Dimension -> coordinate (or list of them). In an edge, `{previous_token}` and `{induction}` stand for
-            the heads that play these roles.
-        role: Take the layer and head of the head that plays a role: best by its attention score **on other
-            examples** than those measured.
-        reduce: What to do with dimensions that are left, apart from `example`, which is always averaged first.
-        above: For `count`: how many entries are at least this.
+            the best heads of these types.
+        head_type: Take the layer and head of the best head of a type, chosen by its attention score **on other
+            examples** than those that are measured.
+        reduce: How the dimensions that are left become one number; `example` is always averaged first.
+        above: For `count`: count the entries that are at least this.
     """
 
     where: dict[str, Any] = Field(default_factory=dict)
-    role: Literal["previous_token", "induction", "duplicate_token"] | None = None
+    head_type: Literal["previous_token", "induction", "duplicate_token"] | None = None
     reduce: Literal["only", "mean", "min", "max", "count"] = "only"
     above: float | None = None
 
@@ -66,9 +64,9 @@ class Quantity(Settings):
         task: Settings of the task that differ from those it was trained with.
         measure: Name of a measure.
         params: The measure's parameters; `{circuit}` stands for the edges of the shipped circuit, `{previous_token}`
-            and `{induction}` in an edge for the heads that play these roles.
-        select: How one number is taken from what it returns.
-        passage: Ask when the number first passes thresholds.
+            and `{induction}` in an edge for the best heads of these types.
+        select: How one number is taken from the measure's table.
+        passage: Take the step at which the number first passes thresholds.
     """
 
     model: str = "model"
@@ -84,8 +82,8 @@ class Known(Settings):
     """A verdict that falls short and is documented: it does not count as a failure.
 
     Args:
-        verdict: What comes out.
-        why: In one sentence; the README says more.
+        verdict: The expected verdict.
+        why: The reason in one sentence; the README says more.
     """
 
     verdict: Verdict
@@ -100,12 +98,12 @@ class Claim(Quantity):
         sentence: What is claimed, in words.
         source: Paper and section, figure or table; or `own`.
         published: The value in the source, where it gives one.
-        against: A second quantity, as changes to this one. What is compared is then this one minus that one; with
-            `passage`, by how many steps that one comes later, at the least favourable threshold.
-        relative: Compare with `against` by division instead: this one over that one; with `passage`, how many times
-            as many steps that one takes.
-        compare: `>=`, `<=`, `between` low and high, `equals` value within `within`, or `after`: more than, in so many
-            of the models that chance does not explain it (a sign test over five or more).
+        against: A second quantity, as changes to this one. The claim is then about this one minus that one; with
+            `passage`, about the steps by which that one comes later, at the least favourable threshold.
+        relative: Divide by `against` instead: this one over that one; with `passage`, how many times as many steps
+            that one takes.
+        compare: `>=`, `<=`, `between` low and high, `equals` value within `within`, or `after`: more than `value`, in
+            so many of the models that chance does not explain it (a sign test over five or more).
         value: Bound or wanted value.
         high: Upper bound of `between`.
         within: Largest distance from `value` for `equals`.
@@ -191,10 +189,10 @@ class ClaimsFile(Settings):
     Args:
         about: The circuit in one sentence.
         main: The model that the circuit lies in.
-        seeds: How many models of each kind are trained to confirm the claims; an order takes at least five.
+        seeds: How many models of each kind are trained to confirm the claims; an order needs at least five.
         models: The shipped models, by name: what each is.
         circuit: The main model's circuit, as `Circuit.to_dict` writes it.
-        claims: In the order in which they are told.
+        claims: In the order of the file.
     """
 
     about: str
@@ -210,10 +208,10 @@ class ClaimsFile(Settings):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two claims are called '{twice[0]}'")
-        asked = {claim.model for claim in self.claims} | {self.main}
-        asked |= {claim.other.model for claim in self.claims if claim.other is not None}
-        if asked - set(self.models):
-            raise ValueError(f"no model '{min(asked - set(self.models))}' in [models]")
+        named = {claim.model for claim in self.claims} | {self.main}
+        named |= {claim.other.model for claim in self.claims if claim.other is not None}
+        if named - set(self.models):
+            raise ValueError(f"no model '{min(named - set(self.models))}' in [models]")
         Circuit.from_dict(self.circuit)
         return self
 

@@ -15,6 +15,7 @@ from mechinterp.claims.subjects import Subject
 from mechinterp.core import Circuit, ConfigError, MechinterpError, RunError, explain, suggest
 from mechinterp.models import Transformer
 from mechinterp.tasks import Task, from_dict
+from mechinterp.timeline import Memory
 from mechinterp.training import Run, TrainConfig
 from mechinterp.training.record import RunRecord
 from mechinterp.training.tensors import read_tensors, write_tensors
@@ -69,8 +70,8 @@ def load_circuit(name: str | Path) -> LoadedCircuit:
         ConfigError: If there is no such circuit, or its claims are not what they should be.
         RunError: If its weights are missing, damaged or do not fit.
 
-    >>> found = load_circuit("induction")
-    >>> found.task.name, found.model.config.n_layers
+    >>> circuit = load_circuit("induction")
+    >>> circuit.task.name, circuit.model.config.n_layers
     ('induction', 2)
     """
     path = Path(name)
@@ -185,15 +186,16 @@ def _subject(weights: Path, name: str, record: RunRecord) -> Subject:
         return model
 
     run = Run.from_checkpoints(files, load, task)
-    return Subject(task, record.seed, config, load(files[last]), run)
+    # The folder may lie in the installed package: measurements of its checkpoints stay in memory.
+    return Subject(task, record.seed, config, load(files[last]), run, Memory())
 
 
-def as_subject(given: Any, like: Subject | None = None) -> Subject:
+def as_subject(model: Any, like: Subject | None = None) -> Subject:
     """A model to check: a Subject, a Run, or in the place of a shipped one a bare Transformer."""
-    if isinstance(given, Subject):
-        return given
-    if isinstance(given, Run):
-        return Subject.of(given)
-    if isinstance(given, Transformer) and like is not None:
-        return Subject(like.task, like.seed, given.config, given)
-    raise ConfigError(f"claims are checked on a Run or a Transformer, not on this {type(given).__name__}")
+    if isinstance(model, Subject):
+        return model
+    if isinstance(model, Run):
+        return Subject.of(model)
+    if isinstance(model, Transformer) and like is not None:
+        return Subject(like.task, like.seed, model.config, model)
+    raise ConfigError(f"claims are checked on a Run or a Transformer, not on this {type(model).__name__}")

@@ -1,7 +1,8 @@
-"""What claims are checked on: a trained model with its history, and what it was before its first update."""
+"""What claims are checked on: a trained model with its checkpoints, and the same model before its first update."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,11 +10,12 @@ from typing import Any
 
 import xarray as xr
 
-from mechinterp.claims.schema import ROLES
+from mechinterp.attribution import best_head, head_types
 from mechinterp.core import RunError, UnsupportedError, derive_seed
-from mechinterp.measures import measure
+from mechinterp.measures import Measure
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.tasks import Task, from_dict
+from mechinterp.timeline import Store, trace
 from mechinterp.training import Run
 
 
@@ -22,12 +24,12 @@ class Subject:
     """One trained model.
 
     Args:
-        task: What it was trained on.
-        seed: Of its training; examples it is measured on are drawn from it, too.
+        task: What it is trained on.
+        seed: Of its training; the examples that it is measured on derive from it, too.
         config: Its architecture.
-        run: Its checkpoints; None for a model without history.
         final: The trained model.
-        tables: What was measured already, for the claims that ask for another part of it.
+        run: Its checkpoints, which are opened one at a time; None for a model without history.
+        store: Where measurements of checkpoints are kept; None for the Run's folder.
     """
 
     task: Task
@@ -35,9 +37,9 @@ class Subject:
     config: ModelConfig
     final: Transformer
     run: Run | None = None
-    tables: dict[Any, tuple[Transformer, xr.DataArray]] = field(default_factory=dict, repr=False)
-    _steps: dict[int, Transformer] = field(default_factory=dict, repr=False)
-    _roles: dict[tuple[bool, str], tuple[int, int]] = field(default_factory=dict, repr=False)
+    store: Store | None = None
+    _tables: dict[Any, xr.DataArray] = field(default_factory=dict, repr=False)
+    _types: dict[str, xr.Dataset] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, run: Run) -> Subject:
@@ -53,49 +55,76 @@ class Subject:
             raise UnsupportedError(f"{run.path} holds a {type(model).__name__}: claims are checked on a Transformer")
         return cls(run.task, run.seed, run.config.model, model, run)
 
-    def at(self, step: int | str) -> Transformer:
-        """The model at `final`, `untrained` or a checkpoint's step.
-
-        Raises:
-            UnsupportedError: If it has no history, or no checkpoint there.
-        """
-        if step in ("final", "untrained"):
-            return self.final if step == "final" else self.untrained
-        if self.run is None or step not in self.run.steps:
-            known = "no history" if self.run is None else f"checkpoints at {', '.join(map(str, self.run.steps))}"
-            raise UnsupportedError(f"no checkpoint at step {step}: this model has {known}")
-        model = self._steps.get(int(step)) or self.run.model(int(step))
-        if not isinstance(model, Transformer):
-            raise UnsupportedError(f"step {step} is a {type(model).__name__}: claims are checked on a Transformer")
-        return self._steps.setdefault(int(step), model)
-
     @cached_property
     def untrained(self) -> Transformer:
-        """What training began with."""
+        """What training begins with."""
         return Transformer(self.config, seed=derive_seed(self.seed, "model"))
 
     def reseeded(self, seed: int) -> Subject:
         """The same with another seed: other examples, and another untrained model."""
         return Subject(self.task, seed, self.config, self.final)
 
-    def changed_task(self, changes: Mapping[str, Any]) -> Task:
-        """The task with some settings changed."""
-        return from_dict({**self.task.to_dict(), **changes}) if changes else self.task
-
-    def role(self, model: Transformer, name: str) -> tuple[int, int]:
-        """Layer and head of the head that plays a role in a model, chosen on examples that are not measured.
+    def table(self, measure: Measure, step: int | str, changes: Mapping[str, Any]) -> xr.DataArray:
+        """A measure of one model.
 
         Args:
-            model: `final` or `untrained`.
-            name: The role.
+            measure: The measure.
+            step: `final`, `untrained`, or the step of a checkpoint.
+            changes: Settings of the task that differ from those of the training.
+
+        Raises:
+            UnsupportedError: If there is no history, or no checkpoint at the step.
         """
-        key = (model is self.final, name)
-        if key not in self._roles:
-            scores = measure("head_scores")(model, self.task, derive_seed(self.seed, "claims", "roles"))
-            table = scores.sel(score=ROLES[name])
-            table = table.mean("example") if "example" in table.dims else table
-            if not table.notnull().all():
-                raise UnsupportedError(f"the role '{name}' is undefined here: its score is NaN for some head")
-            best = int(table.transpose("layer", "head").values.argmax())
-            self._roles[key] = divmod(best, table.sizes["head"])
-        return self._roles[key]
+        if step not in ("final", "untrained"):
+            return self._traced(measure, changes, int(step)).isel(step=0)
+        key = (measure, step, json.dumps(changes, sort_keys=True))
+        if key not in self._tables:
+            model = self.final if step == "final" else self.untrained
+            self._tables[key] = measure(model, self._task(changes), self._examples)
+        return self._tables[key]
+
+    def history(self, measure: Measure, changes: Mapping[str, Any]) -> xr.DataArray:
+        """A measure at every checkpoint: the table with `step` as first dimension.
+
+        Raises:
+            UnsupportedError: If there is no history.
+        """
+        return self._traced(measure, changes)
+
+    def head(self, head_type: str, of: str = "final") -> tuple[int, int]:
+        """Layer and head of the best head of a type, chosen on other examples than those that are measured.
+
+        Args:
+            head_type: One of `HEAD_TYPES`.
+            of: `final` or `untrained`.
+
+        Raises:
+            UnsupportedError: If the type is not defined for the task.
+        """
+        if of not in self._types:
+            model = self.final if of == "final" else self.untrained
+            self._types[of] = head_types(model, self.task, seed=derive_seed(self.seed, "claims", "roles"))
+        layer, head = best_head(self._types[of], head_type).removeprefix("L").split(".H")
+        return int(layer), int(head)
+
+    @property
+    def _examples(self) -> int:
+        return derive_seed(self.seed, "claims", "examples")
+
+    def _task(self, changes: Mapping[str, Any]) -> Task:
+        return from_dict({**self.task.to_dict(), **changes}) if changes else self.task
+
+    def _traced(self, measure: Measure, changes: Mapping[str, Any], step: int | None = None) -> xr.DataArray:
+        """The measure at one checkpoint or all, with single examples where it has any."""
+        if self.run is None:
+            raise UnsupportedError("this claim is about training: it needs a Run with checkpoints, not a single model")
+        if step is not None and step not in self.run.steps:
+            known = ", ".join(map(str, self.run.steps))
+            raise UnsupportedError(f"no checkpoint at step {step}: this model has checkpoints at {known}")
+        steps = None if step is None else [step]
+        task = self._task(changes) if changes else None
+        timeline = trace(
+            self.run, measure, self._examples, steps=steps, examples=True, on=task, store=self.store
+        )  # fmt: skip
+        name = measure.name
+        return timeline[f"{name}_examples" if f"{name}_examples" in timeline else name]

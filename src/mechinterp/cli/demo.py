@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,14 +11,20 @@ import typer
 from mechinterp.cli.options import Json
 
 if TYPE_CHECKING:
-    from mechinterp.studies import Study
     from mechinterp.training import Run
 
 TASK = "induction"
-ROLES = {"previous_token": "previous-token head", "induction": "induction head"}
-SHARE = 0.9
-ENDS = ("", "_low", "_high")
 Row = dict[str, Any]
+
+WANTED: Sequence[tuple[str, str, float | None]] = (
+    ("loss on repeat", "<", 0.5),
+    ("loss on repeat, one layer", ">", 2.0),
+    ("previous token head", ">", None),
+    ("induction head", ">=", 0.5),
+    ("gap recovered by the circuit", ">", None),
+    ("gap lost when it is removed", ">=", 0.8),
+)
+"""Finding, or how its name begins, and the bound that it should meet; None for its null."""
 
 
 def register(app: typer.Typer) -> None:
@@ -32,31 +39,36 @@ def demo(
 ) -> None:
     """Train a small transformer, trace it, find its circuit, date it, judge it, and write the report.
 
-    Beside it a one-layer model is trained, which cannot do the task. Stopped and started again, it goes on.
+    A one-layer model, which cannot do the task, is trained beside it. A demo that is stopped continues when it is
+    started again.
     """
     from mechinterp.cli.output import emit, table, waiting
     from mechinterp.core.progress import Bars
     from mechinterp.pages import report
+    from mechinterp.plots.tables import COLUMNS, finding_cells
     from mechinterp.studies import study
 
     with Bars(True) as show:
         run, control = trained(Path(out), seed, show)
-        found = study(run, seed=seed, progress=show)
+        results = study(run, seed=seed, progress=show)
     with waiting("writing the report"):
-        page = report(run, Path(out) / "report.html", found)
-        rows = story(found, control)
+        page = report(run, Path(out) / "report.html", results)
+        rows = marked(results.findings + control_rows(control, seed))
     if as_json:
-        emit({"seed": seed, "run": run.path, "control": control.path, "report": page, "table": rows})
+        paths = {"run": run.path, "control": control.path, "report": page}
+        emit({"seed": seed, **paths, "verdict": results.verdict, "table": rows})
         return
-    columns = ["", "value", "95% interval*", "null, or out of", "wanted", ""]
-    shown = [[row["name"], row["value"], _interval(row), row["beside"], row["wanted"], _met(row)] for row in rows]
-    notes = [
-        "* of one run: over examples, or of the fit; not over seeds",
-        str(found),
-        *(row["note"] for row in rows if row["note"]),
-        f"report: {page}",
-    ]
-    table(f"How an induction circuit formed (seed {seed})", columns, shown, notes)
+    cells = [[*finding_cells(row), row["wanted"], {None: "", True: "yes", False: "MISSED"}[row["met"]]] for row in rows]
+    # The report has the notes on all numbers.
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        if row["note"] and _needs_note(row):
+            names.setdefault(row["note"], []).append(row["name"])
+    notes = [f"{'; '.join(some)}: {note}" for note, some in names.items()]
+    interval = "Intervals are of one run: over examples, or of the fit; not over seeds."
+    columns = [*COLUMNS, "wanted", ""]
+    title = f"How an induction circuit forms (seed {seed})"
+    table(title, columns, cells, [results.verdict, interval, *notes, f"report: {page}"])
 
 
 def trained(out: Path, seed: int, show: Any) -> tuple[Run, Run]:
@@ -73,128 +85,41 @@ def trained(out: Path, seed: int, show: Any) -> tuple[Run, Run]:
     return run, control
 
 
-def story(found: Study, control: Run) -> list[Row]:
-    """The table: every number with its interval, what stands beside it, and what was wanted of it."""
-    return [*_heads(found), *_order(found), *_losses(found, control), *_circuit(found)]
+def control_rows(control: Run, seed: int) -> list[Row]:
+    """The control's loss on repeats, as a study states a loss."""
+    from mechinterp.studies import loss_rows
+    from mechinterp.timeline import trace
+
+    timeline = trace(control, "loss", seed, steps=[control.steps[0], control.steps[-1]])
+    rows = loss_rows(timeline.sel(group=["repeat"]), control.task.unit)
+    return [{**row, "name": f"{row['name']}, one layer"} for row in rows]
 
 
-def _heads(found: Study) -> list[Row]:
-    from mechinterp.curves import onset
+def marked(findings: Sequence[Row]) -> list[Row]:
+    """Findings with `wanted`, the bound in words, and `met`: None where nothing is wanted.
 
-    rows, last = [], found.timeline.isel(step=-1)
-    for role, name in ROLES.items():
-        group = found.heads.get(role, [])
-        if not group:
-            rows.append(
-                _row(name, None, note=f"No head of the model plays the role of {name}.", met=False, wanted="one")
-            )
-        for head in group:
-            layer, number = (int(part) for part in head.removeprefix("L").split(".H"))
-            place = {"score": role, "layer": layer, "head": number}
-            score, error = (float(last[part].sel(place)) for part in ("head_scores", "head_scores_se"))
-            wanted = 0.5 if role == "induction" and head == group[0] else None
-            luck = f"best untrained {found.nulls[role][1]:.2f}" if head == group[0] else ""
-            ends = (score - 1.96 * error, score + 1.96 * error)
-            rows.append(_row(f"{name} {head}", score, ends, luck, *_at_least(score, wanted)))
-            when = onset(found.timeline["head_scores"].sel(place, drop=True))
-            if when.found:
-                rows.append(_row(f"    {head} half of its change at step", when.step, (when.low, when.high)))
-            else:
-                rows.append(_row(f"    {head} appeared", "no transition", note=f"{head}: {when.reason}."))
-        if len(group) > 1:
-            rows[-1]["note"] += f"{len(group)} heads share the role of {name}: {', '.join(group)}."
+    A wanted finding that is absent, because there is no circuit, has a row of its own and is not met. Where several
+    heads share a type, the bound is for the best.
+    """
+    from mechinterp.plots.tables import in_words
+
+    rows: list[Row] = [{**row, "wanted": "", "met": None} for row in findings]
+    for name, sign, bound in WANTED:
+        same = [row for row in rows if row["name"] == name]
+        row: Row = next(iter(same or [row for row in rows if row["name"].startswith(f"{name} ")]), {})
+        if not row:
+            row = dict.fromkeys(rows[0]) | {"name": name, "note": "", "unit": ""}
+            rows.append(row)
+        limit = row["null"] if bound is None else bound
+        row["wanted"] = "present" if limit is None else f"{sign} {in_words(limit, row['unit'])}"
+        row["met"] = row["value"] is not None and limit is not None and _meets(row["value"], sign, limit)
     return rows
 
 
-def _order(found: Study) -> list[Row]:
-    """Dates only describe: which role came first is asked of first passages, at thresholds declared beforehand."""
-    rows = (row for row in found.findings if row["name"].startswith("order of"))
-    return [_row("which came first", row["value"], note=f"{row['name']}: {row['note']}") for row in rows]
+def _meets(value: float, sign: str, limit: float) -> bool:
+    return value < limit if sign == "<" else value >= limit if sign == ">=" else value > limit
 
 
-def _losses(found: Study, control: Run) -> list[Row]:
-    from mechinterp.core.statistics import t_interval
-    from mechinterp.measures import measure
-
-    last = found.timeline.isel(step=-1).sel(group="repeat")
-    loss, error = float(last["loss"]), float(last["loss_se"])
-    single = measure("loss")(control.model(), control.task, found.settings["seed"]).sel(group="repeat")
-    alone = float(single.mean())
-    ends = (loss - 1.96 * error, loss + 1.96 * error)
-    return [
-        _row("loss on repeats, nats", loss, ends, wanted="< 0.5", met=loss < 0.5),
-        _row("the same with one layer", alone, t_interval(single.values), wanted="> 2", met=alone > 2),
-    ]
-
-
-def _circuit(found: Study) -> list[Row]:
-    from mechinterp.evaluation import fewest_edges
-    from mechinterp.studies.findings import CLEAR
-
-    judged, line = found.evaluation, found.curve
-    if judged is None or line is None:
-        return [_row("circuit", None, wanted="one", met=False, note="There is no gap to recover, and so no circuit.")]
-    k = fewest_edges(line, SHARE)
-    alive = int(judged["live_edges"])
-    fewest = None if k is None else int(line["size"].sel(k=k))
-    recovered, cost, chance = (float(judged[n]) for n in ("faithfulness", "removal_cost", "null_faithfulness_p95"))
-    size = int(judged["live_size"])
-    out_of, random = f"of {alive} not always zero", f"95% of random ones below {chance:.2f}"
-    ends, lost = _ends(judged, "faithfulness"), _ends(judged, "removal_cost")
-    wanted = f"> {chance:.2f}"
-    chance_lost = float(judged["null_removal_cost_p95"])
-    little = "Removing almost any circuit of this size breaks the behaviour: that loss singles out nothing."
-    return [
-        _row(f"edges with which the held-out curve reaches {SHARE:.0%}", fewest, beside=out_of),
-        _row("edges of the circuit, found on other pairs", size, beside=out_of),
-        _row("    gap it recovers, held out", recovered, ends, random, wanted, recovered > chance),
-        *_by_corruption(judged),
-        _row(
-            "    gap lost without it",
-            cost,
-            lost,
-            f"95% of random ones below {chance_lost:.2f}",
-            *_at_least(cost, 0.8),
-            note="" if cost > chance_lost + CLEAR else little,
-        ),
-    ]
-
-
-def _by_corruption(judged: Any) -> list[Row]:
-    rows = []
-    for kind in judged["corruption"].values if "corruption" in judged.coords else []:
-        value, low, high = (float(judged[f"corruption_faithfulness{end}"].sel(corruption=kind)) for end in ENDS)
-        rows.append(_row(f"    ... where the corruption is '{kind}'", value, (low, high)))
-    return rows
-
-
-def _row(
-    name: str,
-    value: Any,
-    ends: tuple[float, float] | None = None,
-    beside: str = "",
-    wanted: str = "",
-    met: bool | None = None,
-    note: str = "",
-) -> Row:
-    low, high = ends or (None, None)
-    numbers = {"name": name, "value": value, "low": low, "high": high}
-    return {**numbers, "beside": beside, "wanted": wanted, "met": met, "note": note}
-
-
-def _at_least(value: float, bound: float | None) -> tuple[str, bool | None]:
-    return ("", None) if bound is None else (f">= {bound:g}", value >= bound)
-
-
-def _ends(judged: Any, name: str) -> tuple[float, float]:
-    return float(judged[f"{name}_low"]), float(judged[f"{name}_high"])
-
-
-def _interval(row: Row) -> str:
-    from mechinterp.cli.output import number
-
-    return "" if row["low"] is None else f"{number(row['low'])} to {number(row['high'])}"
-
-
-def _met(row: Row) -> str:
-    return {None: "", True: "yes", False: "MISSED"}[row["met"]]
+def _needs_note(row: Row) -> bool:
+    """Whether the table needs the finding's note: for a bound that is not met, and for an answer in words."""
+    return row["met"] is False or isinstance(row["value"], str)

@@ -3,7 +3,7 @@
 from mechinterp.curves.changes import ChangePoints, change_points
 from mechinterp.curves.mirage import MirageCheck, mirage_check
 from mechinterp.curves.onset import Onset, onset
-from mechinterp.curves.passages import Ordering, first_passage, orders, which_first
+from mechinterp.curves.passages import Ordering, first_passage, leads, orders, which_first
 
 __all__ = [
     "ChangePoints",
@@ -12,6 +12,7 @@ __all__ = [
     "Ordering",
     "change_points",
     "first_passage",
+    "leads",
     "mirage_check",
     "onset",
     "orders",

@@ -26,7 +26,7 @@ def first_passage(
     """First checkpoint at which the excess over chance passes each threshold, and stays.
 
     Thresholds are shares of the measure's own range, from what chance gives to the best it can be, and are declared
-    before looking. A share of the change *seen* would make whatever a short run cut off look early.
+    before the measurement. A share of the *observed* change would make a measure that a short run cuts off look early.
 
     Args:
         series: One value per checkpoint, dimension `step`; NaN is left out.
@@ -38,7 +38,7 @@ def first_passage(
     Returns:
         By `threshold`: `step`, the first step past it (NaN where censored); `after`, the checkpoint before (the
         passage lies between `after` and `step`; NaN if already past at the first checkpoint); `censored`, bool: never
-        passed, or not held; `last`, the last step seen.
+        passed, or not held; `last`, the last step of the series.
 
     Raises:
         ConfigError: If the range is empty or a threshold or `hold` is out of range.
@@ -60,11 +60,36 @@ def first_passage(
             passed[row] = steps[index]
             before[row] = steps[index - 1] if index else np.nan
     parts = {"step": passed, "after": before, "censored": np.isnan(passed)}
-    found = xr.Dataset(
+    passages = xr.Dataset(
         {name: ("threshold", value) for name, value in parts.items()}, coords={"threshold": list(thresholds)}
     )
-    found["last"] = steps[-1] if len(steps) else np.nan
-    return found.assign_attrs(chance=float(chance), best=float(best), hold=hold)
+    passages["last"] = steps[-1] if len(steps) else np.nan
+    return passages.assign_attrs(chance=float(chance), best=float(best), hold=hold)
+
+
+def leads(first: xr.Dataset, second: xr.Dataset, *, relative: bool = False, latest: float = np.inf) -> xr.DataArray:
+    """By how many steps the first measure passes before the second, at each threshold.
+
+    Args:
+        first: The result of `first_passage` for one measure.
+        second: The result for the other, with as many thresholds; they may be others, as in the time from 25% to 75%.
+        relative: Return how many times as many steps the second takes instead.
+        latest: Step that stands for a passage of the second that never came. The default, infinity, is right for an
+            order; with the last step, a lead is the least that it can be.
+
+    Returns:
+        By `threshold` of the first; negative where the second is earlier, infinite where only one passes, NaN where
+        neither does.
+
+    Raises:
+        ConfigError: If the numbers of thresholds differ.
+    """
+    if first.sizes["threshold"] != second.sizes["threshold"]:
+        raise ConfigError("the two measures have different numbers of thresholds: give each as many as the other")
+    early, late = (passage["step"].fillna(np.inf).values for passage in (first, second))
+    late = np.minimum(late, latest)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return first["step"].copy(data=late / early if relative else late - early)
 
 
 @dataclass(frozen=True)
@@ -89,23 +114,23 @@ def which_first(first: xr.Dataset, second: xr.Dataset) -> Ordering:
     """The order of two measures of one run; it counts only if it holds at every threshold.
 
     Args:
-        first: What `first_passage` returned for the one.
-        second: For the other, with the same thresholds. One that passed is earlier than one that never did.
+        first: The result of `first_passage` for one measure.
+        second: The result for the other, with the same thresholds. One that passed is earlier than one that never did.
 
     Raises:
         ConfigError: If thresholds differ.
     """
     if list(first["threshold"].values) != list(second["threshold"].values):
-        raise ConfigError("the two measures were held to different thresholds: declare the same for both")
-    by: dict[float, Order] = {}
-    for threshold in first["threshold"].values:
-        a, b = (float(item["step"].sel(threshold=threshold).fillna(np.inf)) for item in (first, second))
-        if a == b:
-            by[float(threshold)] = "censored" if np.isinf(a) else "tie"
-        else:
-            by[float(threshold)] = "first" if a < b else "second"
-    kinds = set(by.values())
+        raise ConfigError("the two measures have different thresholds: declare the same for both")
+    by: dict[float, Order] = {float(lead["threshold"]): _order(float(lead)) for lead in leads(first, second)}
+    kinds: set[Order] = set(by.values())
     return Ordering(kinds.pop() if len(kinds) == 1 else "mixed", by)
+
+
+def _order(lead: float) -> Order:
+    if np.isnan(lead):
+        return "censored"
+    return "tie" if lead == 0 else "first" if lead > 0 else "second"
 
 
 def orders(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> list[str]:

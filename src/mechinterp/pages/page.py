@@ -17,13 +17,13 @@ from mechinterp.plots.tables import COLUMNS
 
 @dataclass(frozen=True, eq=False)
 class Figure:
-    """A plotly figure with the words around it.
+    """A plotly figure with the text around it.
 
     Args:
         name: Unique on the page; the id of the plot's element.
         plot: What to draw.
         how: One line on how to read it.
-        alt: What it shows, for those who do not see it.
+        alt: What it shows, in words.
     """
 
     name: str
@@ -46,26 +46,37 @@ class Figure:
 
 
 @dataclass(frozen=True, eq=False)
+class Body:
+    """The content of a section.
+
+    Args:
+        lead: What it answers, one or two sentences.
+        figures: Drawn in order.
+        rows: A table of findings: (cells, remark) of each row.
+        settings: Group -> name -> value, drawn as small tables.
+        notes: What is missing, or what a reader must know.
+    """
+
+    lead: str = ""
+    figures: Sequence[Figure] = ()
+    rows: Sequence[tuple[Sequence[str], str]] = ()
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Section:
     """A part of the page.
 
     Args:
         name: Its anchor.
         title: Its heading.
-        lead: What it answers, one or two sentences.
-        figures: Drawn in order.
-        rows: A table of findings: (cells, remark) of each row.
-        settings: Group -> name -> value, drawn as small tables.
-        notes: What is missing or to be kept in mind.
+        body: Its content.
     """
 
     name: str
     title: str
-    lead: str = ""
-    figures: Sequence[Figure] = ()
-    rows: Sequence[tuple[Sequence[str], str]] = ()
-    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    notes: Sequence[str] = ()
+    body: Body
 
 
 def render(title: str, verdict: str, source: str, sections: Sequence[Section]) -> str:

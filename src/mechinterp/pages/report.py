@@ -17,7 +17,7 @@ def report(run: Run | str | Path, out: str | Path | None = None, study: Study | 
     Args:
         run: A Run, or its folder.
         out: Where to write; `report.html` in the Run's folder by default.
-        study: The results; by default what `study` left in the Run's folder.
+        study: The results; by default the study in the Run's folder.
 
     Returns:
         The page's path.
@@ -26,8 +26,8 @@ def report(run: Run | str | Path, out: str | Path | None = None, study: Study | 
         RunError: If the folder is no Run, holds no study of its weights yet, or cannot be written.
     """
     run = run if isinstance(run, Run) else Run(run)
-    found = Study.load(run) if study is None else study
-    page = render(title(run), found.verdict, str(run.path), sections(run, found))
+    results = Study.load(run) if study is None else study
+    page = render(title(run), results.verdict, str(run.path), sections(run, results))
     path = Path(out) if out is not None else run.path / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, page.encode())

@@ -41,7 +41,7 @@ def node_heatmap(nodes: xr.Dataset | xr.DataArray, unit: str | None = None) -> g
         height=top + 16 + max(22, 34 - len(names) // 2) * len(names), margin={"l": 64, "r": 4, "t": top, "b": 16}
     )
     figure.add_heatmap(
-        z=[[float(f"{v:.4g}") if np.isfinite(v) else None for v in line] for line in z],
+        z=[[float(f"{v:.4g}") if np.isfinite(v) else None for v in row] for row in z],
         x=across,
         y=names,
         colorscale=[list(stop) for stop in DIVERGING],

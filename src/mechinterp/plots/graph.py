@@ -40,7 +40,7 @@ def circuit_graph(
     Args:
         effects: Effect of each edge: dimension edge (`L0.H2->L1.H1.k`), and step for the slider; `example` is
             averaged.
-        circuit: The circuit that was found. Its edges are always drawn, and its components outlined.
+        circuit: The circuit. Its edges are always drawn, and its components outlined.
         se: Standard errors, labelled as `effects`; shown when a wire is pointed at.
         unit: Of the effects.
         most_edges: Beyond the circuit's, only the edges with the largest effect at any step are drawn.
@@ -118,26 +118,26 @@ def _places(edges: Sequence[Edge]) -> dict[Site, tuple[float, float]]:
         else:
             level = part.layer + (0.5 if part.kind == "mlp" else 0.0)
         rows.setdefault(level, []).append(part)
-    found = {}
+    places = {}
     for y, level in enumerate(sorted(rows)):
         for i, part in enumerate(rows[level]):
-            found[part] = (i - (len(rows[level]) - 1) / 2, float(y))
-    return found
+            places[part] = (i - (len(rows[level]) - 1) / 2, float(y))
+    return places
 
 
 def _looks(values: np.ndarray, errors: np.ndarray | None, scale: float) -> list[dict]:
     """What changes from step to step: width, colour, opacity, and the words shown when pointed at."""
-    found = []
+    shapes = []
     for i, value in enumerate(values):
         share = 0.0 if not np.isfinite(value) or not scale else abs(value) / scale
         words = "not measured" if not np.isfinite(value) else f"{value:+.3g}"
         if errors is not None and np.isfinite(errors[i]):
             words += f" ± {2 * errors[i]:.2g}"
         line = {"width": round(0.4 + (WIDEST - 0.4) * share, 2), "color": HURTS if value < 0 else HELPS}
-        found.append(
+        shapes.append(
             {"type": "scatter", "line": line, "opacity": round(0.14 + 0.76 * min(1.0, 5 * share), 2), "meta": words}
         )
-    return found
+    return shapes
 
 
 def _wire(edge: Edge, place: dict[Site, tuple[float, float]], inside: bool, look: dict, unit: str) -> go.Scatter:

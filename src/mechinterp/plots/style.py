@@ -20,7 +20,7 @@ PAPER = "#ffffff"
 NULL = "#8a8f98"
 HELPS = "#0072b2"
 HURTS = "#c8500a"
-# Okabe and Ito's colours, told apart with every common colour vision; yellow left out (too light on white).
+# Okabe and Ito's colours, distinct for every common colour vision; yellow left out (too light on white).
 COLOURS = ("#0072b2", "#c8500a", "#00805e", "#a8568a", "#b07d00", "#3d8fc4", "#5b4ba0", "#5c5c5c")
 DIVERGING = (
     (0.0, "#a63603"),
@@ -207,12 +207,12 @@ def add_end_labels(
         height: Of the plot area, in pixels.
         row: Row of the subplot, counted from 1.
     """
-    kept = [item for item in labels if np.isfinite(item[0])]
-    if not kept:
+    finite = [item for item in labels if np.isfinite(item[0])]
+    if not finite:
         return
     gap = (LABEL_SIZE + 3) * (span[1] - span[0]) / height
     number = "" if row in (None, 1) else str(row)
-    for (_, words, colour), y in zip(kept, spread([item[0] for item in kept], gap, *span), strict=True):
+    for (_, words, colour), y in zip(finite, spread([item[0] for item in finite], gap, *span), strict=True):
         figure.add_annotation(
             x=1,
             xref=f"x{number} domain",
@@ -251,7 +251,7 @@ def add_null(
     row: int | None = None,
     line: float | None = None,
 ) -> None:
-    """A null as a grey band across the figure with a dashed line: what would be seen without a finding.
+    """A null as a grey band across the figure with a dashed line: what chance gives.
 
     Args:
         figure: Gets the band.

@@ -15,7 +15,7 @@ _PANEL, _GAP, _STRIP = 220, 62, 0.09
 _LEAST = 1e-4
 
 
-def theory(line: xr.Dataset, name: str = "predictor_distance", unit: str = "nats") -> go.Figure:
+def theory(timeline: xr.Dataset, name: str = "predictor_distance", unit: str = "nats") -> go.Figure:
     """Distance to each reference predictor over training, and how much of the model the nearest one explains.
 
     Above: KL(model || predictor), or squared distance, one line per predictor; the strip at the foot has the colour of
@@ -23,7 +23,7 @@ def theory(line: xr.Dataset, name: str = "predictor_distance", unit: str = "nats
     predictor explains of that and what it leaves unexplained, its own distance.
 
     Args:
-        line: `<name>` with dimensions step and predictor (a Timeline of `predictor_distance`); `<name>_se` is drawn
+        timeline: `<name>` with dimensions step and predictor (a Timeline of `predictor_distance`); `<name>_se` is drawn
             as a band of plus and minus two standard errors.
         name: The measure.
         unit: Of the distance.
@@ -31,10 +31,10 @@ def theory(line: xr.Dataset, name: str = "predictor_distance", unit: str = "nats
     Raises:
         ConfigError: If the measure is not there or lacks a dimension.
     """
-    if name not in line or set(line[name].dims) != {"step", "predictor"}:
+    if name not in timeline or set(timeline[name].dims) != {"step", "predictor"}:
         raise ConfigError(f"no '{name}' over step and predictor in this Timeline")
-    data = line[name].transpose("predictor", "step")
-    error = line[f"{name}_se"].transpose("predictor", "step") if f"{name}_se" in line else None
+    data = timeline[name].transpose("predictor", "step")
+    error = timeline[f"{name}_se"].transpose("predictor", "step") if f"{name}_se" in timeline else None
     names = [str(predictor) for predictor in data["predictor"].values]
     colours = {predictor: COLOURS[i % len(COLOURS)] for i, predictor in enumerate(names)}
     steps = data["step"].values

@@ -15,7 +15,7 @@ from mechinterp.plots.style import COLOURS, FAINT, INK, MUTED, StepAxis, add_end
 
 @runtime_checkable
 class Dated(Protocol):
-    """A date with its interval, as `onset` gives it; `found` is False where there is none."""
+    """A date with its interval, as in the result of `onset`; `found` is False where there is none."""
 
     @property
     def found(self) -> bool: ...
@@ -43,7 +43,7 @@ def loss_curve(
     Args:
         metrics: Variables `loss` or `loss_<group>` with dimension `step`, as `Run.metrics()` gives them;
             `<name>_se`, where present, is drawn as a band of plus and minus two standard errors.
-        onsets: Name -> what `onset` found, or a plain step; marked by vertical lines and, grey, t0's interval.
+        onsets: Name -> the result of `onset`, or a plain step; marked by vertical lines and, grey, t0's interval.
             An onset that is no transition is left out.
         predictors: Name -> loss of a reference predictor; drawn as dashed grey lines.
         unit: Unit of the loss.
@@ -54,8 +54,8 @@ def loss_curve(
     names = [str(n) for n, a in metrics.data_vars.items() if str(n).startswith("loss") and a.dims == ("step",)]
     names = [name for name in names if not name.endswith(("_se", "_n"))]
     if not names:
-        found = ", ".join(map(str, metrics.data_vars)) or "none"
-        raise ConfigError(f"no loss to draw: expected variables 'loss...' over 'step', got {found}")
+        present = ", ".join(map(str, metrics.data_vars)) or "none"
+        raise ConfigError(f"no loss to draw: expected variables 'loss...' over 'step', got {present}")
     # A loss that is trained on one group alone equals that group's.
     groups = [name for name in names if name != "loss"]
     if any(metrics[name].equals(metrics["loss"]) for name in groups if "loss" in names):
@@ -85,7 +85,7 @@ def loss_curve(
 
 
 def head_scores(
-    line: xr.Dataset,
+    timeline: xr.Dataset,
     name: str = "head_scores",
     chosen: Sequence[str] = (),
     nulls: Mapping[str, float | tuple[float, float]] | None = None,
@@ -94,20 +94,20 @@ def head_scores(
     """Every head's scores over training, one panel per score; the chosen heads in colour.
 
     Args:
-        line: `<name>` with dimensions step, score, layer, head (a Timeline); `<name>_se` is drawn as a band of plus
+        timeline: `<name>` with dimensions step, score, layer, head (a Timeline); `<name>_se` is drawn as a band of plus
             and minus two standard errors around chosen heads.
         name: The measure.
         chosen: Heads to highlight, as `L1.H0`; a head has one colour in all panels.
         nulls: Score -> what no finding looks like, as one value or (low, high): a grey band, its upper end dashed.
-        onsets: Name -> what `onset` found, or a plain step; marked by vertical lines.
+        onsets: Name -> the result of `onset`, or a plain step; marked by vertical lines.
 
     Raises:
         ConfigError: If the measure is not there, lacks a dimension, or a chosen head does not exist.
     """
-    if name not in line or not {"step", "score", "layer", "head"} <= set(line[name].dims):
+    if name not in timeline or not {"step", "score", "layer", "head"} <= set(timeline[name].dims):
         raise ConfigError(f"no '{name}' over step, score, layer and head in this Timeline")
-    data = line[name].transpose("score", "layer", "head", "step")
-    error = line[f"{name}_se"].transpose(*data.dims) if f"{name}_se" in line else None
+    data = timeline[name].transpose("score", "layer", "head", "step")
+    error = timeline[f"{name}_se"].transpose(*data.dims) if f"{name}_se" in timeline else None
     heads = [(int(la), int(h), f"L{la}.H{h}") for la in data["layer"].values for h in data["head"].values]
     unknown = sorted(set(chosen) - {words for *_, words in heads})
     if unknown:
@@ -199,8 +199,8 @@ def _thin(metrics: xr.Dataset) -> xr.Dataset:
     count = metrics.sizes["step"]
     if count <= _MOST_POINTS:
         return metrics
-    kept = np.unique(np.geomspace(1, count, _MOST_POINTS).round().astype(int)) - 1
-    return metrics.isel(step=kept)
+    indices = np.unique(np.geomspace(1, count, _MOST_POINTS).round().astype(int)) - 1
+    return metrics.isel(step=indices)
 
 
 def _colours(count: int) -> list[str]:

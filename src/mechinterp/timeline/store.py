@@ -1,8 +1,8 @@
-"""One measure of one checkpoint on disk: a netCDF file that knows what it was made from.
+"""Where measurements are kept, one per measure and checkpoint, each with its origin: in files or in memory.
 
 Files are netCDF 3 (`scipy` reads and writes them without another library, in a few milliseconds). They are derived
-data: a file whose weights, task, parameters, seed, code or version differ from what is asked for, or that cannot be
-read, is no error; it is measured again and replaced, and nothing is lost.
+data: a file of other weights, task, parameters, seed, code or version, or one that cannot be read, is no error; the
+measurement is repeated and the file replaced, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from mechinterp.training.files import make_folder, write_atomic
 Origin = Mapping[str, str]
 
 LAYOUT = "1"
-"""Part of a file's origin; raised when these files are laid out anew."""
+"""Part of a file's origin; a change of the files' layout raises it."""
 
 
 def summarise(values: xr.DataArray, examples: bool) -> xr.Dataset:
@@ -49,34 +50,68 @@ def summarise(values: xr.DataArray, examples: bool) -> xr.Dataset:
     return xr.Dataset(bare, attrs=dict(values.attrs))
 
 
-def write(path: Path, found: xr.Dataset, origin: Origin) -> None:
-    """Put a summary on disk, whole or not at all.
+@dataclass(frozen=True)
+class Files:
+    """Measurements in a folder, one file each."""
 
-    Raises:
-        RunError: If the system cannot write.
-    """
-    make_folder(path.parent)
-    write_atomic(path, pack(found.assign_attrs(origin=dict(origin))))
+    folder: Path
+
+    def read(self, place: str, origin: Origin, examples: bool) -> xr.Dataset | None:
+        """The measurement of a place; None if there is none of this origin, a damaged one, or no single examples.
+
+        Args:
+            place: Measure and step, in a form that can be a file's name.
+            origin: Of the measurement: weights, task, parameters, code, seed, version.
+            examples: Whether the single examples are wanted too.
+        """
+        try:
+            summary = unpack((self.folder / f"{place}.nc").read_bytes())
+        except FileNotFoundError:
+            return None
+        if summary is None or summary.attrs.pop("origin", None) != dict(origin):
+            return None
+        return summary if _enough(summary, examples) else None
+
+    def write(self, place: str, summary: xr.Dataset, origin: Origin) -> None:
+        """Put a measurement on disk, whole or not at all.
+
+        Raises:
+            RunError: If the system cannot write.
+        """
+        path = self.folder / f"{place}.nc"
+        make_folder(path.parent)
+        write_atomic(path, pack(summary.assign_attrs(origin=dict(origin))))
 
 
-def read(path: Path, origin: Origin, examples: bool) -> xr.Dataset | None:
-    """The summary in a file, or None where there is none, or none of this origin, or a damaged one."""
-    try:
-        found = unpack(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    if found is None or found.attrs.pop("origin", None) != dict(origin):
-        return None
-    if examples and found.attrs.get("example_dim") and "values" not in found:
-        return None
-    return found
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """Measurements that live as long as this object: for checkpoints in a folder that is not to be written to."""
+
+    summaries: dict[str, tuple[dict[str, str], xr.Dataset]] = field(default_factory=dict, repr=False)
+
+    def read(self, place: str, origin: Origin, examples: bool) -> xr.Dataset | None:
+        """See `Files`."""
+        known, summary = self.summaries.get(place, ({}, None))
+        return summary if summary is not None and known == dict(origin) and _enough(summary, examples) else None
+
+    def write(self, place: str, summary: xr.Dataset, origin: Origin) -> None:
+        """See `Files`."""
+        self.summaries[place] = (dict(origin), summary)
 
 
-def pack(found: xr.Dataset) -> bytes:
+Store = Files | Memory
+
+
+def _enough(summary: xr.Dataset, examples: bool) -> bool:
+    """Whether a measurement has the single examples, if they are wanted and the measure has any."""
+    return not examples or "values" in summary or not summary.attrs.get("example_dim")
+
+
+def pack(data: xr.Dataset) -> bytes:
     """A Dataset as a netCDF 3 file. Attributes of all kinds survive: they travel as JSON, with a digest of it all."""
-    notes = {"": found.attrs, **{str(name): item.attrs for name, item in found.variables.items()}}
+    notes = {"": data.attrs, **{str(name): item.attrs for name, item in data.variables.items()}}
     text = json.dumps(notes, default=_plain)
-    bare = xr.Dataset({name: _storable(item) for name, item in found.variables.items()})
+    bare = xr.Dataset({name: _storable(item) for name, item in data.variables.items()})
     return bytes(bare.assign_attrs(notes=text, digest=_digest(bare, text)).to_netcdf(engine="scipy"))
 
 
@@ -84,12 +119,12 @@ def unpack(data: bytes) -> xr.Dataset | None:
     """The reverse of `pack`; None if a single bit is not as it was written."""
     try:
         with xr.open_dataset(BytesIO(data), engine="scipy", decode_times=False) as file:
-            found = file.load()
-        text, digest = found.attrs["notes"], found.attrs["digest"]
+            stored = file.load()
+        text, digest = stored.attrs["notes"], stored.attrs["digest"]
         notes = json.loads(text)
     except Exception:  # a damaged file can fail anywhere inside the reader, with any error
         return None
-    parts = {name: _restored(item, notes.get(str(name), {})) for name, item in found.variables.items()}
+    parts = {name: _restored(item, notes.get(str(name), {})) for name, item in stored.variables.items()}
     whole = xr.Dataset(parts, attrs=notes.get("", {}))
     return whole if digest == _digest(whole, text) else None
 
@@ -104,14 +139,14 @@ def _restored(item: xr.Variable, attrs: dict[str, Any]) -> xr.Variable:
     return xr.Variable(item.dims, values.astype(str) if values.dtype.kind in "OSU" else values, attrs)
 
 
-def _digest(found: xr.Dataset, text: str) -> str:
-    """Over everything that the file says, so that a flipped bit is found out."""
+def _digest(data: xr.Dataset, text: str) -> str:
+    """Over everything that the file holds, so that a flipped bit is detected."""
     hasher = hashlib.sha256(text.encode())
-    for name in sorted(str(item) for item in found.variables):
-        item = found.variables[name]
+    for name in sorted(str(item) for item in data.variables):
+        item = data.variables[name]
         values = item.values
-        data = "\0".join(map(str, values.ravel())).encode() if values.dtype.kind in "OUS" else _little(values)
-        hasher.update(f"{name}{item.dims}{item.shape}".encode() + data)
+        content = "\0".join(map(str, values.ravel())).encode() if values.dtype.kind in "OUS" else _little(values)
+        hasher.update(f"{name}{item.dims}{item.shape}".encode() + content)
     return hasher.hexdigest()[:16]
 
 

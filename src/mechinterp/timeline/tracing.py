@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +10,12 @@ import xarray as xr
 
 from mechinterp._version import __version__
 from mechinterp.core import ConfigError, RunError, suggest
-from mechinterp.core.progress import Bars
+from mechinterp.core.digest import digest
+from mechinterp.core.progress import Bars, Progress
 from mechinterp.measures import Measure, as_measure
 from mechinterp.tasks import Task
-from mechinterp.timeline import store
+from mechinterp.timeline.store import LAYOUT, Files, Store, summarise
 
-Progress = Callable[..., None]
 What = str | Measure
 
 
@@ -29,13 +27,14 @@ def trace(
     examples: bool = False,
     progress: bool | Progress = False,
     on: Task | str | None = None,
+    store: Store | None = None,
 ) -> xr.Dataset:
-    """Measure every checkpoint of a Run; what was measured before is read, not measured again.
+    """Measure every checkpoint of a Run, one model at a time; a stored measurement is read, not taken again.
 
     Each measure of each checkpoint is one file `<run>/timeline/<measure key>-seed<seed>/<step>.nc`, written whole or
-    not at all, so an interrupted trace goes on where it stopped. It is keyed by the weights' hash, the task, the
-    measure's parameters and own code, the seed and the version: change any of them and it is measured again. A
-    damaged file is measured again too; these are derived data and nothing is lost.
+    not at all, so an interrupted trace continues where it stopped. Its key is the weights' hash, the task, the
+    measure's parameters and own code, the seed and the version: if any of them changes, the measurement is repeated.
+    So is one whose file is damaged; these are derived data and nothing is lost.
 
     Args:
         run: A `Run`, or anything with `path`, `steps`, `task`, `model(step)` and `weights_hash(step)`.
@@ -45,8 +44,9 @@ def trace(
         steps: Some of the Run's steps; default all.
         examples: Keep single examples too.
         progress: True for bars, or a function called with (measure, checkpoints done, checkpoints).
-        on: Measure on another task than the Run's own, or on one of its `variants()`, by name: what the model does
-            under conditions that training did not show.
+        on: Measure on another task than the Run's own, or on one of its `variants()`, by name: conditions that are
+            absent from training.
+        store: Where measurements are kept; default is the Run's folder. A `Memory()` writes nothing to disk.
 
     Returns:
         A Timeline. For every measure `<name>`, `<name>_se` and `<name>_n`: mean, standard error and count over
@@ -64,28 +64,27 @@ def trace(
     wanted = _steps(run, steps)
     task = _task(run.task, on)
     place = f"seed{seed}" if on is None else f"seed{seed}-{_folder(on)}"
-    described = json.dumps(task.to_dict(), sort_keys=True) if hasattr(task, "to_dict") else repr(task)
-    digest = hashlib.sha256(described.encode()).hexdigest()[:16]
-    common = {"task": digest, "seed": str(seed), "version": __version__, "layout": store.LAYOUT}
-    found: dict[str, list[xr.Dataset]] = {name: [] for name in chosen}
+    described = digest(task.to_dict() if hasattr(task, "to_dict") else repr(task))
+    common = {"task": described, "seed": str(seed), "version": __version__, "layout": LAYOUT}
+    store = Files(Path(run.path) / "timeline") if store is None else store
+    parts: dict[str, list[xr.Dataset]] = {name: [] for name in chosen}
     with Bars(progress) as show:
         for done, step in enumerate(wanted, start=1):
             weights, model = run.weights_hash(step), None
             for name, measure in chosen.items():
                 own = {"measure": str(measure), "code": measure.code, "weights": weights}
-                path = Path(run.path) / "timeline" / f"{measure.key}-{place}" / f"{step:08d}.nc"
-                part = store.read(path, {**common, **own}, examples)
+                where, origin = f"{measure.key}-{place}/{step:08d}", {**common, **own}
+                part = store.read(where, origin, examples)
                 if part is None:
                     model = run.model(step) if model is None else model
                     values = measure(model, task, seed)
-                    part = store.summarise(values.assign_attrs(example_dim="example" in values.dims), examples)
-                    store.write(path, part, {**common, **own})
-                found[name].append(part)
-                if show is not None:
-                    show(name, done, len(wanted))
+                    part = summarise(values.assign_attrs(example_dim="example" in values.dims), examples)
+                    store.write(where, part, origin)
+                parts[name].append(part)
+                show(name, done, len(wanted))
             if step == wanted[0]:
-                _check_labels({name: parts[0] for name, parts in found.items()})
-    return _timeline(found, wanted, examples).assign_attrs(run=str(run.path), seed=seed, version=__version__)
+                _check_labels({name: some[0] for name, some in parts.items()})
+    return _timeline(parts, wanted, examples).assign_attrs(run=str(run.path), seed=seed, version=__version__)
 
 
 def _task(task: Any, on: Task | str | None) -> Any:
@@ -102,7 +101,7 @@ def _task(task: Any, on: Task | str | None) -> Any:
 def _folder(on: Task | str) -> str:
     if isinstance(on, str):
         return on
-    return f"{on.name}-{hashlib.sha256(json.dumps(on.to_dict(), sort_keys=True).encode()).hexdigest()[:8]}"
+    return f"{on.name}-{digest(on.to_dict(), 8)}"
 
 
 def _named(measures: What | Sequence[What] | Mapping[str, What]) -> dict[str, Measure]:
@@ -135,11 +134,11 @@ def _steps(run: Any, steps: Sequence[int] | None) -> list[int]:
 
 def _check_labels(first: Mapping[str, xr.Dataset]) -> None:
     """Refuse measures that would have to share a dimension without agreeing on it, before hours are spent."""
-    seen: dict[str, tuple[str, Any]] = {}
+    owners: dict[str, tuple[str, Any]] = {}
     for name, part in first.items():
         for dim in map(str, part.sizes):
             labels = part[dim].values.tolist() if dim in part.coords else part.sizes[dim]
-            other, known = seen.setdefault(dim, (name, labels))
+            other, known = owners.setdefault(dim, (name, labels))
             if known != labels:
                 raise ConfigError(
                     f"measures '{other}' and '{name}' label the dimension '{dim}' differently and do not fit into one "
@@ -147,18 +146,18 @@ def _check_labels(first: Mapping[str, xr.Dataset]) -> None:
                 )
 
 
-def _timeline(found: Mapping[str, list[xr.Dataset]], steps: list[int], examples: bool) -> xr.Dataset:
+def _timeline(pieces: Mapping[str, list[xr.Dataset]], steps: list[int], examples: bool) -> xr.Dataset:
     index = xr.DataArray(steps, dims="step", coords={"step": steps}, name="step")
-    made: dict[str, xr.DataArray] = {}
-    for name, parts in found.items():
+    arrays: dict[str, xr.DataArray] = {}
+    for name, parts in pieces.items():
         try:
             joined = xr.concat(
                 parts, dim=index, join="exact", coords="minimal", compat="override", combine_attrs="override"
             )
         except (ValueError, xr.AlignmentError) as error:
             raise ConfigError(f"measure '{name}' has other labels at different checkpoints: {error}") from error
-        made[name] = joined["mean"].assign_attrs(joined.attrs)
-        made[f"{name}_se"], made[f"{name}_n"] = joined["se"], joined["n"]
+        arrays[name] = joined["mean"].assign_attrs(joined.attrs)
+        arrays[f"{name}_se"], arrays[f"{name}_n"] = joined["se"], joined["n"]
         if examples and "values" in joined:
-            made[f"{name}_examples"] = joined["values"].transpose("step", ..., "example")
-    return xr.Dataset({name: part.transpose("step", ...) for name, part in made.items()})
+            arrays[f"{name}_examples"] = joined["values"].transpose("step", ..., "example")
+    return xr.Dataset({name: part.transpose("step", ...) for name, part in arrays.items()})

@@ -1,0 +1,120 @@
+"""What type a head is (previous-token head, induction head): the score it is best at, beside untrained models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import xarray as xr
+
+from mechinterp.attribution.heads import head_scores
+from mechinterp.attribution.patterns import SCORES
+from mechinterp.core import UnsupportedError, derive_seed
+from mechinterp.core.statistics import p_value
+from mechinterp.models import Transformer
+from mechinterp.tasks import Task
+
+HEAD_TYPES: tuple[str, ...] = tuple(SCORES)
+"""Head types; each has the name of the score that defines it. A type is not tied to a layer."""
+
+SHARE = 0.5
+"""A head is of a type if it scores above every untrained model, and more than this share of the best head's score."""
+
+
+def head_types(
+    model: Transformer,
+    task: Task,
+    *,
+    seed: int,
+    examples: int = 64,
+    untrained: Sequence[int] = (),
+    null_seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> xr.Dataset:
+    """Score every head for every type on one batch, beside the best heads of untrained models.
+
+    The best of many heads is chosen here, so its score is to be reported on other examples, and its null is the *best*
+    of all heads of each untrained model.
+
+    Args:
+        model: The trained model.
+        task: Draws the batches.
+        seed: The examples are those that `measure("head_scores")` draws with this seed.
+        examples: Sequences per batch.
+        untrained: Seeds of untrained models of the same configuration.
+        null_seed: Seed of the examples on which the untrained models are scored.
+        progress: Called with the number of untrained models that are scored.
+
+    Returns:
+        By `score`, of the types that are defined for the task (it repeats tokens, or has tokens at all):
+        `head_score` [score, layer, head], means over examples;
+        `null` [score, untrained]: the largest score of each untrained model;
+        `p_value` [score]: of the best head, NaN without untrained models;
+        `of_type` [score, layer, head], bool: which heads are of the type.
+    """
+    chosen = _means(model, task, seed, examples)
+    null = np.full((chosen.sizes["score"], len(untrained)), np.nan)
+    for number, weights_seed in enumerate(untrained):
+        other = Transformer(model.config, weights_seed).to(model.device, model.dtype)
+        null[:, number] = _means(other, task, null_seed, examples).max(["layer", "head"]).values
+        progress(number + 1)
+    finite = np.isfinite(chosen.values).all((1, 2)) & np.isfinite(null).all(1)
+    chosen, null = chosen[finite], null[finite]
+    best = chosen.max(["layer", "head"])
+    limit = np.maximum(SHARE * best.values, null.max(1, initial=-np.inf))
+    return xr.Dataset(
+        {
+            "head_score": chosen,
+            "null": (("score", "untrained"), null),
+            "p_value": ("score", [p_value(float(one), row) for one, row in zip(best.values, null, strict=True)]),
+            "of_type": chosen > xr.DataArray(limit, dims="score"),
+        },
+        attrs={"seed": seed, "examples": examples},
+    )
+
+
+def heads_of_type(types: xr.Dataset, name: str) -> list[str]:
+    """The heads of one type, as `L1.H2`, the best first.
+
+    Args:
+        types: The result of `head_types`.
+        name: The type.
+
+    Raises:
+        UnsupportedError: If the type is not defined for the task.
+    """
+    of_type = _of(types["of_type"], name)
+    return [head for head in _ranked(types, name) if bool(head_entry(of_type, head))]
+
+
+def best_head(types: xr.Dataset, name: str) -> str:
+    """The head that scores highest for a type, as `L1.H2`, whether or not it beats the untrained models.
+
+    Raises:
+        UnsupportedError: If the type is not defined for the task.
+    """
+    return _ranked(types, name)[0]
+
+
+def head_entry(values: xr.DataArray, head: str) -> xr.DataArray:
+    """One head's entry, `L1.H2`, of an array over layer and head."""
+    layer, number = head.removeprefix("L").split(".H")
+    return values.isel(layer=int(layer), head=int(number)).drop_vars(["layer", "head"], errors="ignore")
+
+
+def _means(model: Transformer, task: Task, seed: int, examples: int) -> xr.DataArray:
+    scores = head_scores(model, task.batch(examples, derive_seed(seed, "measure", "head_scores")))
+    return scores.transpose("score", "layer", "head", "example").mean("example")
+
+
+def _ranked(types: xr.Dataset, name: str) -> list[str]:
+    """All heads, by falling score; equal ones in the model's order."""
+    scores = _of(types["head_score"], name).transpose("layer", "head").values
+    order = np.argsort(-scores.ravel(), kind="stable")
+    return [f"L{index // scores.shape[1]}.H{index % scores.shape[1]}" for index in order]
+
+
+def _of(values: xr.DataArray, name: str) -> xr.DataArray:
+    if name not in values["score"].values:
+        raise UnsupportedError(f"the head type '{name}' is undefined here: its score is NaN for some head")
+    return values.sel(score=name, drop=True)

@@ -1,0 +1,127 @@
+"""What the heads do and when: their types beside untrained models, their onsets, and which type comes first."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mechinterp.attribution.head_types import best_head, head_entry, head_types, heads_of_type
+from mechinterp.core import derive_seed
+from mechinterp.core.statistics import Null
+from mechinterp.curves import Onset, first_passage, onset, which_first
+from mechinterp.studies.learning import LOSS_JUMP
+from mechinterp.studies.part import Context, Part, Row, mean_and_interval, row, words
+
+
+def heads(context: Context) -> Part:
+    """The type of each head: chosen on one batch, scored on another, beside the best heads of untrained models."""
+    weights = [derive_seed(context.seed, "study", "untrained", number) for number in range(context.untrained)]
+    types = head_types(
+        context.model,
+        context.task,
+        seed=derive_seed(context.seed, "study", "choose"),
+        examples=context.examples,
+        untrained=weights,
+        null_seed=derive_seed(context.seed, "study", "null"),
+        progress=lambda done: context.show("untrained models", done, context.untrained),
+    )
+    declared = [name for name in context.head_types if name in types["score"].values]
+    types = types.assign_attrs(declared=declared)
+    return Part(
+        {"heads": types}, [one for name in declared for one in _type_rows(context.data["timeline"], types, name)]
+    )
+
+
+def onsets(context: Context) -> Part:
+    """When the best head of each type and the loss on the task's first group change."""
+    timeline, types = context.data["timeline"], context.data["heads"]
+    group = timeline["group"].values[0]
+    dates = {
+        f"{words(name)} {head}": onset(head_series(timeline, name, head)) for name, head in best_of_type(types).items()
+    }
+    loss = timeline["loss"].sel(group=group, drop=True)
+    jump = LOSS_JUMP * (1.0 if context.task.unit == "nats" else abs(float(loss[0])))
+    dates[f"loss on {words(group)}"] = onset(loss, min_jump=jump)
+    return Part({"onsets": pack_onsets(dates)}, [_onset_row(name, date) for name, date in dates.items()])
+
+
+def order(context: Context) -> Part:
+    """Which head type passes declared thresholds first; it is an order only if it holds at all of them."""
+    timeline, types = context.data["timeline"], context.data["heads"]
+    passages = {
+        name: first_passage(head_series(timeline, name, head), chance=null_of(types, name).mean, best=1.0)
+        for name, head in best_of_type(types).items()
+    }
+    rows = []
+    for a, b in pairwise(passages):
+        ordering = which_first(passages[a], passages[b])
+        answer = {"first": f"{words(a)} first", "second": f"{words(b)} first"}.get(ordering.order, ordering.order)
+        steps = "; ".join(
+            f"{share:g}: {_step(passages[a], share)} and {_step(passages[b], share)}" for share in ordering.by_threshold
+        )
+        note = f"First passage of shares of the range from chance to 1, at steps {steps}. One run has no p-value."
+        rows.append(row(f"order of {words(a)} and {words(b)}", answer, where="all checkpoints", note=note))
+    return Part(rows=rows)
+
+
+def head_series(timeline: xr.Dataset, score: str, head: str) -> xr.DataArray:
+    """One head's score by step."""
+    return head_entry(timeline["head_scores"].sel(score=score, drop=True), head)
+
+
+def best_of_type(types: xr.Dataset) -> dict[str, str]:
+    """Declared head type -> its best head; a type without a head is left out."""
+    groups = {name: heads_of_type(types, name) for name in types.attrs["declared"]}
+    return {name: group[0] for name, group in groups.items() if group}
+
+
+def null_of(types: xr.Dataset, score: str) -> Null:
+    """The largest score of each untrained model."""
+    return Null(types["null"].sel(score=score).values)
+
+
+def pack_onsets(dates: dict[str, Onset]) -> xr.Dataset:
+    """Onsets as the data of a part."""
+    return xr.Dataset(attrs={"onsets": {name: date.to_dict() for name, date in dates.items()}})
+
+
+def unpack_onsets(data: xr.Dataset) -> dict[str, Onset]:
+    """The reverse of `pack_onsets`."""
+    return {name: Onset(**fields) for name, fields in data.attrs["onsets"].items()}
+
+
+def _type_rows(timeline: xr.Dataset, types: xr.Dataset, name: str) -> list[Row]:
+    """The score of each head of a type, the best first; of the best head alone where no head is of the type."""
+    group, null = heads_of_type(types, name), null_of(types, name)
+    rows = []
+    for head in group or [best_head(types, name)]:
+        layer, number = (int(part) for part in head.removeprefix("L").split(".H"))
+        last = timeline.isel(step=-1)
+        score, interval = mean_and_interval(last, "head_scores", score=name, layer=layer, head=number)
+        p = null.p_value(score)
+        note = f"Chosen on other examples. Null: the best head of {len(null.draws)} untrained models; p = {p:.2g}."
+        if not group:
+            note += " No head stands out from untrained models: no head is of this type."
+        elif head != group[0]:
+            date = onset(head_series(timeline, name, head))
+            note = f"It shares this type with {group[0]}. Half of its change: {date}."
+        elif len(group) > 1:
+            note += f" {len(group)} heads share this type: {', '.join(group)}."
+        where = f"step {int(last['step'])}"
+        rows.append(row(f"{words(name)} head {head}, score", score, interval, null.largest, "", where, note))
+    return rows
+
+
+def _onset_row(name: str, date: Onset) -> Row:
+    if not date.found:
+        return row(f"{name} appeared", "no transition", where="all checkpoints", note=f"{date.reason}.")
+    note = f"Width {date.width:.2f} in ln t; interval of the fit, one run."
+    return row(f"{name} appeared", date.step, (date.low, date.high), None, "steps", "all checkpoints", note)
+
+
+def _step(passage: xr.Dataset, share: Any) -> str:
+    step = float(passage["step"].sel(threshold=share))
+    return "never" if np.isnan(step) else f"{step:g}"

@@ -1,0 +1,96 @@
+"""What the model learns: its loss, its distance from reference predictors, and whether accuracy alone seems to jump."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import xarray as xr
+
+from mechinterp.core import derive_seed
+from mechinterp.curves import mirage_check
+from mechinterp.measures import Measure, measure
+from mechinterp.studies.causal import has_pairs
+from mechinterp.studies.part import Context, Part, Row, mean_and_interval, row, words
+from mechinterp.timeline import trace
+
+LOSS_JUMP = 0.5
+"""Least change of a loss that counts as a transition: nats; for real values a share of the untrained model's loss."""
+
+
+def timeline(context: Context) -> Part:
+    """The measures of a study at every checkpoint."""
+    return Part({"timeline": trace(context.run, _measures(context), context.seed, progress=context.show)})
+
+
+def loss(context: Context) -> Part:
+    """The loss at the last step beside that of reference predictors."""
+    task, seed = context.task, derive_seed(context.seed, "study", "predictors")
+    batch = task.batch(context.examples, seed)
+    losses = {words(name): task.loss(predict(batch), batch) for name, predict in task.predictors().items()}
+    predictors = {name: float(values[batch.scored].mean()) for name, values in losses.items()}
+    return Part(
+        {"predictors": pack_predictors(predictors)}, list(loss_rows(context.data["timeline"], task.unit, predictors))
+    )
+
+
+def loss_rows(timeline: xr.Dataset, unit: str, predictors: Mapping[str, float] | None = None) -> Iterator[Row]:
+    """The loss at the last step of a timeline, by group, beside that at its first step.
+
+    Args:
+        timeline: Of the measure `loss`.
+        unit: Of the loss.
+        predictors: Reference predictor -> its loss on scored positions.
+    """
+    first, last = timeline.isel(step=0), timeline.isel(step=-1)
+    rivals = ", ".join(f"{name} {cost:.3g}" for name, cost in (predictors or {}).items())
+    for number, group in enumerate(timeline["group"].values):
+        value, interval = mean_and_interval(last, "loss", group=group)
+        note = f"Reference predictors on scored positions: {rivals}." if rivals and number == 0 else ""
+        untrained = float(first["loss"].sel(group=group))
+        where = f"step {int(last['step'])}, fresh examples"
+        yield row(f"loss on {words(group)}", value, interval, untrained, unit, where, f"Null: step 0. {note}".strip())
+
+
+def pack_predictors(predictors: Mapping[str, float]) -> xr.Dataset:
+    """Losses of reference predictors as the data of a part."""
+    return xr.Dataset({"loss": ("predictor", list(predictors.values()))}, coords={"predictor": list(predictors)})
+
+
+def theory(context: Context) -> Part:
+    """The reference predictor that the model is nearest to at the end, and its distance."""
+    timeline = context.data["timeline"]
+    if "predictor_distance" not in timeline or not timeline["predictor_distance"].isel(step=-1).notnull().all():
+        return Part()
+    last = timeline["predictor_distance"].isel(step=-1)
+    nearest = str(last["predictor"].values[int(last.values.argmin())])
+    value, interval = mean_and_interval(timeline.isel(step=-1), "predictor_distance", predictor=nearest)
+    first = float(timeline["predictor_distance"].isel(step=0).sel(predictor=nearest))
+    where = f"step {int(timeline['step'][-1])}, fresh examples"
+    all_of_them = ", ".join(f"{words(name)} {float(last.sel(predictor=name)):.3g}" for name in last["predictor"].values)
+    note = f"The nearest of all reference predictors: {all_of_them}. Null: step 0."
+    return Part(rows=[row(f"distance from {words(nearest)}", value, interval, first, context.task.unit, where, note)])
+
+
+def mirage(context: Context) -> Part:
+    """Whether the rise is one on accuracy, loss and margin alike."""
+    timeline = context.data["timeline"]
+    names = [name for name in ("accuracy", "loss", "margin") if name in timeline]
+    if "accuracy" not in names:
+        return Part()
+    group = timeline["group"].values[0]
+    jumps = {"loss": LOSS_JUMP, "margin": LOSS_JUMP}
+    check = mirage_check({name: timeline[name].sel(group=group, drop=True) for name in names}, jumps)
+    note = "; ".join(f"{name}: {onset}" for name, onset in check.onsets.items()) + "."
+    name = f"{words(group)} on accuracy, loss and margin alike"
+    return Part(rows=[row(name, check.verdict, where="all checkpoints", note=note)])
+
+
+def _measures(context: Context) -> list[Measure]:
+    model = context.model
+    tokens = model.config.outputs == "logits"
+    chosen = [measure("head_scores"), measure("loss"), *(map(measure, ("accuracy", "margin")) if tokens else ())]
+    if context.task.predictors():
+        chosen.append(measure("predictor_distance"))
+    if has_pairs(context.task, context.seed):
+        chosen += [measure(name) for name in ("edge_effects", "node_effects")]
+    return chosen

@@ -1,0 +1,59 @@
+"""Head types: the hand-made model's heads are named, the null is the best of many heads, and luck has no type."""
+
+import numpy as np
+import pytest
+import torch
+
+from mechinterp.attribution import best_head, head_types, heads_of_type
+from mechinterp.core import UnsupportedError
+from mechinterp.known import induction_model
+from mechinterp.measures import measure
+from mechinterp.models import ModelConfig, Transformer
+from mechinterp.tasks import Induction, Regression
+
+HAND = induction_model(vocab=16, seq_len=12, inert_heads=1, dtype=torch.float64)
+TASK = Induction(vocab=16, seq_len=12, segment=4, repeats=2)
+
+
+def test_the_heads_of_the_hand_made_model_have_their_types():
+    types = head_types(HAND.model, TASK, seed=3, untrained=range(19), null_seed=5)
+    named = {head for name in ("previous_token", "induction") for head in heads_of_type(types, name)}
+    assert named == {str(site) for site in HAND.circuit.components if site.head is not None}
+    assert best_head(types, "previous_token").startswith("L0") and best_head(types, "induction").startswith("L1")
+    assert types["p_value"].sel(score=["previous_token", "induction"]).values.tolist() == [0.05, 0.05]
+
+
+def test_scores_are_those_of_the_measure_and_the_null_is_the_best_head():
+    types = head_types(HAND.model, TASK, seed=3, examples=16, untrained=[7, 8], null_seed=5)
+    scores = measure("head_scores", examples=16)
+    assert np.array_equal(types["head_score"], scores(HAND.model, TASK, 3).mean("example"))
+    for number, seed in enumerate((7, 8)):
+        other = scores(Transformer(HAND.model.config, seed).double(), TASK, 5).mean("example")
+        assert np.array_equal(types["null"][:, number], other.max(["layer", "head"]))
+
+
+def test_an_untrained_model_is_one_of_many():
+    config = ModelConfig(n_layers=2, n_heads=2, d_model=16, d_vocab=16, n_ctx=12)
+    counts = []
+    for seed in range(6):
+        types = head_types(Transformer(config, seed), TASK, seed=1, untrained=range(100, 109), null_seed=2)
+        counts.append(sum(len(heads_of_type(types, str(name))) > 0 for name in types["score"].values))
+    assert sum(counts) <= 6  # of 18; by luck one in ten models beats nine others
+
+
+def test_heads_below_half_of_the_best_do_not_share_its_type():
+    types = head_types(HAND.model, TASK, seed=3)  # no untrained models: the share alone decides
+    scores, of_type = types["head_score"].sel(score="induction"), types["of_type"].sel(score="induction")
+    assert np.array_equal(of_type, scores > 0.5 * scores.max())
+    assert np.isnan(types["p_value"]).all()
+
+
+def test_a_type_that_a_task_does_not_define_is_refused():
+    task = Regression()
+    width = task.batch(1).inputs.shape[-1]
+    sizes = {"n_layers": 1, "n_heads": 1, "d_model": 8, "n_ctx": task.seq_len, "d_in": width, "d_out": 1}
+    config = ModelConfig(**sizes, inputs="vectors", outputs="values")
+    types = head_types(Transformer(config), task, seed=0)
+    assert types["score"].values.tolist() == ["previous_token"]
+    with pytest.raises(UnsupportedError, match="head type 'induction' is undefined here"):
+        best_head(types, "induction")
