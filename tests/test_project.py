@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import subprocess
 import sys
 import time
@@ -145,3 +146,34 @@ def test_constraints_pin_exact_versions():
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
     assert all(len(line.split("==")) == 2 and " " not in line and "+" not in line for line in lines)
     assert "torch==2.13.0" in lines
+
+
+def test_no_two_public_classes_or_constants_share_a_name():
+    """One word, one meaning: who reads a name anywhere knows which it is."""
+    owners: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for statement in ast.parse(path.read_text()).body:
+            names = [statement.name] if isinstance(statement, ast.ClassDef) else []
+            if isinstance(statement, ast.Assign | ast.AnnAssign):
+                targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+                names = [target.id for target in targets if isinstance(target, ast.Name)]
+            for name in names:
+                if name[0].isupper():
+                    owners.setdefault(name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: files for name, files in owners.items() if len(files) > 1} == {}
+
+
+def test_an_option_has_one_default():
+    """A parameter that is a shared option has the shared default, or one that `takes` declares."""
+    mi = importlib.import_module("mechinterp")
+    options = importlib.import_module("mechinterp.core").OPTIONS
+    own = {("patch_nodes", "direction"), ("patch_nodes", "budget_mb")}
+    # These draw no pairs: a probe fits on its examples, a study and a claim have sizes of their own.
+    own |= {("probe", "site"), ("probe", "examples"), ("study", "examples"), ("discover", "seed")}
+    own |= {("logit_attribution", "metric")}  # linear functions of the logits, with words of their own
+    functions = [name for name in mi.__all__ if inspect.isfunction(getattr(mi, name))]
+    for name in functions:
+        for parameter in inspect.signature(getattr(mi, name)).parameters.values():
+            if parameter.name in options and (name, parameter.name) not in own:
+                expected = (options[parameter.name].default, inspect.Parameter.empty)
+                assert parameter.default in expected, (name, parameter.name)

@@ -17,7 +17,7 @@ from mechinterp.tasks import Task
 HEAD_TYPES: tuple[str, ...] = tuple(SCORES)
 """Head types; each has the name of the score that defines it. A type is not tied to a layer."""
 
-SHARE = 0.5
+SAME_TYPE_SHARE = 0.5
 """A head is of a type if it scores above every untrained model, and more than this share of the best head's score."""
 
 
@@ -61,7 +61,7 @@ def head_types(
     finite = np.isfinite(chosen.values).all((1, 2)) & np.isfinite(null).all(1)
     chosen, null = chosen[finite], null[finite]
     best = chosen.max(["layer", "head"])
-    limit = np.maximum(SHARE * best.values, null.max(1, initial=-np.inf))
+    limit = np.maximum(SAME_TYPE_SHARE * best.values, null.max(1, initial=-np.inf))
     return xr.Dataset(
         {
             "head_score": chosen,

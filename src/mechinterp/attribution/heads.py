@@ -11,7 +11,7 @@ from mechinterp.core import Batch, HookedModel, Site, labelled
 from mechinterp.interventions import record
 from mechinterp.models import Transformer
 
-CHUNK = 64
+_CHUNK = 64
 """Examples per forward pass: patterns of long sequences are large."""
 
 
@@ -31,8 +31,8 @@ def head_scores(model: HookedModel, batch: Batch) -> xr.DataArray:
     """
     layers = range(model.cfg.n_layers)
     parts = []
-    for start in range(0, len(batch), CHUNK):
-        inputs = batch.inputs[start : start + CHUNK]
+    for start in range(0, len(batch), _CHUNK):
+        inputs = batch.inputs[start : start + _CHUNK]
         _, activations = record(model, inputs, [Site("pattern", layer) for layer in layers])
         patterns = torch.stack([activations[Site("pattern", layer).hook] for layer in layers], 1)
         parts.append(_all_scores(patterns, inputs))

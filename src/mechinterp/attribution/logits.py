@@ -24,7 +24,7 @@ from mechinterp.models import Transformer
 from mechinterp.models.layers import EPS
 
 LOGIT_METRICS = ("logit_diff", "logit", "centered_logit")
-CHUNK = 64
+_CHUNK = 64
 """Examples at a time: every source's output at every position is held in memory."""
 
 
@@ -60,7 +60,7 @@ def logit_attribution(
         )
     if model.config.readout_layers:
         raise UnsupportedError("readout_layers > 0: nothing adds to a logit directly; use patch_nodes or logit_lens")
-    parts = [_attribute(model, batch[start : start + CHUNK], metric, inputs) for start in range(0, len(batch), CHUNK)]
+    parts = [_attribute(model, batch[start : start + _CHUNK], metric, inputs) for start in range(0, len(batch), _CHUNK)]
     names = [str(site) for site in model.config.graph(inputs).sources] + ["bias"]
     chance = math.nan if metric == "logit" else 0.0
     attrs = {"metric": metric, "method": "direct, final norm's scale frozen", "inputs": inputs, "chance": chance}
@@ -85,8 +85,8 @@ def logit_lens(model: Transformer, batch: Batch, metric: str | Metric = "log_pro
     """
     name, score = resolve_metric(metric)
     scores = []
-    for start in range(0, len(batch), CHUNK):
-        some = batch[start : start + CHUNK]
+    for start in range(0, len(batch), _CHUNK):
+        some = batch[start : start + _CHUNK]
         acts = activations(model, some.inputs)
         reference = model.read(acts.final)
         scores.append(torch.stack([score(model.read(resid), some, reference) for resid in _depths(model, acts)]))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mechinterp.training import Run
 
 TASK = "induction"
-Row = dict[str, Any]
+_Row = dict[str, Any]
 
 WANTED: Sequence[tuple[str, str, float | None]] = (
     ("loss on repeat", "<", 0.5),
@@ -85,7 +85,7 @@ def trained(out: Path, seed: int, show: Any) -> tuple[Run, Run]:
     return run, control
 
 
-def control_rows(control: Run, seed: int) -> list[Row]:
+def control_rows(control: Run, seed: int) -> list[_Row]:
     """The control's loss on repeats, as a study states a loss."""
     from mechinterp.studies import loss_rows
     from mechinterp.timeline import trace
@@ -95,7 +95,7 @@ def control_rows(control: Run, seed: int) -> list[Row]:
     return [{**row, "name": f"{row['name']}, one layer"} for row in rows]
 
 
-def marked(findings: Sequence[Row]) -> list[Row]:
+def marked(findings: Sequence[_Row]) -> list[_Row]:
     """Findings with `wanted`, the bound in words, and `met`: None where nothing is wanted.
 
     A wanted finding that is absent, because there is no circuit, has a row of its own and is not met. Where several
@@ -103,10 +103,10 @@ def marked(findings: Sequence[Row]) -> list[Row]:
     """
     from mechinterp.plots.tables import in_words
 
-    rows: list[Row] = [{**row, "wanted": "", "met": None} for row in findings]
+    rows: list[_Row] = [{**row, "wanted": "", "met": None} for row in findings]
     for name, sign, bound in WANTED:
         same = [row for row in rows if row["name"] == name]
-        row: Row = next(iter(same or [row for row in rows if row["name"].startswith(f"{name} ")]), {})
+        row: _Row = next(iter(same or [row for row in rows if row["name"].startswith(f"{name} ")]), {})
         if not row:
             row = dict.fromkeys(rows[0]) | {"name": name, "note": "", "unit": ""}
             rows.append(row)
@@ -120,6 +120,6 @@ def _meets(value: float, sign: str, limit: float) -> bool:
     return value < limit if sign == "<" else value >= limit if sign == ">=" else value > limit
 
 
-def _needs_note(row: Row) -> bool:
+def _needs_note(row: _Row) -> bool:
     """Whether the table needs the finding's note: for a bound that is not met, and for an answer in words."""
     return row["met"] is False or isinstance(row["value"], str)

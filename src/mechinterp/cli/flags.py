@@ -12,7 +12,7 @@ from typing import Any
 from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
-from mechinterp.cli.table import Row, about, dashed, load
+from mechinterp.cli.table import SettingRow, about, dashed, load
 
 SHORT = {"n_layers": "layers", "n_heads": "heads"}
 WORDS = {"int": "INTEGER", "float": "NUMBER", "text": "TEXT", "list": "A,B,..."}
@@ -94,7 +94,7 @@ def short(name: str) -> str:
     return SHORT.get(name, name)
 
 
-def _flag(row: Row) -> str:
+def _flag(row: SettingRow) -> str:
     name = dashed(short(row["name"]))
     if row["kind"] == "bool":
         return f"--{name} / --no-{name}"

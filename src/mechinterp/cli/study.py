@@ -8,7 +8,7 @@ import typer
 
 from mechinterp.cli.options import Json, RunFolder, Values, given, takes
 
-COLUMNS = ("name", "value", "low", "high", "null", "unit", "where")
+_COLUMNS = ("name", "value", "low", "high", "null", "unit", "where")
 
 
 def register(app: typer.Typer) -> None:
@@ -40,5 +40,5 @@ def study(
         emit({"run": run, "verdict": story.verdict, "findings": story.findings, "heads": story.heads,
               "circuit": circuit, "settings": story.settings})  # fmt: skip
         return
-    rows = [[finding[name] for name in COLUMNS] for finding in story.findings]
-    table(f"Study of {run}", COLUMNS, rows, [str(story)])
+    rows = [[finding[name] for name in _COLUMNS] for finding in story.findings]
+    table(f"Study of {run}", _COLUMNS, rows, [str(story)])

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 FILE = Path(__file__).with_name("settings.json")
 OPTIONS_FILE = Path(__file__).with_name("options.json")
-Row = dict[str, Any]
+SettingRow = dict[str, Any]
 
 PAIR = ("corruption", "examples", "seed")
 """The options that a verb draws its pair with."""
@@ -38,7 +38,7 @@ class Verb(NamedTuple):
 
 
 INTERVENTION = ("metric", "direction", "ablation", "inputs")
-VERBS = {
+VERB_OPTIONS = {
     "trace": Verb(("seed",), {"": "trace"}),
     "patch": Verb(
         ("site", "at", *INTERVENTION, "budget_mb", *PAIR), {"for nodes": "patch_nodes", "for edges": "patch_edges"}
@@ -57,18 +57,18 @@ VERBS = {
 
 
 @cache
-def load() -> dict[str, list[Row]]:
+def load() -> dict[str, list[SettingRow]]:
     """Group (`model`, `training`, `task <name>`) -> rows: name, kind, default, help, and choices where they are few."""
     return json.loads(FILE.read_text(encoding="utf-8"))
 
 
 @cache
-def load_options() -> dict[str, list[Row]]:
+def load_options() -> dict[str, list[SettingRow]]:
     """Verb -> rows as those of `load`, one for each shared option that it takes."""
     return json.loads(OPTIONS_FILE.read_text(encoding="utf-8"))
 
 
-def about(row: Row) -> str:
+def about(row: SettingRow) -> str:
     """The help text of a row, with its default."""
     default = row["default"]
     if default is None:
@@ -83,7 +83,7 @@ def dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
-def describe() -> dict[str, list[Row]]:
+def describe() -> dict[str, list[SettingRow]]:
     """What `load` returns, read off the settings themselves (imports torch)."""
     from mechinterp import tasks
     from mechinterp.models import ModelConfig
@@ -97,18 +97,18 @@ def describe() -> dict[str, list[Row]]:
     return json.loads(json.dumps(rows))  # JSON knows lists, and no tuples
 
 
-def describe_options() -> dict[str, list[Row]]:
+def describe_options() -> dict[str, list[SettingRow]]:
     """What `load_options` returns, read off `OPTIONS` and the signatures of the API (imports torch)."""
-    return {name: [_option(option, verb) for option in verb.options] for name, verb in VERBS.items()}
+    return {name: [_option(option, verb) for option in verb.options] for name, verb in VERB_OPTIONS.items()}
 
 
-def _setting(name: str, field: Any) -> Row:
+def _setting(name: str, field: Any) -> SettingRow:
     kind, choices = _kind(field.annotation)
     default = None if field.is_required() else field.default
     return _row(name, kind, default, field.description or "", choices)
 
 
-def _option(name: str, verb: Verb) -> Row:
+def _option(name: str, verb: Verb) -> SettingRow:
     from mechinterp.core import OPTIONS
 
     option = OPTIONS[name]
@@ -129,7 +129,7 @@ def _default(name: str, verb: Verb) -> Any:
     return next(iter(defaults.values()), OPTIONS[name].default)
 
 
-def _row(name: str, kind: str, default: Any, help_: str, choices: Iterable[str]) -> Row:
+def _row(name: str, kind: str, default: Any, help_: str, choices: Iterable[str]) -> SettingRow:
     row = {"name": name, "kind": kind, "default": default, "help": help_}
     return row | {"choices": list(choices)} if choices else row
 

@@ -13,7 +13,7 @@ from mechinterp.cli.flags import KEY, SettingsCommand
 from mechinterp.cli.options import Json
 from mechinterp.cli.table import load
 
-SECTIONS = ("task", "model", "training")
+_SECTIONS = ("task", "model", "training")
 
 
 def register(app: typer.Typer) -> None:
@@ -76,7 +76,7 @@ def settings(task: str, config: str, flags: dict[str, str | bool]) -> tuple[Any,
     from mechinterp import tasks
     from mechinterp.core import ConfigError, suggest
 
-    given = _from_file(config) if config else {name: {} for name in SECTIONS}
+    given = _from_file(config) if config else {name: {} for name in _SECTIONS}
     named = given["task"].pop("name", "")
     if task and named and task != named:
         raise ConfigError(f"the task is '{task}' on the command line and '{named}' in {config}: name it once")
@@ -120,11 +120,11 @@ def _from_file(config: str) -> dict[str, dict[str, Any]]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"--config {config} is no TOML: {error}") from error
     for name, part in data.items():
-        if name not in SECTIONS:
-            raise ConfigError(f"--config {config}: no table [{name}].{suggest(name, SECTIONS)}")
+        if name not in _SECTIONS:
+            raise ConfigError(f"--config {config}: no table [{name}].{suggest(name, _SECTIONS)}")
         if not isinstance(part, dict):
             raise ConfigError(f"--config {config}: {name} is a table: write [{name}] and its settings under it")
-    return {name: dict(data.get(name, {})) for name in SECTIONS}
+    return {name: dict(data.get(name, {})) for name in _SECTIONS}
 
 
 def _outcome(run: Any) -> dict[str, Any]:

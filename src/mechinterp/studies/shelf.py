@@ -16,7 +16,7 @@ from mechinterp.core.digest import digest
 from mechinterp.timeline.store import pack, unpack
 from mechinterp.training.files import make_folder, write_atomic
 
-LAYOUT = 2
+_LAYOUT = 2
 """Raised when the form of these files changes."""
 
 
@@ -54,7 +54,7 @@ def save_study(
         data = pack(part)
         write_atomic(folder / f"{name}.nc", data)
         files[name] = hashlib.sha256(data).hexdigest()
-    plain = {"verdict": verdict, "findings": list(findings), "settings": settings, "files": files, "layout": LAYOUT}
+    plain = {"verdict": verdict, "findings": list(findings), "settings": settings, "files": files, "layout": _LAYOUT}
     plain |= {"version": __version__, "weights": _weights(run), "key": run_key(run, settings)}
     # Last of all: an interrupted study has no study.json, or an old one whose digests no longer fit.
     write_atomic(Path(run.path) / "study.json", (json.dumps(plain, indent=1) + "\n").encode())
@@ -76,7 +76,7 @@ def _read(run: Any) -> dict[str, Any]:
     again = "run mechinterp.studies.study on it"
     try:
         plain = json.loads(path.read_bytes())
-        if plain.get("layout") != LAYOUT:
+        if plain.get("layout") != _LAYOUT:
             raise RunError(f"{path} is from an older or newer version and cannot be read by {__version__}: {again}")
         files, weights = plain["files"], plain["weights"]
     except FileNotFoundError:

@@ -19,7 +19,7 @@ from mechinterp.tasks.draws import first_allowed, first_distinct
 from mechinterp.tasks.label_predictors import AnyLabel, NearestClass, NearestNeighbour, SeenLabels
 from mechinterp.tasks.labelled_items import LabelledItems
 
-Context = Literal["trained", "novel", "swapped", "absent"]
+ContextKind = Literal["trained", "novel", "swapped", "absent"]
 _DRAWS = 50
 
 
@@ -81,7 +81,7 @@ class Classification(Task):
     burstiness: int = Field(2, ge=1, description="items of each class in the context")
     noise: float = Field(0.1, ge=0, description="noise of items around their class's mean")
     zipf: float = Field(0.0, ge=0, description="exponent of the classes' frequencies")
-    context: Context = Field("trained", description="what the context shows")
+    context: ContextKind = Field("trained", description="what the context shows")
     world: int = Field(0, description="seed of classes and labels")
 
     @model_validator(mode="after")
@@ -137,7 +137,7 @@ class Classification(Task):
     def variants(self) -> dict[str, Task]:
         """The task with each other context that its sizes allow."""
         found: dict[str, Task] = {}
-        for context in get_args(Context):
+        for context in get_args(ContextKind):
             with suppress(ConfigError):
                 found[context] = type(self)(**{**self.model_dump(), "context": context})
         found.pop(self.context)
