@@ -112,7 +112,7 @@ def test_decodable_is_not_used(found):
 
 
 def test_divergence_is_measured_from_the_unedited_run():
-    result = probe(halves_model(), Halves(), "a", examples=60, nulls=False, metric="kl")
+    result = probe(halves_model(), Halves(), "a", examples=60, with_nulls=False, metric="kl")
     assert np.allclose(result["clean"], 0)
     assert (result["effect"] > 0.5).all()
 
@@ -142,7 +142,7 @@ def test_a_probe_cannot_learn_a_labelling_of_many_types():
 
 
 def test_shape_does_not_depend_on_what_is_computed(found):
-    bare = probe(halves_model(), Halves(), "a", examples=200, nulls=False, erase=False, layer=1)
+    bare = probe(halves_model(), Halves(), "a", examples=200, with_nulls=False, erase=False, layer=1)
     assert {name: part.dims for name, part in bare.items()} == {name: part.dims for name, part in found["a"].items()}
     assert bare["effect"].isnull().all() and bare["untrained"].isnull().all()
     assert float(bare["score"][0]) == float(found["a"]["score"].sel(layer=1))

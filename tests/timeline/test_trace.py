@@ -92,7 +92,7 @@ def test_in_memory_nothing_is_written_and_nothing_is_measured_twice(run: FakeRun
     assert first.identical(trace(run, [SCORES], store=store)) and run.built == []
     assert first.identical(trace(run, [SCORES]))  # files hold the same numbers
     run.built.clear()
-    trace(run, [SCORES], examples=True, store=store)
+    trace(run, [SCORES], keep_examples=True, store=store)
     assert run.built == [0, 1, 10]
     run.built.clear()
     trace(run, [SCORES], seed=1, store=store)
@@ -150,7 +150,7 @@ def test_an_edited_measure_is_taken_anew(run: FakeRun):
 def test_single_examples_on_request(run: FakeRun):
     trace(run, [SCORES])
     run.built.clear()
-    line = trace(run, [SCORES], examples=True)
+    line = trace(run, [SCORES], keep_examples=True)
     assert run.built == [0, 1, 10]
     kept = line["head_scores_examples"]
     assert kept.dims == ("step", "score", "layer", "head", "example") and kept.sizes["example"] == 8
@@ -160,11 +160,11 @@ def test_single_examples_on_request(run: FakeRun):
 
 
 def test_measures_without_examples_count_one(run: FakeRun):
-    line = trace(run, measure("copying", permutations=3), examples=True)
+    line = trace(run, measure("copying", permutations=3), keep_examples=True)
     assert (line["copying_n"] == 1).all() and line["copying_se"].isnull().all()
     assert np.isfinite(line["copying"]).all() and "copying_examples" not in line
     run.built.clear()
-    trace(run, measure("copying", permutations=3), examples=True)
+    trace(run, measure("copying", permutations=3), keep_examples=True)
     assert run.built == []
 
 

@@ -71,7 +71,7 @@ def probe(
     site: str = "resid_post",
     layer: int | Sequence[int] | None = None,
     examples: int = 256,
-    nulls: bool = True,
+    with_nulls: bool = True,
     erase: bool = False,
     positions: int = 2048,
 ) -> xr.DataArray:
@@ -85,7 +85,7 @@ def probe(
         site: A kind of site, or one address.
         layer: Layers; None for all.
         examples: Sequences.
-        nulls: Whether to compute untrained, shuffled and control.
+        with_nulls: Whether to compute untrained, shuffled and control.
         erase: Whether to compute the scores after erasure.
         positions: At most so many positions are fitted on.
 
@@ -93,7 +93,7 @@ def probe(
         Dimensions estimate (`score`, `untrained`, `shuffled`, `erased`, `random_erased`, `control`), layer.
     """
     found = probes.probe(
-        model, task, target, site=site, layer=layer, examples=examples, seed=seed, nulls=nulls, erase=erase,
+        model, task, target, site=site, layer=layer, examples=examples, seed=seed, with_nulls=with_nulls, erase=erase,
         positions=positions,
     )  # fmt: skip
     kept = ["score", "untrained", "shuffled", "erased", "random_erased", "control"]

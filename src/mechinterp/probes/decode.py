@@ -73,7 +73,7 @@ def probe(
     seed: int = 0,
     where: str = "defined",
     metric: str | Metric | None = None,
-    nulls: bool = True,
+    with_nulls: bool = True,
     erase: bool = True,
     positions: int = 4096,
 ) -> xr.Dataset:
@@ -91,7 +91,7 @@ def probe(
         where: `defined`: probe and erase at all positions where the variable is defined; `scored`: at the scored ones
             among them.
         metric: What erasure is judged by; None is `log_prob`, or `mse` for a model that writes values.
-        nulls: Whether to compute `untrained`, `shuffled` and `control`; they are NaN otherwise.
+        with_nulls: Whether to compute `untrained`, `shuffled` and `control`; they are NaN otherwise.
         erase: Whether to compute `erased`, `random_erased` and the effects; they are NaN otherwise.
         positions: At most so many positions are fitted on, and as many scored, drawn at random.
 
@@ -128,7 +128,7 @@ def probe(
     erasers: list[list[Eraser]] = []
     reasons = []
     activations = features(model, batch.inputs, sites, (train, test), _CHUNK)
-    untrained = features(_untrained(model, seed), batch.inputs, sites, (train, test), _CHUNK) if nulls else None
+    untrained = features(_untrained(model, seed), batch.inputs, sites, (train, test), _CHUNK) if with_nulls else None
     for number, (x_train, x_test) in enumerate(activations):
         fit, ask = _rows(train, x_train), _rows(test, x_test)
         found["score"].append(probe_score(fit, ask))

@@ -26,7 +26,7 @@ LAYOUT = "1"
 """Part of a file's origin; a change of the files' layout raises it."""
 
 
-def summarise(values: xr.DataArray, examples: bool) -> xr.Dataset:
+def summarise(values: xr.DataArray, keep_examples: bool) -> xr.Dataset:
     """`mean`, `se` and `n` over examples, and `values` with single examples on request.
 
     A measure without an `example` dimension is its own mean: `se` is NaN and `n` is 1. Values that are not finite
@@ -44,7 +44,7 @@ def summarise(values: xr.DataArray, examples: bool) -> xr.Dataset:
     else:
         n, mean, se = data.notnull().astype(int), data, xr.full_like(data, np.nan)
     parts = {"mean": mean, "se": se, "n": n.astype("int32")}
-    if examples and single:
+    if keep_examples and single:
         parts["values"] = values.drop_vars("example", errors="ignore")
     bare = {name: part.reset_coords(drop=True).drop_attrs() for name, part in parts.items()}
     return xr.Dataset(bare, attrs=dict(values.attrs))
@@ -56,13 +56,13 @@ class Files:
 
     folder: Path
 
-    def read(self, place: str, origin: Origin, examples: bool) -> xr.Dataset | None:
+    def read(self, place: str, origin: Origin, keep_examples: bool) -> xr.Dataset | None:
         """The measurement of a place; None if there is none of this origin, a damaged one, or no single examples.
 
         Args:
             place: Measure and step, in a form that can be a file's name.
             origin: Of the measurement: weights, task, parameters, code, seed, version.
-            examples: Whether the single examples are wanted too.
+            keep_examples: Whether the single examples are wanted too.
         """
         try:
             summary = unpack((self.folder / f"{place}.nc").read_bytes())
@@ -70,7 +70,7 @@ class Files:
             return None
         if summary is None or summary.attrs.pop("origin", None) != dict(origin):
             return None
-        return summary if _enough(summary, examples) else None
+        return summary if _enough(summary, keep_examples) else None
 
     def write(self, place: str, summary: xr.Dataset, origin: Origin) -> None:
         """Put a measurement on disk, whole or not at all.
@@ -89,10 +89,10 @@ class Memory:
 
     summaries: dict[str, tuple[dict[str, str], xr.Dataset]] = field(default_factory=dict, repr=False)
 
-    def read(self, place: str, origin: Origin, examples: bool) -> xr.Dataset | None:
+    def read(self, place: str, origin: Origin, keep_examples: bool) -> xr.Dataset | None:
         """See `Files`."""
         known, summary = self.summaries.get(place, ({}, None))
-        return summary if summary is not None and known == dict(origin) and _enough(summary, examples) else None
+        return summary if summary is not None and known == dict(origin) and _enough(summary, keep_examples) else None
 
     def write(self, place: str, summary: xr.Dataset, origin: Origin) -> None:
         """See `Files`."""
@@ -102,9 +102,9 @@ class Memory:
 Store = Files | Memory
 
 
-def _enough(summary: xr.Dataset, examples: bool) -> bool:
+def _enough(summary: xr.Dataset, keep_examples: bool) -> bool:
     """Whether a measurement has the single examples, if they are wanted and the measure has any."""
-    return not examples or "values" in summary or not summary.attrs.get("example_dim")
+    return not keep_examples or "values" in summary or not summary.attrs.get("example_dim")
 
 
 def pack(data: xr.Dataset) -> bytes:

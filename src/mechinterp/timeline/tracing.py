@@ -24,7 +24,7 @@ def trace(
     measures: What | Sequence[What] | Mapping[str, What],
     seed: int = 0,
     steps: Sequence[int] | None = None,
-    examples: bool = False,
+    keep_examples: bool = False,
     progress: bool | Progress = False,
     on: Task | str | None = None,
     store: Store | None = None,
@@ -42,7 +42,7 @@ def trace(
             measure with two sets of parameters).
         seed: The examples; the same ones at all checkpoints.
         steps: Some of the Run's steps; default all.
-        examples: Keep single examples too.
+        keep_examples: Keep single examples too.
         progress: True for bars, or a function called with (measure, checkpoints done, checkpoints).
         on: Measure on another task than the Run's own, or on one of its `variants()`, by name: conditions that are
             absent from training.
@@ -50,8 +50,8 @@ def trace(
 
     Returns:
         A Timeline. For every measure `<name>`, `<name>_se` and `<name>_n`: mean, standard error and count over
-        examples, with `step` as first dimension and then the measure's own; with `examples`, `<name>_examples` last
-        of all by `example`. A measure that has no examples (weights alone) has NaN standard errors and counts of 1.
+        examples, with `step` as first dimension and then the measure's own; with `keep_examples` also
+        `<name>_examples`, last of all by `example`. A measure that has no examples (weights alone) has NaN standard errors and counts of 1.
         Its attributes (metric, direction, seed, ...) stand on `<name>`.
 
     Raises:
@@ -74,17 +74,17 @@ def trace(
             for name, measure in chosen.items():
                 own = {"measure": str(measure), "code": measure.code, "weights": weights}
                 where, origin = f"{measure.key}-{place}/{step:08d}", {**common, **own}
-                part = store.read(where, origin, examples)
+                part = store.read(where, origin, keep_examples)
                 if part is None:
                     model = run.model(step) if model is None else model
                     values = measure(model, task, seed)
-                    part = summarise(values.assign_attrs(example_dim="example" in values.dims), examples)
+                    part = summarise(values.assign_attrs(example_dim="example" in values.dims), keep_examples)
                     store.write(where, part, origin)
                 parts[name].append(part)
                 show(name, done, len(wanted))
             if step == wanted[0]:
                 _check_labels({name: some[0] for name, some in parts.items()})
-    return _timeline(parts, wanted, examples).assign_attrs(run=str(run.path), seed=seed, version=__version__)
+    return _timeline(parts, wanted, keep_examples).assign_attrs(run=str(run.path), seed=seed, version=__version__)
 
 
 def _task(task: Any, on: Task | str | None) -> Any:
@@ -146,7 +146,7 @@ def _check_labels(first: Mapping[str, xr.Dataset]) -> None:
                 )
 
 
-def _timeline(pieces: Mapping[str, list[xr.Dataset]], steps: list[int], examples: bool) -> xr.Dataset:
+def _timeline(pieces: Mapping[str, list[xr.Dataset]], steps: list[int], keep_examples: bool) -> xr.Dataset:
     index = xr.DataArray(steps, dims="step", coords={"step": steps}, name="step")
     arrays: dict[str, xr.DataArray] = {}
     for name, parts in pieces.items():
@@ -158,6 +158,6 @@ def _timeline(pieces: Mapping[str, list[xr.Dataset]], steps: list[int], examples
             raise ConfigError(f"measure '{name}' has other labels at different checkpoints: {error}") from error
         arrays[name] = joined["mean"].assign_attrs(joined.attrs)
         arrays[f"{name}_se"], arrays[f"{name}_n"] = joined["se"], joined["n"]
-        if examples and "values" in joined:
+        if keep_examples and "values" in joined:
             arrays[f"{name}_examples"] = joined["values"].transpose("step", ..., "example")
     return xr.Dataset({name: part.transpose("step", ...) for name, part in arrays.items()})
