@@ -124,7 +124,7 @@ class Subject:
         steps = None if step is None else [step]
         task = self._task(changes) if changes else None
         timeline = trace(
-            self.run, measure, self._examples, steps=steps, examples=True, on=task, store=self.store
+            self.run, measure, self._examples, steps=steps, keep_examples=True, on=task, store=self.store
         )  # fmt: skip
         name = measure.name
         return timeline[f"{name}_examples" if f"{name}_examples" in timeline else name]

@@ -51,8 +51,8 @@ def trace(
     Returns:
         A Timeline. For every measure `<name>`, `<name>_se` and `<name>_n`: mean, standard error and count over
         examples, with `step` as first dimension and then the measure's own; with `keep_examples` also
-        `<name>_examples`, last of all by `example`. A measure that has no examples (weights alone) has NaN standard errors and counts of 1.
-        Its attributes (metric, direction, seed, ...) stand on `<name>`.
+        `<name>_examples`, last of all by `example`. A measure that has no examples (weights alone) has NaN standard
+        errors and counts of 1. Its attributes (metric, direction, seed, ...) stand on `<name>`.
 
     Raises:
         ConfigError: If a measure is unknown or named twice, two of them label one dimension differently, or the task
