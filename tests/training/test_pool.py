@@ -19,16 +19,16 @@ def test_failures_are_told_and_lose_no_other_run(task, content, tmp_path: Path, 
     """One of three has a folder that is somebody else's, and the process of another is killed."""
     (tmp_path / "seed-1").mkdir()
     (tmp_path / "seed-1" / "thesis.tex").touch()
-    hear, killed, heard = workers._Pool._receive, [], []
+    assign, killed, heard = workers._Pool._assign, [], []
 
-    def hear_and_kill(self, line) -> None:
-        process, index = self._busy[line]
-        if index == 0 and not killed:
+    def assign_and_kill(self, line, process) -> None:
+        """Kill it with its job in hand: later it might be done before the signal arrives."""
+        assign(self, line, process)
+        if self._busy.get(line) == (process, 0) and not killed:
             os.kill(process.pid, signal.SIGKILL)
-            killed.append(index)
-        hear(self, line)
+            killed.append(process.pid)
 
-    monkeypatch.setattr(workers._Pool, "_receive", hear_and_kill)
+    monkeypatch.setattr(workers._Pool, "_assign", assign_and_kill)
     with pytest.raises(RunError) as error:
         train_many(task, range(3), tmp_path, workers=2, progress=lambda *where: heard.append(where), **TINY)
     text = str(error.value)
