@@ -96,8 +96,7 @@ def probe(
         model, task, target, site=site, layer=layer, examples=examples, seed=seed, with_nulls=with_nulls, erase=erase,
         positions=positions,
     )  # fmt: skip
-    kept = ["score", "untrained", "shuffled", "erased", "random_erased", "control"]
-    return found[kept].to_array("estimate").reset_coords(drop=True)
+    return found[list(probes.PROBES)].to_array("estimate").reset_coords(drop=True)
 
 
 def _pick(found: xr.Dataset, quantity: str) -> xr.DataArray:

@@ -1,6 +1,6 @@
 """Whether a hidden variable can be decoded linearly, what that is worth, and whether the model uses it."""
 
-from mechinterp.probes.decode import probe
+from mechinterp.probes.decode import PROBES, probe
 from mechinterp.probes.erase import Eraser, leace
 
-__all__ = ["Eraser", "leace", "probe"]
+__all__ = ["PROBES", "Eraser", "leace", "probe"]
