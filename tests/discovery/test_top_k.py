@@ -33,32 +33,33 @@ def judge(rule_judge):
 
 def test_fewest_edges_that_reach_a_share(judge):
     # All is 1 + 6 + 3 - 0.5 = 9.5: 6 is 63%, 9 is 95%, 10 is 105%.
-    found, k = top_k([judge], effects(), share=0.6)
+    found, k = top_k({"": judge}, effects(), share=0.6)
     assert (found, k) == (Circuit(["input->L0.H0.v", "L0.H0->logits"]), 2)
-    found, k = top_k([judge], effects(), share=0.9)
+    found, k = top_k({"": judge}, effects(), share=0.9)
     assert k == 4 and len(found) == 4 and "input->logits" not in found
-    found, k = top_k([judge], effects(), share=1.0)
+    found, k = top_k({"": judge}, effects(), share=1.0)
     assert k == 5 and "input->logits" in found and "L0.H2->logits" not in found
 
 
 def test_given_k_prunes_what_is_no_path(judge):
-    found, k = top_k([judge], effects(), k=3)
+    found, k = top_k({"": judge}, effects(), k=3)
     assert k == 3 and found == Circuit(["input->L0.H0.v", "L0.H0->logits"])
     with pytest.raises(ConfigError, match="k is 0 to 13"):
-        top_k([judge], effects(), k=14)
+        top_k({"": judge}, effects(), k=14)
 
 
 def test_without_a_gap_there_is_no_share_of_it(judge, rule_judge):
     with pytest.raises(ConfigError, match="may be zero"):
         swing = rule_judge(GRAPH, worth, (1.0, -1.0, 1.0, -1.0), lambda worth, example: worth * example)
-        top_k([swing], effects())
+        top_k({"": swing}, effects())
     with pytest.raises(ConfigError, match="not even all of them"):
-        top_k([judge], effects(), share=1.2)
+        top_k({"": judge}, effects(), share=1.2)
 
 
 def test_a_gap_below_zero_is_reached_downwards(rule_judge):
     worse = {edge: -value for edge, value in effects().items()}
-    found, _ = top_k([rule_judge(GRAPH, lambda edges: -worth(edges))], {e: -v for e, v in worse.items()}, share=0.6)
+    upside_down = {"": rule_judge(GRAPH, lambda edges: -worth(edges))}
+    found, _ = top_k(upside_down, {e: -v for e, v in worse.items()}, share=0.6)
     assert found == Circuit(["input->L0.H0.v", "L0.H0->logits"])
 
 
@@ -78,5 +79,5 @@ def test_every_corruption_has_to_be_recovered(judge, rule_judge):
     def other(edges):
         return 1.0 * ({str(edge) for edge in edges} >= {"input->L0.H1.v", "L0.H1->logits"})
 
-    assert top_k([judge], effects(), share=0.6)[1] == 2
-    assert top_k([judge, rule_judge(GRAPH, other)], effects(), share=0.6)[1] == 4
+    assert top_k({"": judge}, effects(), share=0.6)[1] == 2
+    assert top_k({"easy": judge, "hard": rule_judge(GRAPH, other)}, effects(), share=0.6)[1] == 4

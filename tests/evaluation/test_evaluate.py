@@ -48,6 +48,13 @@ def test_completeness_is_exact_where_nothing_stands_in_for_a_removed_edge(zero):
     assert len(set(zero["subset_size"].values)) > 1
 
 
+@pytest.mark.parametrize(("found", "judged", "said"), [("kl", None, "kl"), ("kl", "kl", None), (None, None, None)])
+def test_a_circuit_found_with_another_metric_says_so(made, found, judged, said):
+    circuit = Circuit(made.circuit, "split", {} if found is None else {"metric": found})
+    result = evaluate(made.model, made.pair(8, seed=2), circuit, ablation="zero", metric=judged, nulls=2, subsets=1)
+    assert result.attrs.get("found_with_metric") == said and result.attrs["metric"] == (judged or "logit_diff")
+
+
 def test_raw_values_are_the_engines(made, zero):
     pair = made.pair(32, seed=2)
     clean, _ = score_runs(made.model, pair)

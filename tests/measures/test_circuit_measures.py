@@ -60,6 +60,26 @@ def test_no_edge_of_that_name():
         measure("removal", edges=["L7.H*->logits"])(made().model, HandMadeInduction())
 
 
+class HalfBlind(HandMadeInduction):
+    """Under its second corruption clean and corrupted run are one: no model has a gap there."""
+
+    name = "half-blind-induction-test"
+    corruptions = ("match", "nothing")
+
+    def pair(self, batch: int = 64, seed: int = 0, corruption: str = "all") -> Pair:
+        pair = made().pair(batch, seed, "match")
+        return pair if corruption == "match" else Pair(pair.clean, pair.clean)
+
+
+def test_a_corruption_without_a_gap_leaves_no_circuit_to_find():
+    """Along training one corruption is learnt before another: a trace goes on, with NaN."""
+    found = measure("circuit_quality", examples=16, nulls=5)(made().model, HalfBlind())
+    assert found.sizes == {"score": 6, "example": 16} and np.isnan(found).all()
+    edges = [str(edge).replace("embed->", "input->").replace("pos->", "input->") for edge in made().circuit]
+    handed_over = measure("circuit_quality", edges=edges, examples=16, nulls=5)(made().model, HalfBlind())
+    assert float(handed_over.sel(score="faithfulness").mean()) == pytest.approx(1, abs=1e-9)
+
+
 def test_without_random_circuits_their_scores_are_unknown():
     found = quality("match", nulls=0)
     assert np.isnan([found["null_p95"], found["null_removal_p95"]]).all()

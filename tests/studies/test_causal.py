@@ -4,13 +4,55 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from mechinterp.core import Batch, ConfigError, Pair
 from mechinterp.curves import onset
-from mechinterp.studies import Study
+from mechinterp.known import induction_model
+from mechinterp.studies import Study, causal
 from mechinterp.studies.evidence import node_rows, probe_rows
 from mechinterp.studies.heads import pack_onsets
 from mechinterp.studies.study import _verdict
+from mechinterp.tasks import Task
 
 BEST = {"induction": "L0.H0"}
+
+
+class HalfBlind(Task):
+    """Pairs of the hand-made model; under the second corruption clean and corrupted run are one."""
+
+    name = "half-blind-study-test"
+    corruptions = ("match", "nothing")
+
+    def batch(self, batch: int = 64, seed: int = 0) -> Batch:
+        return self.pair(batch, seed).clean
+
+    def pair(self, batch: int = 64, seed: int = 0, corruption: str = "all") -> Pair:
+        pair = induction_model().pair(batch, seed, "match")
+        return pair if corruption == "match" else Pair(pair.clean, pair.clean)
+
+
+def test_a_corruption_without_a_gap_leaves_no_circuit_to_explain():
+    """On the mixture the other corruption would pay for it."""
+    explained = causal.explain(induction_model().model, HalfBlind(), 0, 16, 2, lambda what: None)
+    assert len(explained.circuit) == 0 and explained.fewest_edges is None and explained.evaluation is None
+    assert explained.nodes is not None and explained.curve is not None and bool(explained.curve["valid"])
+
+
+def test_only_a_missing_gap_means_that_there_is_no_circuit(monkeypatch):
+    def broken(*_, **__):
+        raise ConfigError("edges have a NaN score")
+
+    class Seeing(HalfBlind):
+        """The corruption that shows alone."""
+
+        name = "seeing-study-test"
+        corruptions = ("match",)
+
+    model = induction_model().model
+    explained = causal.explain(model, Seeing(), 0, 16, 2, lambda what: None)
+    assert explained.fewest_edges == len(explained.circuit) == 3
+    monkeypatch.setattr(causal, "discover", broken)
+    with pytest.raises(ConfigError, match="NaN score"):
+        causal.explain(model, Seeing(), 0, 16, 2, lambda what: None)
 
 
 def test_a_head_is_measured_over_the_pairs_that_have_its_place():

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from mechinterp.core import ConfigError, Pair, ShapeError, derive_seed
+from mechinterp.core import Batch, ConfigError, Pair, ShapeError, derive_seed
 from mechinterp.known import induction_model
 from mechinterp.patching import patch_edges
-from mechinterp.tasks import Induction
+from mechinterp.tasks import Induction, Task
 
 TASK = Induction(vocab=24, seq_len=20, segment=5, repeats=2)
 
@@ -41,6 +41,61 @@ def test_a_mixture_comes_apart_into_its_corruptions():
         assert set(map(tuple, parts[kind].corrupted.inputs.tolist())) == set(
             map(tuple, alone.corrupted.inputs.tolist())
         )
+
+
+class Drawing:
+    """Draws one corruption at a time; no task by itself."""
+
+    def pair(self, batch: int = 64, seed: int = 0, corruption: str = "all") -> Pair:
+        assert corruption in ("successor", "match")
+        return Pair(*(getattr(TASK.pair(batch, seed, corruption), side) for side in ("clean", "corrupted")))
+
+
+class DrawingTask(Task):
+    """A task's base class that draws pairs and no batches: abstract."""
+
+    corruptions = ("successor", "match")
+
+    def pair(self, batch: int = 64, seed: int = 0, corruption: str = "all") -> Pair:
+        return Drawing.pair(self, batch, seed, corruption)  # type: ignore[arg-type]
+
+
+class OfMixin(Drawing, Task):
+    """Its pairs come from a class that is no task."""
+
+    name = "pairs-of-a-mixin-test"
+    corruptions = ("successor", "match")
+
+    def batch(self, batch: int = 64, seed: int = 0) -> Batch:
+        return TASK.batch(batch, seed)
+
+
+class OfBase(DrawingTask):
+    """Its pairs come from an abstract task."""
+
+    name = "pairs-of-a-base-test"
+
+    def batch(self, batch: int = 64, seed: int = 0) -> Batch:
+        return TASK.batch(batch, seed)
+
+
+class OfOverride(OfBase):
+    """Its pairs are those of its base, the other way round."""
+
+    name = "pairs-of-an-override-test"
+
+    def pair(self, batch: int = 64, seed: int = 0, corruption: str = "all") -> Pair:
+        return super().pair(batch, seed, corruption)[torch.arange(batch - 1, -1, -1)]
+
+
+@pytest.mark.parametrize("task", [OfMixin(), OfBase(), OfOverride()], ids=lambda task: task.name)
+def test_pairs_are_mixed_wherever_the_method_was_written(task):
+    pair, ours = task.pair(9, 3), TASK.pair(9, 3)
+    assert pair.corruption == ours.corruption == ("successor",) * 5 + ("match",) * 4
+    parts, expected = pair.by_corruption(), ours.by_corruption()
+    for name, part in parts.items():
+        order = slice(None) if not isinstance(task, OfOverride) else torch.arange(len(part) - 1, -1, -1)
+        assert torch.equal(part[order].corrupted.inputs, expected[name].corrupted.inputs)
 
 
 def test_an_unknown_corruption_is_refused():

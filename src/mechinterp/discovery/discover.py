@@ -86,9 +86,8 @@ def _top_k(judge: Judge, settings: Mapping[str, Any]) -> tuple[Circuit, dict[str
     result = patch_edges(judge.model, judge.pair, options=judge.options.change(direction="noise"))
     means = result["effect"].mean("example")
     effects = {Edge.parse(str(edge)): float(value) for edge, value in zip(means["edge"].values, means, strict=True)}
-    parts = [Judge(judge.model, part, judge.options) for part in judge.pair.by_corruption().values()]
     k, share = settings.get("k"), settings.get("share", 0.9)
-    circuit, size = top_k(parts, effects, k=k, share=share)
+    circuit, size = top_k(judge.by_corruption(), effects, k=k, share=share)
     return circuit, {"k": size} if k is not None else {"k": size, "share": share}
 
 

@@ -11,12 +11,12 @@ _BLOCK = 16
 
 
 def top_k(
-    judges: Sequence[Judge], effects: Mapping[Edge, float], *, k: int | None = None, share: float = 0.9
+    judges: Mapping[str, Judge], effects: Mapping[Edge, float], *, k: int | None = None, share: float = 0.9
 ) -> tuple[Circuit, int]:
     """The edges of largest signed effect, pruned to whole paths from an input to the logits.
 
     Args:
-        judges: One for each corruption of the pairs: on a mixture an easy one could pay for a hard one.
+        judges: Corruption -> the judge of its pairs (`Judge.by_corruption`).
         effects: Edge -> effect, positive means that keeping it helps.
         k: How many edges to take before pruning.
         share: Where k is None: the smallest k whose circuit reaches this share of the gap under every corruption.
@@ -29,18 +29,20 @@ def top_k(
     """
     ranked = rank_edges(effects)
     if k is None:
-        k = max(_fewest(judge, ranked, share) for judge in judges)
+        k = max(_fewest(judge, corruption, ranked, share) for corruption, judge in judges.items())
     elif not 0 <= k <= len(ranked):
         raise ConfigError(f"k={k}: the model has {len(ranked)} edges, so k is 0 to {len(ranked)}")
-    return Circuit(ranked[:k], judges[0].graph.inputs).pruned(), k
+    graph = next(iter(judges.values())).graph
+    return Circuit(ranked[:k], graph.inputs).pruned(), k
 
 
-def _fewest(judge: Judge, ranked: Sequence[Edge], share: float) -> int:
+def _fewest(judge: Judge, corruption: str, ranked: Sequence[Edge], share: float) -> int:
     """The smallest k that reaches a share of one judge's gap."""
-    if not judge.gap.valid:
+    gap, where = judge.gap, f" under corruption '{corruption}'" if corruption else ""
+    if not gap.valid:
         raise ConfigError(
-            f"the gap between the clean and the corrupted run is {judge.gap.low:.3g} to {judge.gap.high:.3g} and may "
-            "be zero: there is no share of it to reach; give k, more examples, or a trained model"
+            f"the gap between the clean and the corrupted run{where} is {gap.low:.3g} to {gap.high:.3g} and may be "
+            "zero: there is no share of it to reach; give k, more examples, or a trained model"
         )
     for start in range(0, len(ranked) + 1, _BLOCK):
         sizes = range(start, min(start + _BLOCK, len(ranked) + 1))
@@ -48,4 +50,6 @@ def _fewest(judge: Judge, ranked: Sequence[Edge], share: float) -> int:
         for size, recovered in zip(sizes, judge.recovered_shares(circuits), strict=True):
             if recovered >= share:
                 return size
-    raise ConfigError(f"no number of edges reaches {share} of the gap, not even all of them: give a smaller share")
+    raise ConfigError(
+        f"no number of edges reaches {share} of the gap{where}, not even all of them: give a smaller share"
+    )

@@ -6,7 +6,7 @@ N is the whole model, C a circuit, 0 the empty circuit, m the metric. The gap is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,7 +25,7 @@ class Judge:
     Args:
         model: A `Transformer`.
         pair: Clean and corrupted examples.
-        options: Metric, ablation, input convention and memory budget.
+        options: Metric, ablation and input convention. Circuits run in the engine's own memory budget.
 
     Raises:
         UnsupportedError: If the model lists no edges.
@@ -35,7 +35,7 @@ class Judge:
     model: Any
     pair: Pair
     options: Options = field(default_factory=Options)
-    _scores: dict[Circuit, np.ndarray] = field(default_factory=dict, repr=False)
+    _scores: dict[Circuit, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", self.options.for_model(self.model))
@@ -117,6 +117,16 @@ class Judge:
     def part(self, index: slice) -> Judge:
         """The judge of some of the examples."""
         return Judge(self.model, self.pair[index], self.options)
+
+    def by_corruption(self) -> dict[str, Judge]:
+        """A judge for each corruption that the pair mixes: on the mixture an easy one could pay for a hard one."""
+        parts = self.pair.by_corruption()
+        return {name: self if len(parts) == 1 else replace(self, pair=part) for name, part in parts.items()}
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether there is a gap to take shares of under each corruption."""
+        return all(one.gap.valid for one in self.by_corruption().values())
 
     def _share(self, part: np.ndarray) -> Interval:
         return ratio_of_means(part, self.full - self.nothing) if self.gap.valid else Interval.missing()

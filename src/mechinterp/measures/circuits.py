@@ -129,7 +129,8 @@ def circuit_quality(
         Dimensions `score`, `example`. `faithfulness` and `removal_cost` have the ratio of means as their mean, and its
         spread (first order). The same for every example: `null_p95` and `null_removal_p95`, the 95th percentiles of
         random circuits' faithfulness and of what removing them costs; `size`, its edges that are not identically zero;
-        `live_edges`, all such edges of the model. All NaN where the gap may be zero.
+        `live_edges`, all such edges of the model. All NaN where the gap may be zero, or that under some corruption of
+        the pairs to find the circuit on.
 
     Raises:
         UnsupportedError: If the model has no graph of edges.
@@ -137,7 +138,7 @@ def circuit_quality(
     search, judge = (
         Judge(model, task.pair(examples, derive_seed(seed, use), corruption), options) for use in ("find", "judge")
     )
-    if not (search.gap.valid and judge.gap.valid):
+    if not (judge.gap.valid and (edges is not None or search.has_gaps)):
         return labelled(
             np.full((len(QUALITY_SCORES), examples), np.nan), ["score", "example"], {"score": list(QUALITY_SCORES)}
         )

@@ -72,10 +72,9 @@ def explain(
     effects = patch_edges(model, search)
     tell("circuits of every size")
     shown = curve(model, held, effects)
-    try:
-        circuit = discover(model, search, share=SHARE)
-    except ConfigError:  # no gap, so no share of it to recover
+    if not Judge(model, search).has_gaps:
         return Explained(Circuit([]), None, nodes, shown, None)
+    circuit = discover(model, search, share=SHARE)
     tell("random circuits")
     judged = evaluate(model, held, circuit, nulls=nulls, seed=seed)
     return Explained(circuit, circuit.origin["k"], nodes, shown, judged.merge(_each(model, held, circuit)))
@@ -83,10 +82,10 @@ def explain(
 
 def _each(model: Transformer, held: Pair, circuit: Circuit) -> xr.Dataset:
     """Faithfulness under each corruption alone; empty for pairs of one."""
-    parts = held.by_corruption()
+    parts = Judge(model, held, Options(inputs=circuit.inputs)).by_corruption()
     if len(parts) < 2:
         return xr.Dataset()
-    shares = [Judge(model, part, Options(inputs=circuit.inputs)).recovered(circuit) for part in parts.values()]
+    shares = [judge.recovered(circuit) for judge in parts.values()]
     ends = {"": "value", "_low": "low", "_high": "high"}
     values = {end: [getattr(share, part) for share in shares] for end, part in ends.items()}
     rows = {f"corruption_faithfulness{end}": ("corruption", np.array(row)) for end, row in values.items()}

@@ -70,6 +70,9 @@ class Task(Settings):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
+        # The method may come from an abstract class or from one that is no task.
+        if cls.pair is not Task.pair and not hasattr(cls.pair, "of_all_corruptions"):
+            cls.pair = _of_all_corruptions(cls.pair)
         if isabstract(cls):
             return
         if not isinstance(cls.__dict__.get("name"), str):
@@ -77,8 +80,6 @@ class Task(Settings):
         known = _REGISTRY.get(cls.name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ConfigError(f"a task named '{cls.name}' exists already ({known.__module__}.{known.__qualname__})")
-        if "pair" in cls.__dict__:
-            cls.pair = _of_all_corruptions(cls.pair)
         _REGISTRY[cls.name] = cls
 
     @abstractmethod
@@ -196,6 +197,7 @@ def _of_all_corruptions(draw: Draw) -> Draw:
         parts = zip(sizes, seeds, kinds, strict=True)
         return Pair.join([draw(self, size, own, kind).with_corruption(kind) for size, own, kind in parts])
 
+    pair.of_all_corruptions = True  # type: ignore[attr-defined]
     return pair
 
 
