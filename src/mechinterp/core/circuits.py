@@ -54,9 +54,9 @@ class Circuit:
         foreign = {"merged": ("embed", "pos"), "split": ("input",)}
         if inputs not in foreign:
             raise ConfigError(f"inputs='{inputs}' is unknown: use 'merged' or 'split'")
-        for edge in sorted(found):
-            if edge.source.kind in foreign[inputs]:
-                raise ConfigError(f"edge '{edge}' does not fit inputs='{inputs}'")
+        misfits = [edge for edge in found if edge.source.kind in foreign[inputs]]
+        if misfits:
+            raise ConfigError(f"edge '{min(misfits)}' does not fit inputs='{inputs}'")
         object.__setattr__(self, "edges", found)
         object.__setattr__(self, "inputs", inputs)
         object.__setattr__(self, "origin", dict(origin or {}))

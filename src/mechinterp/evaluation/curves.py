@@ -76,7 +76,8 @@ def fewest_edges(result: xr.Dataset, share: float = 0.9) -> int | None:
 def circuit_at(result: xr.Dataset, k: int) -> Circuit:
     """The circuit of the first k edges of a `curve`'s ranking, pruned to whole paths."""
     edges = result["edge"].values[:k].tolist()
-    return Circuit(edges, result.attrs["inputs"], {"method": "curve", "k": k, "pair": result.attrs["pair"]}).pruned()
+    about = {name: result.attrs[name] for name in ("metric", "ablation", "pair")}
+    return Circuit(edges, result.attrs["inputs"], {"method": "curve", "k": k, **about}).pruned()
 
 
 @takes("metric", "ablation")

@@ -113,7 +113,7 @@ def hypothesis_tests(
         _share(int((far(out) > far(random_out) + tie).sum()), len(drawn) if len(circuit) else 0, quantile),
     ]
     p_values = np.array([p for _, p in results])
-    made = xr.Dataset(
+    outcomes = xr.Dataset(
         {
             "statistic": ("test", np.array([value for value, _ in results])),
             "p_value": ("test", p_values),
@@ -123,7 +123,7 @@ def hypothesis_tests(
         },
         coords={"test": list(TESTS), "edge": [str(edge) for edge in circuit]},
     )
-    return made.assign_attrs(
+    return outcomes.assign_attrs(
         judge.options.attrs("metric", "ablation"),
         quantile=quantile,
         epsilon=epsilon,

@@ -27,10 +27,9 @@ def live_edges(model: Any, pair: Pair, *, options: Options) -> tuple[Edge, ...]:
         Live edges in topological order.
     """
     chosen = options.for_model(model)
-    shared = {"ablation": chosen.ablation, "metric": chosen.metric, "inputs": chosen.inputs}
     live: set[str] = set()
     for direction in ("noise", "denoise") if chosen.ablation == "resample" else ("noise",):
-        result = patch_edges(model, pair, direction=direction, **shared)  # type: ignore[arg-type]
+        result = patch_edges(model, pair, options=chosen.change(direction=direction))
         effect = np.abs(result["effect"].transpose("edge", "example").values).max(1)
         largest = max(effect.max(), np.abs(result["clean"]).max(), np.abs(result["corrupted"]).max())
         beyond = effect > 100 * np.finfo(result["effect"].dtype).eps * float(largest)

@@ -45,12 +45,12 @@ class Judge:
         """The model's edges."""
         return graph_of(self.model, self.options.inputs)
 
-    @property
+    @cached_property
     def whole(self) -> Circuit:
         """N: every edge."""
         return Circuit(self.graph.edges, self.graph.inputs)
 
-    @property
+    @cached_property
     def empty(self) -> Circuit:
         """0: no edge."""
         return Circuit([], self.graph.inputs)
@@ -60,27 +60,29 @@ class Judge:
         return Circuit([self.graph.check(edge) for edge in edges], self.graph.inputs)
 
     def scores(self, circuits: Sequence[Circuit]) -> Float[np.ndarray, "circuit example"]:
-        """M of each circuit and example.
+        """The metric of each circuit and example.
 
         Under resampling a circuit and its pruned form are equal: what nothing feeds puts out its value in the
         corrupted run, which is what an absent edge carries, and what does not reach the logits is not read.
         """
         if not circuits:
             return np.zeros((0, len(self.pair)))
-        asked = [one.pruned() for one in circuits] if self.options.ablation == "resample" else list(circuits)
-        fresh = [one for one in dict.fromkeys(asked) if one not in self._scores]
+        prune = self.options.ablation == "resample"
+        forms = {one: one.pruned() if prune else one for one in circuits if one not in self._scores}
+        fresh = [form for form in dict.fromkeys(forms.values()) if form not in self._scores]
         if fresh:
             options = self.options.change(budget_mb=BUDGET_MB)
             values = score_circuits(self.model, self.pair, fresh, options=options)
             self._scores.update(zip(fresh, values.detach().cpu().double().numpy(), strict=True))
-        return np.stack([self._scores[one] for one in asked])
+        self._scores.update({one: self._scores[form] for one, form in forms.items()})
+        return np.stack([self._scores[one] for one in circuits])
 
-    @property
+    @cached_property
     def full(self) -> Float[np.ndarray, " example"]:
         """m(N)."""
         return self.scores([self.whole, self.empty])[0]
 
-    @property
+    @cached_property
     def nothing(self) -> Float[np.ndarray, " example"]:
         """m(0)."""
         return self.scores([self.whole, self.empty])[1]
