@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mechinterp.core import Circuit, Options, Pair, SiteError
+from mechinterp.core import Circuit, Graph, Options, Pair, SiteError
 from mechinterp.core.statistics import gap_between, ratio_of_means
 from mechinterp.interventions import Judge, score_circuits
 from mechinterp.interventions import judge as module
@@ -99,6 +99,15 @@ def test_where_the_gap_may_be_zero_there_is_no_share_of_any_kind(known):
     rows = (judge.recovered_rows(circuit), judge.lost_rows(circuit))
     shares = (judge.recovered_shares([circuit]), judge.lost_shares([circuit]))
     assert all(np.isnan(values).all() for values in (*rows, *shares))
+
+
+def test_a_gap_no_larger_than_rounding_is_none(rule_judge):
+    """Its interval leaves out zero, narrowly: a ratio alone would take it for a number."""
+    judge = rule_judge(Graph(1, 2, mlp=False), lambda edges: 1e-9 * len(edges), (1.0, 2.0, 3.0))
+    circuit = some(judge)
+    assert judge.gap.low > 0 and not judge.gap.valid
+    assert not judge.recovered(circuit).valid and not judge.lost(circuit).valid
+    assert np.isnan(judge.recovered_rows(circuit)).all() and np.isnan(judge.recovered_shares([circuit])).all()
 
 
 def test_each_corruption_has_a_judge_of_its_own(make_model):
