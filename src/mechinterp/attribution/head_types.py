@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
 
 from mechinterp.attribution.heads import head_scores
 from mechinterp.attribution.patterns import SCORES
-from mechinterp.core import UnsupportedError, derive_seed
+from mechinterp.core import Batch, UnsupportedError, derive_seed
 from mechinterp.core.statistics import p_value
 from mechinterp.models import Transformer
 from mechinterp.tasks import Task
@@ -18,7 +18,10 @@ HEAD_TYPES: tuple[str, ...] = tuple(SCORES)
 """Head types; each has the name of the score that defines it. A type is not tied to a layer."""
 
 SAME_TYPE_SHARE = 0.5
-"""A head is of a type if it scores above every untrained model, and more than this share of the best head's score."""
+"""A head of a type has more than this share of the best head's score."""
+LEVEL = 0.01
+"""A head of a type has at most this p-value among the best heads of untrained models; it beats them all where they are
+too few for that."""
 
 
 def head_types(
@@ -27,47 +30,52 @@ def head_types(
     *,
     seed: int,
     examples: int = 64,
-    untrained: Sequence[int] = (),
-    null_seed: int = 0,
+    untrained: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> xr.Dataset:
-    """Score every head for every type on one batch, beside the best heads of untrained models.
+    """Score every head for every type on one batch, beside the best heads of untrained models on the same batch.
 
-    The best of many heads is chosen here, so its score is to be reported on other examples, and its null is the *best*
-    of all heads of each untrained model.
+    Batches differ by more than untrained models do, so the null must see the very examples that the model saw. The null
+    is the *best* of all heads of each untrained model, so a p-value holds for all heads of the model together. As the
+    best head is chosen here, its score is to be reported on other examples.
 
     Args:
         model: The trained model.
         task: Draws the batches.
         seed: The examples are those that `measure("head_scores")` draws with this seed.
         examples: Sequences per batch.
-        untrained: Seeds of untrained models of the same configuration.
-        null_seed: Seed of the examples on which the untrained models are scored.
+        untrained: Number of untrained models of the same configuration; their weights derive from the seed.
         progress: Called with the number of untrained models that are scored.
 
     Returns:
         By `score`, of the types that are defined for the task (it repeats tokens, or has tokens at all):
         `head_score` [score, layer, head], means over examples;
         `null` [score, untrained]: the largest score of each untrained model;
-        `p_value` [score]: of the best head, NaN without untrained models;
+        `p_value` [score, layer, head]: `(1 + #{null >= score}) / (1 + untrained)`, NaN without untrained models;
         `of_type` [score, layer, head], bool: which heads are of the type.
     """
-    chosen = _means(model, task, seed, examples)
-    null = np.full((chosen.sizes["score"], len(untrained)), np.nan)
-    for number, weights_seed in enumerate(untrained):
-        other = Transformer(model.config, weights_seed).to(model.device, model.dtype)
-        null[:, number] = _means(other, task, null_seed, examples).max(["layer", "head"]).values
+    batch = task.batch(examples, derive_seed(seed, "measure", "head_scores"))
+    scores = _means(model, batch)
+    null = np.full((scores.sizes["score"], untrained), np.nan)
+    for number in range(untrained):
+        other = model.untrained(derive_seed(seed, "untrained", number))
+        null[:, number] = _means(other, batch).max(["layer", "head"]).values
         progress(number + 1)
-    finite = np.isfinite(chosen.values).all((1, 2)) & np.isfinite(null).all(1)
-    chosen, null = chosen[finite], null[finite]
-    best = chosen.max(["layer", "head"])
-    limit = np.maximum(SAME_TYPE_SHARE * best.values, null.max(1, initial=-np.inf))
+    finite = np.isfinite(scores.values).all((1, 2)) & np.isfinite(null).all(1)
+    scores, null = scores[finite], null[finite]
+    p = scores.copy(
+        data=[
+            [[p_value(float(x), row) for x in heads] for heads in one]
+            for one, row in zip(scores.values, null, strict=True)
+        ]
+    )
+    of_type = scores > SAME_TYPE_SHARE * scores.max(["layer", "head"])
     return xr.Dataset(
         {
-            "head_score": chosen,
+            "head_score": scores,
             "null": (("score", "untrained"), null),
-            "p_value": ("score", [p_value(float(one), row) for one, row in zip(best.values, null, strict=True)]),
-            "of_type": chosen > xr.DataArray(limit, dims="score"),
+            "p_value": p,
+            "of_type": of_type & (p <= max(LEVEL, 1 / (1 + untrained))) if untrained else of_type,
         },
         attrs={"seed": seed, "examples": examples},
     )
@@ -102,8 +110,8 @@ def head_entry(values: xr.DataArray, head: str) -> xr.DataArray:
     return values.isel(layer=int(layer), head=int(number)).drop_vars(["layer", "head"], errors="ignore")
 
 
-def _means(model: Transformer, task: Task, seed: int, examples: int) -> xr.DataArray:
-    scores = head_scores(model, task.batch(examples, derive_seed(seed, "measure", "head_scores")))
+def _means(model: Transformer, batch: Batch) -> xr.DataArray:
+    scores = head_scores(model, batch)
     return scores.transpose("score", "layer", "head", "example").mean("example")
 
 

@@ -14,7 +14,7 @@ from mechinterp.core.errors import (
 from mechinterp.core.machine import usable_cores, using_threads
 from mechinterp.core.metrics import METRICS, Metric, resolve_metric
 from mechinterp.core.options import OPTIONS, TRAVELLING, Option, Options, default_metric, takes
-from mechinterp.core.protocols import HookedModel, RunLike
+from mechinterp.core.protocols import HookedModel, RunLike, TaskLike
 from mechinterp.core.results import labelled, patching_result, recovery
 from mechinterp.core.seeds import derive_seed, generator
 from mechinterp.core.settings import Settings, explain
@@ -42,6 +42,7 @@ __all__ = [
     "ShapeError",
     "Site",
     "SiteError",
+    "TaskLike",
     "UnsupportedError",
     "component",
     "default_metric",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mechinterp.core.errors import ConfigError, ShapeError, SiteError, suggest
+from mechinterp.core.protocols import TaskLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +153,7 @@ class Pair:
         clean: What the model is asked.
         corrupted: The same examples, in which the circuit reads something else.
         corruption: What was corrupted, a word for each example; empty where nothing is said of it.
+        task: What the examples were drawn from; it says what answers them without a circuit.
 
     Raises:
         ShapeError: If the batches differ in shape or in scored positions, or not every example has its corruption.
@@ -160,6 +162,7 @@ class Pair:
     clean: Batch
     corrupted: Batch
     corruption: tuple[str, ...] = ()
+    task: TaskLike | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.clean.inputs.shape != self.corrupted.inputs.shape:
@@ -179,20 +182,22 @@ class Pair:
     def __getitem__(self, index: slice | Tensor) -> Pair:
         """Some of the examples, clean and corrupted alike."""
         clean, corrupted = self.clean[index], self.corrupted[index]
-        if not self.corruption:
-            return Pair(clean, corrupted)
-        names = np.array(self.corruption)[index if isinstance(index, slice) else index.cpu().numpy()]
-        return Pair(clean, corrupted, tuple(names.tolist()))
+        names: tuple[str, ...] = ()
+        if self.corruption:
+            chosen = np.array(self.corruption)[index if isinstance(index, slice) else index.cpu().numpy()]
+            names = tuple(chosen.tolist())
+        return Pair(clean, corrupted, names, self.task)
 
     @classmethod
     def join(cls, pairs: Sequence[Pair]) -> Pair:
-        """Pairs one after the other."""
+        """Pairs one after the other; their task, where all are of one."""
         clean, corrupted = (Batch.join([getattr(pair, side) for pair in pairs]) for side in ("clean", "corrupted"))
-        return cls(clean, corrupted, tuple(word for pair in pairs for word in pair.corruption))
+        task = pairs[0].task if all(pair.task == pairs[0].task for pair in pairs) else None
+        return cls(clean, corrupted, tuple(word for pair in pairs for word in pair.corruption), task)
 
     def with_corruption(self, corruption: str) -> Pair:
         """The same pair, all of whose examples are of one corruption."""
-        return Pair(self.clean, self.corrupted, (corruption,) * len(self))
+        return replace(self, corruption=(corruption,) * len(self))
 
     def by_corruption(self) -> dict[str, Pair]:
         """Corruption -> its examples, in the order of their first; one nameless part where nothing is said of it."""
@@ -215,4 +220,4 @@ class Pair:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Pair:
         """A copy on another device."""
-        return Pair(self.clean.to(device, dtype), self.corrupted.to(device, dtype), self.corruption)
+        return replace(self, clean=self.clean.to(device, dtype), corrupted=self.corrupted.to(device, dtype))

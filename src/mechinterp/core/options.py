@@ -74,6 +74,7 @@ OPTIONS: Mapping[str, Option] = {
     "examples": Option(int, 64, "Number of examples."),
     "seed": Option(int, 0, "Seed of the examples and of everything random."),
     "nulls": Option(int, 100, "Number of random circuits to compare with."),
+    "untrained": Option(int, 99, "Number of untrained models to compare with."),
 }  # fmt: skip
 """Every option that more than one door has."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 # Unlike `typing`'s before Python 3.12, these look members up without running properties, which may raise.
 from typing_extensions import Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from mechinterp.core.batches import Batch
 
 
 @runtime_checkable
@@ -69,4 +72,22 @@ class RunLike(Protocol):
 
     def model(self, step: Any = None) -> Any:
         """The model at a step; the last one by default."""
+        ...
+
+
+@runtime_checkable
+class TaskLike(Protocol):
+    """What a pair knows of the task it was drawn from: its loss, and what answers without a circuit."""
+
+    @property
+    def trivial(self) -> Sequence[str]:
+        """Names of the predictors that answer without the circuit."""
+        ...
+
+    def predictors(self) -> Mapping[str, Callable[[Batch], Tensor]]:
+        """Reference predictors by name."""
+        ...
+
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """Loss at every position, `[batch, seq]`."""
         ...

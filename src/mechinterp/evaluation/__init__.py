@@ -1,12 +1,14 @@
 """How good a circuit is: faithfulness, completeness, minimality, curves, tests, agreement, and their nulls."""
 
+from mechinterp.evaluation.ability import Ability, ability
 from mechinterp.evaluation.agreement import agreement, match_heads, rename_heads
 from mechinterp.evaluation.curves import circuit_at, cpr_cmd, curve, fewest_edges
 from mechinterp.evaluation.evaluate import evaluate
+from mechinterp.evaluation.found import Condition, Found, found
 from mechinterp.evaluation.hypotheses import hypothesis_tests
 from mechinterp.evaluation.live import live_edges
 from mechinterp.evaluation.minimality import minimality
-from mechinterp.evaluation.nulls import inflate, random_circuits
+from mechinterp.evaluation.nulls import inflate, random_circuits, rival_circuits
 from mechinterp.evaluation.truth import (
     edge_auroc,
     edge_average_precision,
@@ -17,6 +19,10 @@ from mechinterp.evaluation.truth import (
 )
 
 __all__ = [
+    "Ability",
+    "Condition",
+    "Found",
+    "ability",
     "agreement",
     "circuit_at",
     "cpr_cmd",
@@ -25,6 +31,7 @@ __all__ = [
     "edge_average_precision",
     "evaluate",
     "fewest_edges",
+    "found",
     "group_auroc",
     "hypothesis_tests",
     "inflate",
@@ -36,4 +43,5 @@ __all__ = [
     "random_circuits",
     "rates",
     "rename_heads",
+    "rival_circuits",
 ]

@@ -9,11 +9,12 @@ import numpy as np
 import xarray as xr
 
 from mechinterp._version import __version__
-from mechinterp.core import Circuit, ConfigError, Edge, Options, Pair, derive_seed, takes
+from mechinterp.core import OPTIONS, Circuit, ConfigError, Edge, Options, Pair, derive_seed, takes
 from mechinterp.core.statistics import Interval, p_value, t_interval
+from mechinterp.evaluation.found import LEVEL, found
 from mechinterp.evaluation.live import live_edges
 from mechinterp.evaluation.minimality import minimality
-from mechinterp.evaluation.nulls import random_circuits
+from mechinterp.evaluation.nulls import rival_circuits
 from mechinterp.interventions import Judge
 
 
@@ -23,7 +24,8 @@ def evaluate(
     pair: Pair,
     circuit: Circuit,
     *,
-    nulls: int = 100,
+    nulls: int = OPTIONS["nulls"].default,
+    untrained: int = OPTIONS["untrained"].default,
     subsets: int = 10,
     seed: int = 0,
     live: Iterable[str | Edge] | None = None,
@@ -38,7 +40,8 @@ def evaluate(
         model: The model that the circuit was found in.
         pair: Other examples than the circuit was found on.
         circuit: The circuit C.
-        nulls: Random circuits to compare with.
+        nulls: Random circuits to compare with; all there are, where these are fewer.
+        untrained: Untrained models to compare with.
         subsets: Random subsets K of C for completeness, each edge in with chance one half.
         seed: Of random circuits and subsets.
         live: Edges that are not identically zero on this pair; by default `live_edges` finds them.
@@ -52,10 +55,11 @@ def evaluate(
         - `gap`, `gap_low`, `gap_high`: mean m(N) - m(0), t-interval; `valid`: whether that leaves out zero.
         - `faithfulness`, `_low`, `_high`: (m(C) - m(0)) / gap, a ratio of means with Fieller's interval over examples.
         - `removal_cost`, `_low`, `_high`: (m(N) - m(N without C)) / gap, likewise.
-        - `null_faithfulness` (null), `null_m` (null): random circuits of `live_size` edges; `null_size` (null) their
-          sizes; `null_faithfulness_p95`; `null_p_value`: the share of random circuits, this one counted among them,
-          that recover as much. `null_removal_cost` (null), `_p95`, `_p_value`: the same for removing them. Where few
-          edges carry everything, removing almost any circuit breaks it, and a large removal cost says little.
+        - `null_faithfulness` (null), `null_m` (null): random circuits of `live_size` edges, none of which contains this
+          one (`rival_circuits`); `null_size` (null) their sizes; `null_faithfulness_p95`; `null_p_value`: the share of
+          random circuits, this one counted among them, that recover as much. `null_removal_cost` (null), `_p95`,
+          `_p_value`: the same for removing them. Where few edges carry everything, removing almost any circuit breaks
+          it, and a large removal cost says little. NaN where there is no other circuit.
         - `m_circuit_without`, `m_full_without` (subset): mean m(C without K), m(N without K); `incompleteness`
           (subset): their absolute difference; `subset_size` (subset).
         - `removal_effect`, `_low`, `_high` (edge): m(C) - m(C without e), the plain effect of removing one edge.
@@ -63,8 +67,13 @@ def evaluate(
         - `size`, `live_size`: edges of C, and those live and on a path of live edges; `edges`, `live_edges`: the same
           for N. Edges identically zero on this pair count on neither side of the comparison with random circuits.
 
-        Normalised numbers are NaN where `valid` is False. The attribute `found_with_metric` is there where the circuit
-        was found with another metric than it is judged by.
+        - `ability`, `_low`, `_high`, `loss`, `loss_trivial`, `loss_best`, `untrained_loss` (untrained), `loss_p_value`:
+          how well the model does the task: see `Ability`; `gap_size`, `untrained_gap_size` (untrained), `gap_p_value`.
+          Bounds are one-sided at `level`.
+
+        The attributes `found` (`yes`, `no`, `undecided`) and `found_reason` say whether this is a circuit: see
+        `mechinterp.evaluation.found`. Normalised numbers are NaN where `valid` is False. The attribute
+        `found_with_metric` is there where the circuit was found with another metric than it is judged by.
 
     Raises:
         ConfigError: If the circuit was found on this very pair, or there are fewer than four examples.
@@ -86,7 +95,7 @@ def evaluate(
     core = (circuit & pool).pruned()
     rng = np.random.default_rng(derive_seed(seed, "completeness"))
     cuts = [Circuit((e for e in circuit if rng.random() < 0.5), circuit.inputs) for _ in range(subsets)]
-    random = random_circuits(judge.graph, len(core), pool.edges, nulls, seed)
+    random, exhaustive = rival_circuits(core, judge.graph, pool.edges, nulls, seed)
     less = [Circuit(circuit.edges - {edge}, circuit.inputs) for edge in circuit]
     whole = judge.whole
     without = {"m_circuit_without": [circuit - cut for cut in cuts], "m_full_without": [whole - cut for cut in cuts]}
@@ -122,13 +131,17 @@ def evaluate(
     bounds = np.array([t_interval(row) for row in effects]).reshape(-1, 2)
     parts |= {"removal_effect": ("edge", effects.mean(1))}
     parts |= {"removal_effect_low": ("edge", bounds[:, 0]), "removal_effect_high": ("edge", bounds[:, 1])}
-    result = xr.Dataset(parts).merge(minimality(judge, circuit))
+    outcome = found(judge, circuit, random, exhaustive=exhaustive, untrained=untrained, seed=seed)
+    result = xr.Dataset(parts).merge(outcome.data).merge(minimality(judge, circuit))
     found_with = circuit.origin.get("metric", judge.options.metric_name)
     if found_with != judge.options.metric_name:
         result.attrs["found_with_metric"] = found_with
     return result.assign_attrs(
         judge.options.attrs("metric", "ablation"),
         interval="t for means, Fieller for ratios; 95%",
+        found=outcome.answer,
+        found_reason=outcome.reason,
+        level=LEVEL,
         seed=seed,
         pair=pair.fingerprint,
         version=__version__,

@@ -10,6 +10,9 @@ from mechinterp.core import LOGITS, Circuit, ConfigError, Edge, Graph, Site, com
 
 _TRIES = 20
 _STARTS = 20
+_LISTED = 5000
+_PATHS = 60
+"""Circuits, and paths that they are made of, that are listed before draws must do."""
 
 
 def random_circuits(
@@ -54,6 +57,32 @@ def random_circuits(
     return made
 
 
+def rival_circuits(
+    circuit: Circuit, graph: Graph, live: Iterable[str | Edge], n: int = 100, seed: int = 0
+) -> tuple[list[Circuit], bool]:
+    """Circuits of a circuit's size, made of whole live paths, none of which contains it.
+
+    Args:
+        circuit: Of live edges, made of whole paths.
+        graph: The model's edges.
+        live: Edges that may take part (`live_edges`).
+        n: How many.
+        seed: Of the draws.
+
+    Returns:
+        `n` random circuits (fewer, where draws contain the circuit), or all there are where these are no more than `n`;
+        and whether they are all there are.
+    """
+    pool = Circuit(live, graph.inputs).pruned()
+    every = _all_of_size(len(circuit), pool)
+    if every is not None:
+        others = [one for one in every if one.edges != circuit.edges]
+        if len(others) <= n:
+            return others, True
+    drawn = random_circuits(graph, len(circuit), pool.edges, n, seed)
+    return [one for one in drawn if not circuit.edges <= one.edges], False
+
+
 def inflate(circuit: Circuit, graph: Graph, live: Iterable[str | Edge] | None = None, seed: int = 0) -> Circuit | None:
     """The circuit with one more random path, adding at least one edge; None where every live edge is in it already."""
     pool = Circuit(graph.edges if live is None else live, graph.inputs).pruned()
@@ -62,6 +91,32 @@ def inflate(circuit: Circuit, graph: Graph, live: Iterable[str | Edge] | None = 
     incoming = _incoming(pool.edges)
     rng = np.random.default_rng(derive_seed(seed, "inflated circuit"))
     return Circuit(circuit.edges | _fresh(circuit.edges, incoming, rng), circuit.inputs)
+
+
+def _all_of_size(size: int, pool: Circuit) -> list[Circuit] | None:
+    """Every circuit of whole paths with that many edges; None where there are too many to list."""
+    paths = _all_paths(_incoming(pool.edges))
+    unions, grown = {frozenset[Edge]()}, [frozenset[Edge]()]
+    while grown and paths is not None and len(unions) <= _LISTED:
+        larger = {one | path for one in grown for path in paths}
+        grown = [one for one in larger if len(one) <= size and one not in unions]
+        unions.update(grown)
+    if paths is None or len(unions) > _LISTED:
+        return None
+    return [Circuit(one, pool.inputs) for one in sorted(unions, key=sorted) if len(one) == size]
+
+
+def _all_paths(incoming: Mapping[Site, Sequence[Edge]]) -> list[frozenset[Edge]] | None:
+    """Every path from an input to the logits; None where there are too many to list."""
+    paths: list[tuple[Site, frozenset[Edge]]] = [(LOGITS, frozenset())]
+    whole: list[frozenset[Edge]] = []
+    while paths and len(whole) <= _PATHS:
+        here, path = paths.pop()
+        if here in incoming:
+            paths += [(component(edge.source), path | {edge}) for edge in incoming[here]]
+        elif path:
+            whole.append(path)
+    return None if paths else whole
 
 
 def _draw(size: int, incoming: Mapping[Site, Sequence[Edge]], rng: np.random.Generator) -> frozenset[Edge]:

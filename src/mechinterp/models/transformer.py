@@ -58,6 +58,10 @@ class Transformer(LensTools):
                 draw = torch.randn(weight.shape, generator=generator(seed, "init", name))
                 weight.copy_(draw * (self.config.init_scale / math.sqrt(self._fan_in(leaf, weight))))
 
+    def untrained(self, seed: int) -> Transformer:
+        """A model of the same configuration, device and type before training, with initial weights of its own."""
+        return Transformer(self.config, seed).to(self.device, self.dtype)
+
     def _fan_in(self, leaf: str, weight: Tensor) -> int:
         if leaf == "W_O":
             return weight.shape[0] * weight.shape[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from inspect import isabstract
 from typing import Any, ClassVar
@@ -49,6 +49,8 @@ class Task(Settings):
 
     A subclass is a frozen set of typed settings with a `name`, and is found by that name from then on. It must write
     `batch`; each further method it writes opens one more analysis. Everything is drawn from the seed it is handed.
+    `trivial` names those of its predictors that answer without a circuit: a model that is no better does not do the
+    task.
     Its `pair` draws one corruption at a time; pairs of all corruptions are mixed from those here.
 
     >>> import torch
@@ -66,6 +68,7 @@ class Task(Settings):
 
     name: ClassVar[str]
     corruptions: ClassVar[tuple[str, ...]] = ()
+    trivial: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -179,23 +182,24 @@ class Task(Settings):
 def _of_all_corruptions(draw: Draw) -> Draw:
     """A task's `pair`, from a method that draws pairs of one corruption."""
 
+    def of_one(self: Task, batch: int, seed: int, kind: str) -> Pair:
+        return replace(draw(self, batch, seed, kind).with_corruption(kind), task=self)
+
     @wraps(draw)
     def pair(self: Task, batch: int = 64, seed: int = 0, corruption: str = ALL) -> Pair:
         known = self.corruptions
         if not known:
-            return draw(self, batch, seed, corruption)
+            return replace(draw(self, batch, seed, corruption), task=self)
         if corruption != ALL and corruption not in known:
             raise ConfigError(
                 f"task '{self.name}' has no corruption '{corruption}'.{suggest(corruption, [*known, ALL])}"
             )
         if corruption != ALL or len(known) == 1:
-            kind = known[0] if corruption == ALL else corruption
-            return draw(self, batch, seed, kind).with_corruption(kind)
+            return of_one(self, batch, seed, known[0] if corruption == ALL else corruption)
         kinds = known[:batch]
         sizes = [batch // len(kinds) + (number < batch % len(kinds)) for number in range(len(kinds))]
         seeds = [derive_seed(seed, "pair", kind) for kind in kinds]
-        parts = zip(sizes, seeds, kinds, strict=True)
-        return Pair.join([draw(self, size, own, kind).with_corruption(kind) for size, own, kind in parts])
+        return Pair.join([of_one(self, *part) for part in zip(sizes, seeds, kinds, strict=True)])
 
     pair.of_all_corruptions = True  # type: ignore[attr-defined]
     return pair

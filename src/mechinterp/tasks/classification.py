@@ -73,6 +73,7 @@ class Classification(Task):
 
     name: ClassVar[str] = "classification"
     corruptions: ClassVar[tuple[str, ...]] = ("label", "item", "query")
+    trivial = ("uniform", "context_labels")
 
     classes: int = Field(2048, ge=1, description="classes in training")
     labels: int = Field(32, ge=2, description="labels")

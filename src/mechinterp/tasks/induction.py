@@ -68,6 +68,7 @@ class Induction(Task):
 
     name: ClassVar[str] = "induction"
     corruptions: ClassVar[tuple[str, ...]] = ("successor", "match")
+    trivial = ("uniform", "seen_tokens", "position_only")
 
     vocab: int = Field(64, ge=2, description="tokens")
     seq_len: int = Field(64, ge=4, description="positions")

@@ -63,6 +63,7 @@ class MarkovChains(Task):
 
     name: ClassVar[str] = "markov"
     corruptions: ClassVar[tuple[str, ...]] = ("successor", "match")
+    trivial = ("uniform", "unigram")
 
     states: int = Field(3, ge=2, description="states of a chain")
     seq_len: int = Field(100, ge=4, description="positions")

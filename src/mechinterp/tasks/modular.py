@@ -57,6 +57,7 @@ class ModularAddition(Task):
 
     name: ClassVar[str] = "modular"
     corruptions: ClassVar[tuple[str, ...]] = ("a", "b")
+    trivial = ("uniform", "memoriser")
 
     p: int = Field(59, ge=3, description="modulus")
     fraction: float = Field(0.4, gt=0, lt=1, description="share of examples in the training set")

@@ -60,6 +60,7 @@ class Recall(Task):
 
     name: ClassVar[str] = "recall"
     corruptions: ClassVar[tuple[str, ...]] = ("value", "key", "query")
+    trivial = ("uniform", "values_in_context")
 
     vocab: int = Field(64, ge=6, description="tokens: a blank, keys and values")
     seq_len: int = Field(64, ge=6, description="positions")

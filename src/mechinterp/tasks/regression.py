@@ -53,6 +53,7 @@ class Regression(Task):
 
     name: ClassVar[str] = "regression"
     corruptions: ClassVar[tuple[str, ...]] = ("weights", "query")
+    trivial = ("zero",)
 
     dim: int = Field(5, ge=1, description="features of an x")
     pairs: int = Field(10, ge=1, description="examples before the query")
