@@ -1,32 +1,22 @@
 """What the tests of shipped circuits share."""
 
 from collections.abc import Callable, Iterable
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 
 @pytest.fixture(scope="session")
-def shuffled() -> ModuleType:
-    """The helpers of `shuffled.py`; it imports mechinterp, so it is opened only when the shape checks are in place."""
-    spec = spec_from_file_location("circuits_shuffled", Path(__file__).with_name("shuffled.py"))
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def train_shuffled(shuffled: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable:
-    """`train_shuffled(task, seed=0, **overrides)`: a model trained on targets that were shuffled among sequences."""
+def train_shuffled(tmp_path_factory: pytest.TempPathFactory) -> Callable:
+    """`train_shuffled(task, seed=0, **overrides)`: a model that takes a shipped one's place."""
     folder = tmp_path_factory.mktemp("shuffled")
 
-    def train(task, seed: int = 0, **overrides):
-        return shuffled.train_shuffled(task, folder / f"{task.name}-{seed}", seed, **overrides)
+    def on_shuffled(task, seed: int = 0, **overrides):
+        from mechinterp.training import train
 
-    return train
+        run = train(task, seed=seed, out=folder / f"{task.name}-{seed}", null="shuffled-targets", **overrides)
+        return run.model()
+
+    return on_shuffled
 
 
 @pytest.fixture(scope="session")

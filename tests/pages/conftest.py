@@ -11,6 +11,7 @@ from mechinterp.core import Circuit, Graph
 from mechinterp.curves import onset
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.studies import Study
+from mechinterp.studies.causal import CircuitEvidence
 from mechinterp.studies.evidence import pack_circuit
 from mechinterp.studies.heads import pack_onsets
 from mechinterp.studies.learning import pack_predictors
@@ -164,7 +165,7 @@ def study() -> Study:
             "predictors": pack_predictors(predictors),
             "heads": fake_heads(),
             "onsets": pack_onsets(onsets),
-            "circuit": pack_circuit(CIRCUIT, 17),
+            "circuit": pack_circuit(CircuitEvidence("yes", "all conditions hold", CIRCUIT, 17)),
             "nodes": fake_nodes(rng),
             "evaluation": fake_evaluation(rng),
             "curve": fake_curve(),

@@ -11,6 +11,7 @@ import xarray as xr
 import mechinterp as mi
 from mechinterp.core import Circuit, RunError
 from mechinterp.pages import report
+from mechinterp.studies.causal import CircuitEvidence
 from mechinterp.studies.evidence import pack_circuit
 from mechinterp.studies.heads import pack_onsets
 from mechinterp.studies.learning import pack_predictors
@@ -136,7 +137,7 @@ def test_a_model_that_learnt_nothing_has_a_page_too(run, study, tmp_path):
         **study.parts,
         "heads": heads.assign(of_type=xr.zeros_like(heads["of_type"])),
         "onsets": pack_onsets({"loss on repeat": study.onsets["duplicate token"]}),
-        "circuit": pack_circuit(Circuit([]), None),
+        "circuit": pack_circuit(CircuitEvidence("no", "there is no gap", Circuit([]))),
         "curve": study.curve.assign(valid=False, faithfulness=study.curve["faithfulness"] * float("nan")),
         "timeline": study.timeline.assign(edge_effects=study.timeline["edge_effects"] * 0),
     }

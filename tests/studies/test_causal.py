@@ -4,16 +4,19 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mechinterp.core import Batch, ConfigError, Pair
+from mechinterp.core import Batch, Circuit, ConfigError, Pair
 from mechinterp.curves import onset
 from mechinterp.known import induction_model
 from mechinterp.studies import Study, causal
-from mechinterp.studies.evidence import node_rows, probe_rows
+from mechinterp.studies.evidence import node_rows, pack_circuit, probe_rows
 from mechinterp.studies.heads import pack_onsets
 from mechinterp.studies.study import _verdict
 from mechinterp.tasks import Task
 
 BEST = {"induction": "L0.H0"}
+
+
+FEW = {"seed": 0, "examples": 16, "nulls": 2, "untrained": 2}
 
 
 class HalfBlind(Task):
@@ -32,9 +35,13 @@ class HalfBlind(Task):
 
 def test_a_corruption_without_a_gap_leaves_no_circuit_to_explain():
     """On the mixture the other corruption would pay for it."""
-    explained = causal.explain(induction_model().model, HalfBlind(), 0, 16, 2, lambda what: None)
+    explained = causal.circuit_evidence(induction_model().model, HalfBlind(), **FEW)
     assert len(explained.circuit) == 0 and explained.fewest_edges is None and explained.evaluation is None
     assert explained.nodes is not None and explained.curve is not None and bool(explained.curve["valid"])
+    assert (explained.answer, explained.reason) == (
+        "no",
+        "clean and corrupted run do not differ under corruption nothing",
+    )
 
 
 def test_only_a_missing_gap_means_that_there_is_no_circuit(monkeypatch):
@@ -48,11 +55,11 @@ def test_only_a_missing_gap_means_that_there_is_no_circuit(monkeypatch):
         corruptions = ("match",)
 
     model = induction_model().model
-    explained = causal.explain(model, Seeing(), 0, 16, 2, lambda what: None)
+    explained = causal.circuit_evidence(model, Seeing(), **FEW)
     assert explained.fewest_edges == len(explained.circuit) == 3
     monkeypatch.setattr(causal, "discover", broken)
     with pytest.raises(ConfigError, match="NaN score"):
-        causal.explain(model, Seeing(), 0, 16, 2, lambda what: None)
+        causal.circuit_evidence(model, Seeing(), **FEW)
 
 
 def test_a_head_is_measured_over_the_pairs_that_have_its_place():
@@ -102,3 +109,21 @@ def test_no_pairs_is_not_a_causal_negative():
     flat = onset(xr.DataArray([1.0, 1.0], dims="step", coords={"step": [0, 1]}))
     text = _verdict(Study("", [], {"onsets": pack_onsets({"loss": flat})}, {}))
     assert "No intervention is possible" in text and "Loss: no transition" in text
+
+
+@pytest.mark.parametrize(
+    ("answer", "judged", "text"),
+    [
+        ("yes", True, "A circuit of 3 of 9 live edges recovers 92% of the gap on held-out pairs (random circuits"),
+        ("no", True, "No circuit is found: the reason. Loss: no transition"),
+        ("no", False, "No circuit is found: the reason. Loss: no transition"),
+        ("undecided", True, "Whether 3 of 9 live edges are a circuit is undecided: the reason. Loss: no transition"),
+    ],
+)
+def test_the_verdict_says_whether_a_circuit_is_found(answer, judged, text):
+    flat = onset(xr.DataArray([1.0, 1.0], dims="step", coords={"step": [0, 1]}))
+    numbers = {"live_size": 3, "live_edges": 9, "faithfulness": 0.92, "null_faithfulness_p95": 0.2}
+    result = causal.CircuitEvidence(answer, "the reason", Circuit([]))
+    parts = {"onsets": pack_onsets({"loss": flat}), "circuit": pack_circuit(result)}
+    parts |= {"evaluation": xr.Dataset(numbers)} if judged else {}
+    assert _verdict(Study("", [], parts, {})).startswith(text)

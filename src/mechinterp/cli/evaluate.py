@@ -38,6 +38,7 @@ def evaluate(
         emit({"run": run, **{str(name): score[name] for name in score.variables}, **score.attrs})
         return
     rows = [
+        ["circuit found", score.attrs["found"], None, None, None],
         ["faithfulness", *_with_ends(score, "faithfulness"), float(score["null_faithfulness_p95"])],
         ["removal cost", *_with_ends(score, "removal_cost"), float(score["null_removal_cost_p95"])],
         ["gap", *_with_ends(score, "gap"), None],
@@ -49,7 +50,11 @@ def evaluate(
     attrs = score.attrs
     unit = f"shares of the gap in {attrs['metric']}, {attrs['ablation']} ablation, {len(chosen.pair)} pairs"
     other = attrs.get("found_with_metric")
-    notes = [unit, *([f"the circuit was found with {other}, and is judged by {attrs['metric']}"] if other else [])]
+    notes = [
+        unit,
+        attrs["found_reason"],
+        *([f"the circuit was found with {other}, and is judged by {attrs['metric']}"] if other else []),
+    ]
     table(f"Circuit of {run}", columns, rows, notes)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mechinterp.cli.options import Json, RunFolder, Values, given, takes
+from mechinterp.cli.options import Json, RunFolder, Values, takes
 
 _COLUMNS = ("name", "value", "low", "high", "null", "unit", "where")
 
@@ -19,9 +19,6 @@ def register(app: typer.Typer) -> None:
 @takes("study")
 def study(
     run: RunFolder,
-    untrained: Annotated[
-        int | None, typer.Option("--untrained", help="Untrained models for the heads' null (10).")
-    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Repeat a study that the folder already holds.")] = False,
     *,
     options: Values,
@@ -34,11 +31,11 @@ def study(
     from mechinterp.training import Run
 
     with Bars(True) as show:
-        story = tell_story(Run(run), fresh=fresh, progress=show, **given(untrained=untrained, **options))
+        story = tell_story(Run(run), fresh=fresh, progress=show, **options)
     if as_json:
-        circuit = story.circuit.to_dict()
-        emit({"run": run, "verdict": story.verdict, "findings": story.findings, "heads": story.heads,
-              "circuit": circuit, "settings": story.settings})  # fmt: skip
+        found, reason = story.found
+        emit({"run": run, "verdict": story.verdict, "findings": story.findings, "heads": story.heads, "found": found,
+              "found_reason": reason, "circuit": story.circuit.to_dict(), "settings": story.settings})  # fmt: skip
         return
     rows = [[finding[name] for name in _COLUMNS] for finding in story.findings]
     table(f"Study of {run}", _COLUMNS, rows, [str(story)])

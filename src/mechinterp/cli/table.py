@@ -48,9 +48,9 @@ VERB_OPTIONS = {
     ),
     "discover": Verb(("metric", "ablation", "inputs", *PAIR), {"": "discover"}, {"seed": 0}),
     # A circuit is discovered on the pairs of seed 0, and may not be evaluated on them.
-    "evaluate": Verb(("metric", "ablation", "nulls", *PAIR), {"": "evaluate"}, {"seed": 1}),
+    "evaluate": Verb(("metric", "ablation", "nulls", "untrained", *PAIR), {"": "evaluate"}, {"seed": 1}),
     "probe": Verb(("site", "metric", "examples", "seed"), {"": "probe"}),
-    "study": Verb(("examples", "nulls", "seed"), {"": "study"}),
+    "study": Verb(("examples", "nulls", "untrained", "seed"), {"": "study"}),
     "report": Verb(("seed",), {"": "study"}),
 }
 """The one place that says which verb takes which shared option."""

@@ -134,7 +134,7 @@ def found(
     )
     conditions = (
         _does_the_task(able, level),
-        _has_a_gap(valid.low, valid.high, gap_p, level),
+        _has_a_gap(valid.low, valid.high, gap_p, untrained, level),
         _recovers(share),
         _beats_rivals(p, null, share, exhaustive, level),
     )
@@ -150,20 +150,25 @@ def _does_the_task(able: Ability, level: float) -> Condition:
         return Condition("ability", "yes", f"the model does the task: {numbers}")
     if able.share.high <= ABILITY:
         return Condition("ability", "no", f"the model does not do the task: {numbers}")
+    if 1 / (1 + len(able.untrained)) > level:
+        why = f"only {len(able.untrained)} untrained models"
+        return Condition("ability", "undecided", f"not testable at the level {level}: {why}")
     if able.p_value > level and able.share.low > ABILITY:
         lower = f"{(1 + len(able.untrained)) * able.p_value - 1:.0f} of {len(able.untrained)}"
         return Condition("ability", "undecided", f"{lower} untrained models have no higher loss")
     return Condition("ability", "undecided", f"these examples do not show that the model does the task: {numbers}")
 
 
-def _has_a_gap(low: float, high: float, p: float, level: float) -> Condition:
+def _has_a_gap(low: float, high: float, p: float, untrained: int, level: float) -> Condition:
     text = f"the gap between whole model and empty circuit is {low:.3g} to {high:.3g}"
     if high <= 0:
         return Condition("gap", "no", f"{text}: of the wrong sign")
     if low <= 0:
-        return Condition("gap", "no" if p > 10 * level else "undecided", f"{text}, and may be zero")
-    beside = f"beside untrained models p = {p:.2g}"
-    return Condition("gap", "yes" if p <= level else "no" if p > 10 * level else "undecided", f"{text}; {beside}")
+        return Condition("gap", "undecided", f"{text}, and may be zero")
+    if 1 / (1 + untrained) > level:
+        return Condition("gap", "undecided", f"not testable at the level {level}: only {untrained} untrained models")
+    answer: Answer = "yes" if p <= level else "no" if p > 10 * level else "undecided"
+    return Condition("gap", answer, f"{text}; beside untrained models p = {p:.2g}")
 
 
 def _recovers(share: Interval) -> Condition:

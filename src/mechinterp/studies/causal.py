@@ -10,30 +10,35 @@ import xarray as xr
 
 from mechinterp.core import Circuit, ConfigError, Options, Pair, UnsupportedError, derive_seed
 from mechinterp.discovery import discover
-from mechinterp.evaluation import curve, evaluate
+from mechinterp.evaluation import Answer, curve, evaluate
 from mechinterp.interventions import Judge
 from mechinterp.models import Transformer
 from mechinterp.patching import patch_edges, patch_nodes
 from mechinterp.probes import probe
 from mechinterp.tasks import Task
 
+NO_PAIRS = "no intervention is possible: this task draws no pairs"
 SHARE = 0.9
 """The share of the gap that the circuit must recover on the pairs that it is found on."""
 
 
 @dataclass(frozen=True, eq=False)
-class Explained:
-    """What interventions found at one checkpoint.
+class CircuitEvidence:
+    """What interventions show of the circuit at one checkpoint.
 
     Args:
+        answer: Whether a circuit is found: `yes`, `no` or `undecided`.
+        reason: Why.
         circuit: The fewest edges, by exact effect, that recover the share; empty where there is no gap to recover.
-        fewest_edges: How many were taken, before pruning to whole paths; None where there is no gap to recover.
+        fewest_edges: Their number before pruning to whole paths; None where there is no gap to recover.
         nodes: Effects of every head's output by role, on held-out pairs; None for a task without pairs.
         curve: Faithfulness of every number of edges on held-out pairs, ranked on the others.
         evaluation: The circuit on held-out pairs, beside random circuits; with more than one corruption also
             `corruption_faithfulness`, `_low`, `_high` (`corruption`), on held-out pairs of each alone.
     """
 
+    answer: Answer
+    reason: str
     circuit: Circuit
     fewest_edges: int | None = None
     nodes: xr.Dataset | None = None
@@ -50,9 +55,16 @@ def has_pairs(task: Task, seed: int) -> bool:
     return True
 
 
-def explain(
-    model: Transformer, task: Task, seed: int, examples: int, nulls: int, tell: Callable[[str], None]
-) -> Explained:
+def circuit_evidence(
+    model: Transformer,
+    task: Task,
+    *,
+    seed: int,
+    examples: int,
+    nulls: int,
+    untrained: int,
+    stage: Callable[[str], None] = lambda what: None,
+) -> CircuitEvidence:
     """Find the circuit on one set of pairs and judge it on another; pairs of all corruptions, in equal parts.
 
     It must recover the share under each corruption alone: on the mixture an easy one could pay for a hard one.
@@ -63,21 +75,27 @@ def explain(
         seed: Of both sets.
         examples: Pairs in each.
         nulls: Random circuits.
-        tell: Called with what comes next.
+        untrained: Untrained models.
+        stage: Called at the start of each stage, with its name.
     """
     search, held = (task.pair(examples, derive_seed(seed, "study", part)) for part in ("seen", "held-out"))
-    tell("effects of nodes and edges")
+    stage("effects of nodes and edges")
     roles = any(bool((where >= 0).any()) for where in held.clean.roles.values())
     nodes = patch_nodes(model, held, site="z", at="role" if roles else "all")
     effects = patch_edges(model, search)
-    tell("circuits of every size")
-    shown = curve(model, held, effects)
-    if not Judge(model, search).has_gaps:
-        return Explained(Circuit([]), None, nodes, shown, None)
+    stage("circuits of every size")
+    by_size = curve(model, held, effects)
+    gaps = {name: judge.gap for name, judge in Judge(model, search).by_corruption().items()}
+    without = [name for name, gap in gaps.items() if not gap.valid]
+    if without:
+        reason = f"clean and corrupted run do not differ{f' under corruption {without[0]}' if without[0] else ''}"
+        return CircuitEvidence("no", reason, Circuit([]), nodes=nodes, curve=by_size)
     circuit = discover(model, search, share=SHARE)
-    tell("random circuits")
-    judged = evaluate(model, held, circuit, nulls=nulls, seed=seed)
-    return Explained(circuit, circuit.origin["k"], nodes, shown, judged.merge(_each(model, held, circuit)))
+    stage("random circuits and untrained models")
+    judged = evaluate(model, held, circuit, nulls=nulls, untrained=untrained, seed=seed)
+    answer, reason = judged.attrs["found"], judged.attrs["found_reason"]
+    judged = judged.merge(_each(model, held, circuit))
+    return CircuitEvidence(answer, reason, circuit, circuit.origin["k"], nodes, by_size, judged)
 
 
 def _each(model: Transformer, held: Pair, circuit: Circuit) -> xr.Dataset:

@@ -12,7 +12,7 @@ from mechinterp.core import Circuit
 from mechinterp.core.progress import Progress
 from mechinterp.core.statistics import ratio_of_means, t_interval
 from mechinterp.evaluation import fewest_edges
-from mechinterp.studies.causal import SHARE, Explained, explain, has_pairs, read_latents
+from mechinterp.studies.causal import NO_PAIRS, SHARE, CircuitEvidence, circuit_evidence, has_pairs, read_latents
 from mechinterp.studies.heads import best_of_type
 from mechinterp.studies.part import CLEAR, Context, Part, Row, row, words
 
@@ -22,11 +22,12 @@ HELD_OUT = "last step, held-out pairs"
 def circuit(context: Context) -> Part:
     """The circuit, searched on one set of pairs and judged on another, and the effect of single heads."""
     if not has_pairs(context.task, context.seed):
-        return Part({"circuit": pack_circuit(Circuit([]), None)})
+        return Part({"circuit": pack_circuit(CircuitEvidence("undecided", NO_PAIRS, Circuit([])))})
     stage = _stages(context.show, "interventions", 3)
-    result = explain(context.model, context.task, context.seed, context.examples, context.nulls, stage)
+    numbers = {name: getattr(context, name) for name in ("seed", "examples", "nulls", "untrained")}
+    result = circuit_evidence(context.model, context.task, **numbers, stage=stage)
     stage("")
-    data = {"circuit": pack_circuit(result.circuit, result.fewest_edges)}
+    data = {"circuit": pack_circuit(result)}
     optional = {"nodes": result.nodes, "curve": result.curve, "evaluation": result.evaluation}
     data |= {name: part for name, part in optional.items() if part is not None}
     effects = context.data["timeline"]["node_effects"].isel(step=-1)
@@ -42,17 +43,17 @@ def probes(context: Context) -> Part:
     return Part({f"probe-{name}": result for name, result in results.items()}, list(probe_rows(results)))
 
 
-def pack_circuit(circuit: Circuit, fewest: int | None) -> xr.Dataset:
-    """A circuit as the data of a part."""
-    return xr.Dataset(attrs={"circuit": circuit.to_dict(), "fewest_edges": fewest})
+def pack_circuit(result: CircuitEvidence) -> xr.Dataset:
+    """The circuit, and whether it is found, as the data of a part."""
+    attrs = {"circuit": result.circuit.to_dict(), "fewest_edges": result.fewest_edges}
+    return xr.Dataset(attrs=attrs | {"found": result.answer, "found_reason": result.reason})
 
 
-def circuit_rows(result: Explained) -> Iterator[Row]:
+def circuit_rows(result: CircuitEvidence) -> Iterator[Row]:
     """The circuit's size, what it recovers and what its removal costs, beside random circuits."""
     judged, curve = result.evaluation, result.curve
+    yield row("circuit found", result.answer, where=HELD_OUT, note=f"{result.reason[0].upper()}{result.reason[1:]}.")
     if judged is None or curve is None:
-        if curve is not None:
-            yield row("circuit", "none", note="The clean and the corrupted run do not differ: no gap to recover.")
         return
     size, live, edges = (int(judged[name]) for name in ("live_size", "live_edges", "edges"))
     note = (
@@ -65,18 +66,18 @@ def circuit_rows(result: Explained) -> Iterator[Row]:
     name = f"edges that reach {SHARE:.0%} of the held-out gap"
     note = "The fewest by rank, for comparison with the circuit."
     yield row(name, fewest, None, f"of {live} live edges", "edges", HELD_OUT, note)
-    p = float(judged["null_p_value"])
-    note = f"Null: random circuits of {size} edges of whole paths, 95th percentile; p = {p:.2g}."
-    if size == live:
-        note += " The circuit holds every live edge, so no random circuit differs from it."
-    chance = float(judged["null_faithfulness_p95"])
+    count, p = judged.sizes["null"], float(judged["null_p_value"])
+    note = f"Null: {count} other circuits of {size} edges of whole paths, 95th percentile; p = {p:.2g}."
+    if not count:
+        note = "The circuit holds every live edge, so there is no other to compare it with."
+    chance = _percentile(judged, "null_faithfulness_p95")
     yield row("gap recovered by the circuit", *_with_ends(judged, "faithfulness"), chance, "%", HELD_OUT, note)
     for kind in judged["corruption"].values if "corruption" in judged.coords else []:
         name = f"... on pairs of corruption {words(kind)} alone"
         yield row(name, *_with_ends(judged.sel(corruption=kind), "corruption_faithfulness"), None, "%", HELD_OUT)
-    chance = float(judged["null_removal_cost_p95"])
-    note = "Null: removing random circuits of that size, 95th percentile."
-    if not float(judged["removal_cost"]) > chance + CLEAR:
+    chance = _percentile(judged, "null_removal_cost_p95")
+    note = "Null: removing other circuits of that size, 95th percentile." if count else ""
+    if chance is not None and not float(judged["removal_cost"]) > chance + CLEAR:
         note += " Removing almost any part breaks the behaviour, so this number does not single out the circuit."
     yield row("gap lost when it is removed", *_with_ends(judged, "removal_cost"), chance, "%", HELD_OUT, note)
 
@@ -131,6 +132,12 @@ def probe_rows(results: Mapping[str, xr.Dataset]) -> Iterator[Row]:
                 random = float(np.nanmean(at["effect_random"].values))
                 low, high = (end + random for end in t_interval(excess))
                 yield row(name, float(np.nanmean(cost)), (low, high), random, "nats", where, note)
+
+
+def _percentile(data: xr.Dataset, name: str) -> float | None:
+    """A percentile of a null; None where there is no null."""
+    value = float(data[name])
+    return None if np.isnan(value) else value
 
 
 def _with_ends(data: xr.Dataset, name: str) -> tuple[float, tuple[float, float]]:

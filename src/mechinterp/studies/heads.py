@@ -18,14 +18,12 @@ from mechinterp.studies.part import Context, Part, Row, mean_and_interval, row, 
 
 def heads(context: Context) -> Part:
     """The type of each head: chosen on one batch, scored on another, beside the best heads of untrained models."""
-    weights = [derive_seed(context.seed, "study", "untrained", number) for number in range(context.untrained)]
     types = head_types(
         context.model,
         context.task,
         seed=derive_seed(context.seed, "study", "choose"),
         examples=context.examples,
-        untrained=weights,
-        null_seed=derive_seed(context.seed, "study", "null"),
+        untrained=context.untrained,
         progress=lambda done: context.show("untrained models", done, context.untrained),
     )
     declared = [name for name in context.head_types if name in types["score"].values]
@@ -101,8 +99,11 @@ def _type_rows(timeline: xr.Dataset, types: xr.Dataset, name: str) -> list[Row]:
         layer, number = (int(part) for part in head.removeprefix("L").split(".H"))
         last = timeline.isel(step=-1)
         score, interval = mean_and_interval(last, "head_scores", score=name, layer=layer, head=number)
-        p = null.p_value(score)
-        note = f"Chosen on other examples. Null: the best head of {len(null.draws)} untrained models; p = {p:.2g}."
+        p = float(head_entry(types["p_value"].sel(score=name), head))
+        note = (
+            f"Chosen on other examples; there p = {p:.2g}. Null: the best heads of {len(null.draws)} untrained models "
+            "there, 95th percentile."
+        )
         if not group:
             note += " No head stands out from untrained models: no head is of this type."
         elif head != group[0]:
@@ -111,7 +112,7 @@ def _type_rows(timeline: xr.Dataset, types: xr.Dataset, name: str) -> list[Row]:
         elif len(group) > 1:
             note += f" {len(group)} heads share this type: {', '.join(group)}."
         where = f"step {int(last['step'])}"
-        rows.append(row(f"{words(name)} head {head}, score", score, interval, null.largest, "", where, note))
+        rows.append(row(f"{words(name)} head {head}, score", score, interval, null.p95, "", where, note))
     return rows
 
 

@@ -13,11 +13,12 @@ from typing import Any
 import xarray as xr
 
 from mechinterp.attribution import HEAD_TYPES, heads_of_type
-from mechinterp.core import Circuit, ConfigError, UnsupportedError, suggest
+from mechinterp.core import OPTIONS, Circuit, ConfigError, UnsupportedError, suggest
 from mechinterp.core.progress import Bars, Progress
 from mechinterp.curves import Onset
 from mechinterp.models import Transformer
 from mechinterp.studies import evidence, heads, learning
+from mechinterp.studies.causal import NO_PAIRS
 from mechinterp.studies.part import Context, Part, Row, words
 from mechinterp.studies.shelf import load_study, run_key, save_study
 
@@ -99,6 +100,12 @@ class Study:
         return Circuit.from_dict(self.parts["circuit"].attrs["circuit"]) if "circuit" in self.parts else Circuit([])
 
     @property
+    def found(self) -> tuple[str, str]:
+        """Whether a circuit is found at the last step (`yes`, `no`, `undecided`), and why."""
+        attrs = self.parts["circuit"].attrs if "circuit" in self.parts else {}
+        return attrs.get("found", "undecided"), attrs.get("found_reason", NO_PAIRS)
+
+    @property
     def fewest_edges(self) -> int | None:
         """How many edges are taken by rank, before pruning to whole paths; None where there is no circuit."""
         return self.parts["circuit"].attrs["fewest_edges"] if "circuit" in self.parts else None
@@ -131,8 +138,8 @@ def study(
     run: Any,
     seed: int = 0,
     examples: int = 128,
-    untrained: int = 10,
-    nulls: int = 100,
+    untrained: int = OPTIONS["untrained"].default,
+    nulls: int = OPTIONS["nulls"].default,
     head_types: Sequence[str] = ("previous_token", "induction"),
     progress: bool | Progress = False,
     fresh: bool = False,
@@ -146,7 +153,7 @@ def study(
         run: A Run of a `Transformer`.
         seed: Of all examples and nulls.
         examples: Pairs for the search, pairs for the judgement, sequences to probe. Timelines take 64 a step.
-        untrained: Untrained models for the heads' null.
+        untrained: Untrained models, for the null of the heads and for whether a circuit is found.
         nulls: Random circuits.
         head_types: Which types of heads to look for.
         progress: True for bars, or a function called with (what, done, total).
@@ -185,16 +192,18 @@ def _verdict(study: Study) -> str:
     """The outcome in a sentence or two."""
     name, date = list(study.onsets.items())[-1]
     when = f"{name[0].upper()}{name[1:]}: {date}."
-    if study.evaluation is None:
-        outcome = "No circuit is claimed: the clean and the corrupted run do not differ here."
-        if study.curve is None:
-            outcome = "No intervention is possible: this task draws no pairs."
-        return f"{outcome} {when}"
+    answer, reason = study.found
     judged = study.evaluation
+    size = "" if judged is None else f"{int(judged['live_size'])} of {int(judged['live_edges'])} live edges"
+    if answer == "no":
+        return f"No circuit is found: {reason}. {when}"
+    if judged is None:
+        return f"{reason[0].upper()}{reason[1:]}. {when}"
+    if answer == "undecided":
+        return f"Whether {size} are a circuit is undecided: {reason}. {when}"
     outcome = (
-        f"A circuit of {int(judged['live_size'])} of {int(judged['live_edges'])} live edges recovers "
-        f"{100 * float(judged['faithfulness']):.0f}% of the gap on held-out pairs (random circuits of its size: "
-        f"{100 * float(judged['null_faithfulness_p95']):.0f}%)."
+        f"A circuit of {size} recovers {100 * float(judged['faithfulness']):.0f}% of the gap on held-out pairs (random "
+        f"circuits of its size: {100 * float(judged['null_faithfulness_p95']):.0f}%)."
     )
     names = [f"{words(head_type)} {group[0]}" for head_type, group in study.heads.items() if group]
     return " ".join([outcome, *([f"Heads: {', '.join(names)}."] if names else []), when])

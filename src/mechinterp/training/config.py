@@ -37,6 +37,9 @@ class TrainConfig(Settings):
     lr_schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="learning rate after warm-up")
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient; none for no limit")
     loss_on: Literal["scored", "all"] = Field("scored", description="positions that the loss averages over")
+    null: Literal["none", "shuffled-targets", "independent-inputs"] = Field(
+        "none", description="train on a null of the task, from which it cannot be learnt"
+    )
     log_checkpoints: int = Field(20, ge=0, description="checkpoints at logarithmic distances")
     linear_checkpoints: int = Field(60, ge=0, description="checkpoints at even distances")
     log_every: int = Field(5, ge=1, description="steps from one line of metrics to the next")

@@ -11,6 +11,7 @@ from mechinterp.core import Batch, derive_seed
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.tasks import Task
 from mechinterp.training.config import TrainConfig
+from mechinterp.training.nulls import NULLS
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +89,8 @@ class Trainer:
         """The loss of the model as it is on the examples of a step."""
         device = self.model.device
         batch = self.task.training_batch(self.settings.batch_size, self.seed, step)
+        if self.settings.null != "none":
+            batch = NULLS[self.settings.null](batch, self.seed)
         batch = batch if device.type == "cpu" else batch.to(device)
         each = self.task.loss(self.model(batch.inputs), batch)
         scored = batch.scored if self.settings.loss_on == "scored" else _answered(batch)
