@@ -62,7 +62,7 @@ def test_discover_then_evaluate(folder: Path, tmp_path: Path, output: Output, ca
     assert Path(found["file"]) == folder / "circuit.json" and found["size"] == len(found["edges"]) <= 5
     assert found["origin"]["method"] == "top-k" and found["origin"]["corruption"] == "all"
     judged = output("evaluate", str(folder), "--examples", "8", "--nulls", "3")
-    assert judged["size"] == found["size"] and len(judged["null_m"]) == 3
+    assert judged["size"] == found["size"] and len(judged["null_m"]) <= 3 and judged["found"] != "yes"
     assert run(["discover", str(folder), "--k", "5", "--examples", "8", "--out", str(tmp_path / "other.json")]) == 0
     assert (
         run(["evaluate", str(folder), "--examples", "8", "--nulls", "2", "--circuit", str(tmp_path / "other.json")])

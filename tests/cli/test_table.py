@@ -52,7 +52,6 @@ def test_an_option_that_is_not_given_is_not_passed_on():
     [
         ("estimate", "method", "estimate_edges"),
         ("estimate", "steps", "estimate_edges"),
-        ("study", "untrained", "study"),
     ],
 )
 def test_the_help_of_other_options_shows_their_default(
