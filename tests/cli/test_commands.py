@@ -165,6 +165,9 @@ def test_config_file_errors(tmp_path: Path, capsys: Capture):
         ("[modle]\n", "no table [modle]. Did you mean 'model'"),
         ("model = 3\n", "write [model]"),
         ("[model\n", "is no TOML"),
+        ("a = " + "[" * 100_000, "nested too deeply"),
+        ("[training]\nsteps = " + "9" * 5000 + "\n", "is no TOML"),
+        ("[training]\nsteps = " + "9" * 400 + "\n", "steps is an integer of more than 64 bits"),
         ('[task]\nname = "other"\n', "name it once"),
         ("[model]\nlayers = 2\n", "no setting 'layers'"),
     ]:

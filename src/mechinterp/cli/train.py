@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, no_type_check
 
 import typer
@@ -111,20 +109,17 @@ def _value(text: str | bool, kind: str) -> Any:
 
 
 def _from_file(config: str) -> dict[str, dict[str, Any]]:
-    from mechinterp.core import ConfigError, suggest
+    from mechinterp.core import ConfigError, read_table, suggest
 
-    try:
-        data = tomllib.loads(Path(config).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {config} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"--config {config} is no TOML: {error}") from error
+    data = read_table(config, "toml", ConfigError)
+    sections: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
     for name, part in data.items():
         if name not in _SECTIONS:
             raise ConfigError(f"--config {config}: no table [{name}].{suggest(name, _SECTIONS)}")
         if not isinstance(part, dict):
             raise ConfigError(f"--config {config}: {name} is a table: write [{name}] and its settings under it")
-    return {name: dict(data.get(name, {})) for name in _SECTIONS}
+        sections[name] = dict(part)
+    return sections
 
 
 def _outcome(run: Any) -> dict[str, Any]:

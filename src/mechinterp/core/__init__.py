@@ -15,6 +15,7 @@ from mechinterp.core.machine import usable_cores, using_threads
 from mechinterp.core.metrics import METRICS, Metric, resolve_metric
 from mechinterp.core.options import OPTIONS, TRAVELLING, Option, Options, default_metric, takes
 from mechinterp.core.protocols import HookedModel, RunLike, TaskLike
+from mechinterp.core.reading import checked, parse, read_file, read_settings, read_table
 from mechinterp.core.results import labelled, patching_result, recovery
 from mechinterp.core.seeds import derive_seed, generator
 from mechinterp.core.settings import Settings, explain
@@ -44,6 +45,7 @@ __all__ = [
     "SiteError",
     "TaskLike",
     "UnsupportedError",
+    "checked",
     "component",
     "default_metric",
     "derive_seed",
@@ -51,8 +53,12 @@ __all__ = [
     "generator",
     "is_reader_input",
     "labelled",
+    "parse",
     "patching_result",
     "rank_edges",
+    "read_file",
+    "read_settings",
+    "read_table",
     "recovery",
     "resolve_metric",
     "suggest",

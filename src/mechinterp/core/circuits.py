@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechinterp.core.errors import ConfigError, suggest
+from mechinterp.core.errors import ConfigError, MechinterpError, suggest
+from mechinterp.core.reading import checked, read_table
+from mechinterp.core.settings import Settings
 from mechinterp.core.sites import Edge, Site
 
 if TYPE_CHECKING:
@@ -128,11 +129,14 @@ class Circuit:
         return plain | {"origin": dict(self.origin)} if self.origin else plain
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Circuit:
-        """The reverse of `to_dict`."""
-        if not isinstance(data, dict) or "edges" not in data:
-            raise ConfigError("a circuit is written as {'inputs': 'merged' | 'split', 'edges': [...]}")
-        return cls(data["edges"], data.get("inputs", "merged"), data.get("origin"))
+    def from_dict(cls, data: Mapping[str, object]) -> Circuit:
+        """The reverse of `to_dict`.
+
+        Raises:
+            ConfigError: If the data are no circuit.
+        """
+        record = checked(data, _CircuitRecord, "circuit", ConfigError)
+        return cls(record.edges, record.inputs, record.origin)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Circuit:
@@ -141,16 +145,24 @@ class Circuit:
         Raises:
             ConfigError: If there is no such file, or it holds no circuit.
         """
+        if not Path(path).exists():
+            raise ConfigError(f"no circuit at {path}: `mechinterp discover` writes one")
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except OSError as error:
-            raise ConfigError(f"no circuit at {path} ({error.strerror}): `mechinterp discover` writes one") from error
-        except ValueError as error:
+            return cls.from_dict(read_table(path, "json", ConfigError))
+        except MechinterpError as error:
             raise ConfigError(f"{path} is no circuit: {error}") from error
 
     def __repr__(self) -> str:
         shown = ", ".join(str(edge) for edge in list(self)[:6])
         return f"Circuit({len(self)} edges, inputs='{self.inputs}': {shown}{', ...' if len(self) > 6 else ''})"
+
+
+class _CircuitRecord(Settings):
+    """What `Circuit.to_dict` writes."""
+
+    edges: tuple[str, ...]
+    inputs: str = "merged"
+    origin: dict[str, object] | None = None
 
 
 def rank_edges(scores: Mapping[Any, float], by: str = "signed") -> tuple[Edge, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,11 +18,15 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, /, **settings: object) -> None:
+        kind = type(self)
+        for name, value in settings.items():
+            # Files, seeds and torch's sizes know 64 bits; a longer number could not even be printed.
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ConfigError(f"{kind.__name__}: {name} is an integer of more than 64 bits")
         try:
             super().__init__(**settings)
         except ValidationError as error:
-            kind = type(self)
             raise ConfigError(f"{kind.__name__}: {explain(error, kind.model_fields)}") from None
 
 

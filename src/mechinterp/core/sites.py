@@ -40,7 +40,7 @@ _HEAD = {
 }
 _ALIASES = {"attn_out": "attn", "mlp_out": "mlp", "post": "mlp_post", "neurons": "mlp_post", "pos_embed": "pos"}
 KINDS = (*_WHOLE, *_LAYER, *_HEAD)
-_ADDRESS = re.compile(r"^(?:L(?P<layer>\d+))?(?:\.?H(?P<head>\d+))?(?:\.?(?P<kind>[a-z_]+))?$")
+_ADDRESS = re.compile(r"^(?:L(?P<layer>[0-9]{1,9}))?(?:\.?H(?P<head>[0-9]{1,9}))?(?:\.?(?P<kind>[a-z_]+))?$")
 
 
 @dataclass(frozen=True)
