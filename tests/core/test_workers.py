@@ -14,9 +14,17 @@ import os, signal
 from pathlib import Path
 from mechinterp.core import RunError
 
-def work(job, tell):
+class Unreadable:
+    def __reduce__(self):
+        return int, ("no number",)
+
+def work(job, progress):
     kind, content = job
-    tell(1, 2)
+    progress(1, 2)
+    if kind == "no pickle":
+        return lambda: content
+    if kind == "unreadable":
+        return Unreadable()
     if kind == "ours":
         raise RunError(content)
     if kind == "other":
@@ -38,13 +46,30 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_outcomes_are_in_order_and_say_why_there_is_no_value(work):
-    told = []
+    progress, ends = [], []
     jobs = [("fine", 7), ("ours", "no such run"), ("other", "odd"), ("fine", 8)]
-    outcomes = LocalProcesses(2).run(work, jobs, lambda *content: told.append(content))
+    outcomes = LocalProcesses(2).run(work, jobs, lambda *where: progress.append(where), ends.append)
     assert [outcome.value for outcome in outcomes] == [7, None, None, 8]
     assert [outcome.failure for outcome in outcomes] == ["", "no such run", "ValueError: odd", ""]
     assert isinstance(outcomes[1].error, RunError) and outcomes[2].error is None
-    assert sorted(told) == sorted([(number, 1, 2) for number in range(4)] + [(number,) for number in range(4)])
+    assert sorted(progress) == [(number, 1, 2) for number in range(4)] and sorted(ends) == [0, 1, 2, 3]
+    assert outcomes[0].result == 7
+    for outcome, says in ((outcomes[1], "no such run"), (outcomes[2], "ValueError: odd")):
+        with pytest.raises(RunError, match=says):
+            _ = outcome.result
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("no pickle", "its result cannot go to another process: "),
+        ("unreadable", "the result cannot be read in another"),
+    ],
+)
+def test_a_result_that_cannot_travel_is_a_failure_of_its_job(work, capfd: pytest.CaptureFixture[str], kind, says):
+    outcomes = LocalProcesses(1).run(work, [(kind, 1), ("fine", 7)])
+    assert outcomes[0].failure.startswith(says) and "\n" not in outcomes[0].failure and not outcomes[0].died
+    assert outcomes[1].result == 7 and "Traceback" not in capfd.readouterr().err
 
 
 def test_a_process_that_dies_takes_its_own_job_and_no_other(work, tmp_path: Path):

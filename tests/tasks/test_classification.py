@@ -7,7 +7,6 @@ import torch
 
 from mechinterp.core import Batch, ConfigError, metrics
 from mechinterp.tasks import Classification
-from mechinterp.tasks.draws import first_allowed, first_distinct
 
 MANY = Classification()
 FEW = Classification(classes=64, burstiness=1)
@@ -94,27 +93,6 @@ def test_classes_come_as_often_as_zipf_says(zipf: float):
     share = torch.bincount(who, minlength=4) / 20_000
     weight = torch.arange(1, 5.0) ** -zipf
     torch.testing.assert_close(share, weight / weight.sum(), atol=0.012, rtol=0)
-
-
-def test_without_replacement_in_order_of_frequency():
-    """Two of three options: each ordered pair as often as drawing one after the other makes it."""
-    weight = torch.tensor([6.0, 3.0, 2.0]) / 11
-    drawn = first_distinct(weight, 30_000, 2, torch.Generator().manual_seed(0))
-    for a in range(3):
-        for b in range(3):
-            share = float(((drawn[:, 0] == a) & (drawn[:, 1] == b)).float().mean())
-            expected = 0.0 if a == b else float(weight[a] * weight[b] / (1 - weight[a]))
-            assert share == pytest.approx(expected, abs=0.01)
-
-
-def test_under_a_condition_by_frequency_among_what_is_allowed():
-    weight = torch.tensor([6.0, 3.0, 2.0]) / 11
-    barred = torch.arange(30_000)[:, None] % 3
-    drawn = first_allowed(weight, lambda stream: stream != barred, 30_000, torch.Generator().manual_seed(0))
-    for bar in range(3):
-        share = torch.bincount(drawn[barred == bar], minlength=3) / 10_000
-        expected = torch.where(torch.arange(3) == bar, 0, weight / (1 - weight[bar]))
-        torch.testing.assert_close(share, expected, atol=0.015, rtol=0)
 
 
 def test_each_class_of_a_context_is_asked_for_alike():

@@ -1,6 +1,7 @@
 """Run: what opens, what is refused in one line, and that nothing is changed by it."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from mechinterp import tasks
-from mechinterp.core import Batch, RunError, UnsupportedError
+from mechinterp.core import Batch, ConfigError, RunError, UnsupportedError
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.training import Run
+from mechinterp.training.run import build_model
 
 
 @pytest.fixture
@@ -76,10 +78,13 @@ def test_damaged_checkpoint(copy: Path, content, how: str):
         ("checkpoints/00000002.safetensors", lambda data: data[:50], "00000002.safetensors is damaged"),
         ("checkpoints/00000002.safetensors", lambda data: None, "has no checkpoint at step 2"),
         ("metrics.jsonl", lambda data: data[:-30], "metrics.jsonl is damaged: .* bytes of whole lines"),
-        ("metrics.jsonl", lambda data: b"x" + data[1:], "metrics.jsonl is damaged in line 1"),
+        ("metrics.jsonl", lambda data: b"x" + data[1:], "metrics.jsonl in line 1 is damaged"),
         ("metrics.jsonl", lambda data: None, "metrics.jsonl is damaged"),
         ("run.json", lambda data: data[:-9], "run.json is damaged"),
-        ("run.json", lambda data: b"[]", "states no format"),
+        ("run.json", lambda data: b"[]", "run.json does not hold names with values"),
+        ("run.json", lambda data: b"{}", "states no format"),
+        ("run.json", lambda data: b"[" * 100_000, "run.json is damaged: it is nested too deeply"),
+        ("run.json", lambda data: data.replace(b'"seed": 0', b'"seed": ' + b"9" * 400), "seed is an integer of more"),
         (
             "run.json",
             lambda data: data.replace(b'"format": 1', b'"format": 7'),
@@ -101,6 +106,55 @@ def test_damage_is_one_error_and_resume_changes_nothing(copy: Path, content, tin
     with pytest.raises(RunError, match=message) as error:
         tiny_train(copy, resume=True)
     assert "\n" not in str(error.value) and content(copy) == before
+
+
+SIZES = ("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "d_vocab", "d_vocab_out", "readout_layers", "n_ctx")
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_that_no_memory_holds_are_refused_before_anything_is_built(copy: Path, name: str):
+    path = copy / "run.json"
+    record = json.loads(path.read_text())
+    record["model"][name] = 10**9
+    path.write_text(json.dumps(record))
+    with pytest.raises(
+        (RunError, ConfigError), match="does not fit the model: it holds [0-9,]+ numbers|GB of memory"
+    ) as caught:
+        Run(copy).model()
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_shape_or_type(copy: Path):
+    path = copy / "run.json"
+    path.write_text(path.read_text().replace('"d_vocab": 16', '"d_vocab": 15'))
+    with pytest.raises(RunError, match="00000004.safetensors does not fit the model: .*size mismatch") as caught:
+        Run(copy).model()
+    assert "\n" not in str(caught.value)
+    config = ModelConfig(n_layers=1, n_heads=1, d_model=4, d_vocab=4, n_ctx=4)
+    weights = Transformer(config).state_dict()
+    assert build_model(config, {name: value.half() for name, value in weights.items()}, "half").W_E.dtype == torch.float
+    with pytest.raises(RunError, match=r"'embed.W_E' is of type torch.int32"):
+        build_model(config, {**weights, "embed.W_E": weights["embed.W_E"].int()}, "file")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "dangling"])
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "state.safetensors", "checkpoints/00000004.safetensors"])
+def test_what_is_no_file_is_not_waited_for(copy: Path, tiny_train, kind: str, name: str):
+    path = half_done(copy) / name
+    path.unlink()
+    {"pipe": lambda: os.mkfifo(path), "folder": path.mkdir, "dangling": lambda: path.symlink_to("nothing")}[kind]()
+    with pytest.raises(RunError) as caught:
+        tiny_train(copy, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_is_a_file_whose_name_is_its_step(copy: Path):
+    for name in ("\u0660" * 7 + "\u0663", "000000002", "0000003"):  # ARABIC-INDIC DIGITS; a zero too many, too few
+        (copy / "checkpoints" / f"{name}.safetensors").touch()
+    (copy / "checkpoints" / "00000040.safetensors").symlink_to("nothing")
+    assert Run(copy).steps == (0, 2, 4)
+    with pytest.raises(RunError, match="no checkpoint at step 40: there are 3, from 0 to 4; the nearest is 4"):
+        Run(copy).model(40)
 
 
 def test_places_that_hold_no_run(tmp_path: Path, tiny_train):
@@ -128,6 +182,23 @@ def test_metrics_with_a_torn_end_and_a_hole(copy: Path):
     metrics = Run(copy).metrics()
     assert metrics["step"].values.tolist() == [0, 1, 2, 3, 4, 5]
     assert np.isnan(metrics["loss"][-1]) and float(metrics["more"][-1]) == 2.5 and np.isnan(metrics["more"][:5]).all()
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("[" * 100_000, "is damaged: it is nested too deeply"),
+        ('{"loss": 1.0}', "is damaged: no step"),
+        ('{"step": "0"}', "is damaged: no step"),
+        ('{"step": 0, "loss": "low"}', "is damaged: loss is no number"),
+        ('{"step": 0, "loss": 1' + "0" * 400 + "}", "is damaged: loss is no number"),
+    ],
+)
+def test_a_damaged_line_of_metrics(copy: Path, line: str, says: str):
+    path = copy / "metrics.jsonl"
+    path.write_text(line + "\n" + path.read_text())
+    with pytest.raises(RunError, match=f"metrics.jsonl in line 1 {says}"):
+        Run(copy).metrics()
 
 
 def test_a_task_of_somebodys_own(copy: Path, task):

@@ -95,20 +95,6 @@ def test_a_run_is_never_overwritten(tiny_train, tiny_run, content):
     assert content(tiny_run.path) == wanted
 
 
-def test_checkpoint_schedule():
-    config = TrainConfig(steps=1000, log_checkpoints=4, linear_checkpoints=5)
-    assert config.checkpoint_steps == (0, 1, 10, 100, 200, 400, 600, 800, 1000)
-    assert TrainConfig(steps=7, log_checkpoints=0, linear_checkpoints=0).checkpoint_steps == (0, 7)
-    assert len(TrainConfig(steps=1200).checkpoint_steps) == 78
-
-
-def test_learning_rates():
-    config = TrainConfig(steps=10, lr=1.0, warmup=4, lr_schedule="linear")
-    rates = [config.learning_rate(step) for step in range(10)]
-    assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
-    assert TrainConfig(lr=0.5).learning_rate(999) == 0.5
-
-
 def test_settings_of_model_and_training_share_no_name():
     assert set(ModelConfig.model_fields) & set(TrainConfig.model_fields) == set()
 
@@ -134,6 +120,26 @@ def test_unknown_settings_are_one_clear_line(task):
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="this machine has no usable GPU"):
             train(task, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (dict(d_model=10**9), "needs .* GB of memory"),
+        (dict(n_layers=10**9), "needs .* GB of memory"),
+        (dict(d_mlp=10**15), "needs .* GB of memory"),
+        (dict(n_ctx=10**9), "needs .* GB of memory"),
+        (dict(batch_size=10**12), "training induction with these settings needs more memory than there is"),
+        (dict(batch_size=10**18), "training induction with these settings needs more memory than there is"),
+        (dict(log_checkpoints=10**9), "log_checkpoints=1000000000"),
+        (dict(linear_checkpoints=10**9), "linear_checkpoints=1000000000"),
+        (dict(steps=10**30), "steps is an integer of more than 64 bits"),
+    ],
+)
+def test_sizes_that_no_memory_holds_are_one_clear_line(tiny_train, tmp_path: Path, settings, says: str):
+    with pytest.raises(ConfigError, match=says) as caught:
+        tiny_train(tmp_path / "run", **settings)
+    assert "\n" not in str(caught.value)
 
 
 class Regression(tasks.Task):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mechinterp.claims.numbers import numbers_of
 from mechinterp.claims.schema import Claim
 from mechinterp.claims.shipped import LoadedCircuit, load_circuit
 from mechinterp.claims.subjects import Subject
 from mechinterp.core import RunError, usable_cores, using_threads
+from mechinterp.core.progress import Progress, StepProgress
 from mechinterp.core.statistics import Interval
 from mechinterp.core.workers import LocalProcesses
 from mechinterp.measures.registry import function_of
@@ -51,9 +51,7 @@ def can_go_elsewhere(claims: Sequence[Claim]) -> bool:
     return all(function_of(claim.measure).__module__.startswith("mechinterp.") for claim in claims)
 
 
-def measure_portions(
-    portions: Sequence[Portion], workers: int | None, show: Callable[[str, int, int], None]
-) -> list[Found]:
+def measure_portions(portions: Sequence[Portion], workers: int | None, show: Progress) -> list[Found]:
     """Measure all portions, in as many processes as there are cores, and return them in their order.
 
     Raises:
@@ -61,22 +59,22 @@ def measure_portions(
     """
     done = 0
 
-    def hear(number: int, *told: Any) -> None:
+    def count(number: int) -> None:
         nonlocal done
         done += 1
         show("claims, by circuit and seed", done, len(portions))
 
     engine = LocalProcesses(min(len(portions), workers or usable_cores()), retries=1)
-    outcomes = engine.run(measure_portion, portions, hear)
+    outcomes = engine.run(measure_portion, portions, on_end=count)
     for portion, outcome in zip(portions, outcomes, strict=True):
         if outcome.error is not None:
             raise outcome.error
         if outcome.failure:
             raise RunError(f"the claims of {portion.circuit.name} are not decided: {outcome.failure}")
-    return [outcome.value for outcome in outcomes]
+    return [outcome.result for outcome in outcomes]
 
 
-def measure_portion(given: Portion, tell: Callable[..., None]) -> Found:
+def measure_portion(given: Portion, progress: StepProgress) -> Found:
     """Measure one portion, here."""
     with using_threads(1):
         circuit = load_circuit(given.circuit)

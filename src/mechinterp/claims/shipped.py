@@ -18,6 +18,7 @@ from mechinterp.tasks import Task, from_dict
 from mechinterp.timeline import Memory
 from mechinterp.training import Run, TrainConfig
 from mechinterp.training.record import RunRecord
+from mechinterp.training.run import build_model
 from mechinterp.training.tensors import read_tensors, write_tensors
 
 
@@ -178,12 +179,7 @@ def _subject(weights: Path, name: str, record: RunRecord) -> Subject:
         raise RunError(f"{weights}: the last checkpoint of '{name}' is of step {record.training.steps}, not {last}")
 
     def load(path: Path) -> Transformer:
-        model = Transformer(config)
-        try:
-            model.load_state_dict(read_tensors(path)[0])
-        except RuntimeError as error:
-            raise RunError(f"{path} does not fit {name}.json: {error}") from error
-        return model
+        return build_model(config, read_tensors(path)[0], str(path))
 
     run = Run.from_checkpoints(files, load, task)
     # The folder may lie in the installed package: measurements of its checkpoints stay in memory.

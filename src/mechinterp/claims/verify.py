@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from mechinterp.claims.shipped import LoadedCircuit, as_subject, circuit_names, 
 from mechinterp.claims.subjects import Subject
 from mechinterp.claims.verdict import decide
 from mechinterp.core import ConfigError, suggest
+from mechinterp.core.progress import Progress
 from mechinterp.core.statistics import Interval
 from mechinterp.models import ModelConfig
 from mechinterp.tasks import from_dict
@@ -23,7 +24,6 @@ from mechinterp.training import Job, TrainConfig, train_jobs
 
 FRESH = 1000
 """First seed of models that are trained to confirm: none of those on which settings and tolerances were chosen."""
-Show = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def verify(
     workers: int | None = None,
     models: Mapping[str, Any] | None = None,
     only: Sequence[str] | None = None,
-    progress: Show | None = None,
+    progress: Progress | None = None,
 ) -> list[ClaimResult]:
     """Check the claims of one circuit, or of all that ship.
 
@@ -155,7 +155,7 @@ def _measured(
     groups: Sequence[Sequence[Mapping[str, Subject]]],
     shipped: bool,
     workers: int | None,
-    show: Show,
+    show: Progress,
 ) -> list[pool.Found]:
     """Claim -> numbers, for each circuit: in several processes where there is enough to share out."""
     claims = [[claim for claim in some if not claim.not_testable] for some in asked]
@@ -172,7 +172,7 @@ def _measured(
 
 
 def _here(
-    circuit: LoadedCircuit, claims: Sequence[Claim], groups: Sequence[Mapping[str, Subject]], show: Show
+    circuit: LoadedCircuit, claims: Sequence[Claim], groups: Sequence[Mapping[str, Subject]], show: Progress
 ) -> pool.Found:
     found: pool.Found = {}
     for done, claim in enumerate(claims, start=1):
@@ -216,7 +216,7 @@ def _shipped(circuit: LoadedCircuit, models: Mapping[str, Any]) -> dict[str, Sub
 
 
 def _retrained(
-    circuits: Sequence[LoadedCircuit], seeds: Mapping[str, list[int]], folder: Path, workers: int | None, show: Show
+    circuits: Sequence[LoadedCircuit], seeds: Mapping[str, list[int]], folder: Path, workers: int | None, show: Progress
 ) -> dict[str, list[dict[str, Subject]]]:
     """Train each circuit's models once per seed, all in one pool, with the settings they were shipped with."""
     jobs = [

@@ -11,7 +11,7 @@ from mechinterp.core.errors import (
     UnsupportedError,
     suggest,
 )
-from mechinterp.core.machine import usable_cores, using_threads
+from mechinterp.core.machine import check_memory, memory_explained, usable_cores, using_threads
 from mechinterp.core.metrics import METRICS, Metric, resolve_metric
 from mechinterp.core.options import OPTIONS, TRAVELLING, Option, Options, default_metric, takes
 from mechinterp.core.protocols import HookedModel, RunLike, TaskLike
@@ -45,6 +45,7 @@ __all__ = [
     "SiteError",
     "TaskLike",
     "UnsupportedError",
+    "check_memory",
     "checked",
     "component",
     "default_metric",
@@ -53,6 +54,7 @@ __all__ = [
     "generator",
     "is_reader_input",
     "labelled",
+    "memory_explained",
     "parse",
     "patching_result",
     "rank_edges",

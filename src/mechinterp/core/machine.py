@@ -8,10 +8,58 @@ from contextlib import contextmanager
 
 import torch
 
+from mechinterp.core.errors import ConfigError
+
+try:
+    import resource
+except ImportError:  # Windows has no such limits.
+    resource = None
+
 
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def usable_memory() -> int:
+    """Bytes that this process may use: all of the machine, or the limit of its address space."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0] if resource else -1
+    pages = "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {})
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if pages else 2**63
+    return machine if limit < 0 else min(limit, machine)
+
+
+def check_memory(needed: int, what: str) -> None:
+    """Refuse what this machine cannot hold, before anything is allocated.
+
+    Args:
+        needed: Bytes, at least.
+        what: Needs them.
+
+    Raises:
+        ConfigError: If there are fewer.
+    """
+    if needed > usable_memory():
+        raise ConfigError(f"{what} needs {needed / 1e9:,.1f} GB of memory, of {usable_memory() / 1e9:,.1f} GB here")
+
+
+@contextmanager
+def memory_explained(what: str) -> Iterator[None]:
+    """Turn the allocator's failure into one line.
+
+    Args:
+        what: Needs the memory.
+
+    Raises:
+        ConfigError: If the memory does not suffice.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch raises a bare RuntimeError
+        text = str(error)
+        if isinstance(error, MemoryError) or "allocate memory" in text or "overflow" in text:
+            raise ConfigError(f"{what} needs more memory than there is: {text.splitlines()[0]}") from error
+        raise
 
 
 @contextmanager

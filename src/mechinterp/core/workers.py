@@ -11,17 +11,23 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from pickle import PicklingError
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeVar, cast
 
-from mechinterp.core.errors import ConfigError, MechinterpError
+from mechinterp.core.errors import ConfigError, MechinterpError, RunError
+from mechinterp.core.progress import StepProgress
 
-Tell = Callable[..., None]
-Work = Callable[[Any, Tell], Any]
-"""`work(job, tell)` does one job, and may tell how far it is; a process must be able to import it."""
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+Work = Callable[[Job, StepProgress], Result]
+"""`work(job, progress)` does one job, and may say how far it is; a process must be able to import it."""
+JobProgress = Callable[[int, int, int], None]
+"""Called with (number of the job, done, total)."""
+JobEnd = Callable[[int], None]
+"""Called with the number of a job that has ended, well or not."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Generic[Result]):
     """What came of one job.
 
     Args:
@@ -31,22 +37,40 @@ class Outcome:
         died: Whether the process ended without a word.
     """
 
-    value: Any = None
+    value: Result | None = None
     failure: str = ""
     error: MechinterpError | None = None
     died: bool = False
+
+    @property
+    def result(self) -> Result:
+        """What the work returned.
+
+        Raises:
+            MechinterpError: The error of the work, or a `RunError` that says why there is no result.
+        """
+        if self.failure:
+            raise self.error or RunError(self.failure)
+        return cast(Result, self.value)
 
 
 class Engine(Protocol):
     """Where jobs run."""
 
-    def run(self, work: Work, jobs: Sequence[Any], hear: Callable[..., None] | None = None) -> list[Outcome]:
+    def run(
+        self,
+        work: Work[Job, Result],
+        jobs: Sequence[Job],
+        on_progress: JobProgress | None = None,
+        on_end: JobEnd | None = None,
+    ) -> list[Outcome[Result]]:
         """Do all jobs; one outcome for each, in their order.
 
         Args:
             work: Does one.
             jobs: Plain values that can be pickled.
-            hear: Called with the number of a job and what its work told; with the number alone when it ends.
+            on_progress: Hears how far a job is.
+            on_end: Hears that a job has ended.
         """
         ...
 
@@ -67,12 +91,18 @@ class LocalProcesses:
         if self.count < 1:
             raise ConfigError(f"workers={self.count}: at least one process is needed")
 
-    def run(self, work: Work, jobs: Sequence[Any], hear: Callable[..., None] | None = None) -> list[Outcome]:
+    def run(
+        self,
+        work: Work[Job, Result],
+        jobs: Sequence[Job],
+        on_progress: JobProgress | None = None,
+        on_end: JobEnd | None = None,
+    ) -> list[Outcome[Result]]:
         """See `Engine`."""
-        return _Pool(work, jobs, self.retries, hear or (lambda *_: None)).run(min(self.count, len(jobs)))
+        return _Pool(work, jobs, self.retries, on_progress, on_end).run(min(self.count, len(jobs)))
 
 
-def check_portable(job: Any, name: str) -> None:
+def check_portable(job: object, name: str) -> None:
     """Refuse a job that cannot go to another process.
 
     Raises:
@@ -84,17 +114,25 @@ def check_portable(job: Any, name: str) -> None:
         raise ConfigError(f"{name} cannot go to another process: define it in a module ({error})") from error
 
 
-class _Pool:
+class _Pool(Generic[Job, Result]):
     """Hands jobs to processes, each on a line of its own."""
 
-    def __init__(self, work: Work, jobs: Sequence[Any], retries: int, hear: Callable[..., None]) -> None:
-        self._work, self._jobs, self._hear = work, jobs, hear
+    def __init__(
+        self,
+        work: Work[Job, Result],
+        jobs: Sequence[Job],
+        retries: int,
+        on_progress: JobProgress | None,
+        on_end: JobEnd | None,
+    ) -> None:
+        self._work, self._jobs = work, jobs
+        self._on_progress, self._on_end = on_progress, on_end
         self._waiting = deque(range(len(jobs)))
         self._left = [retries] * len(jobs)
         self._busy: dict[Connection, tuple[BaseProcess, int]] = {}
-        self._outcomes: dict[int, Outcome] = {}
+        self._outcomes: dict[int, Outcome[Result]] = {}
 
-    def run(self, count: int) -> list[Outcome]:
+    def run(self, count: int) -> list[Outcome[Result]]:
         try:
             while self._waiting or self._busy:
                 while self._waiting and len(self._busy) < count:
@@ -133,7 +171,7 @@ class _Pool:
     def _receive(self, line: Connection) -> None:
         process, number = self._busy[line]
         try:
-            kind, content = line.recv()
+            message = line.recv()
         except (EOFError, ConnectionResetError):
             process.join()
             del self._busy[line]
@@ -144,35 +182,54 @@ class _Pool:
             else:
                 self._end(number, Outcome(failure=f"its process died (exit code {process.exitcode})", died=True))
             return
-        if kind == "told":
-            self._hear(number, *content)
-            return
-        self._end(number, content)
-        self._assign(line, process)
+        except Exception as error:
+            message = Outcome(failure=_unreadable("result", error))
+        if isinstance(message, Outcome):
+            self._end(number, message)
+            self._assign(line, process)
+        elif self._on_progress is not None:
+            self._on_progress(number, *message)
 
-    def _end(self, number: int, outcome: Outcome) -> None:
+    def _end(self, number: int, outcome: Outcome[Result]) -> None:
         self._outcomes[number] = outcome
-        self._hear(number)
+        if self._on_end is not None:
+            self._on_end(number)
 
 
-def _serve(line: Connection, work: Work) -> None:
-    """What a process does: jobs, until the line is closed."""
-    while True:
-        try:
-            job = line.recv()
-        except (EOFError, KeyboardInterrupt):
-            return
-        except Exception as error:
-            # The job could not be read, say because its task's module cannot be imported here.
-            text = f"the job cannot be read in another process: {type(error).__name__}: {error}"
-            line.send(("ended", Outcome(failure=f"{text}; define tasks in a module")))
-            continue
-        try:
-            outcome = Outcome(work(job, lambda *content: line.send(("told", content))))
-        except KeyboardInterrupt:
-            return
-        except MechinterpError as error:
-            outcome = Outcome(failure=str(error), error=error)
-        except Exception as error:
-            outcome = Outcome(failure=f"{type(error).__name__}: {error}")
-        line.send(("ended", outcome))
+def _serve(line: Connection, work: Work[Job, Result]) -> None:
+    """What a process does: jobs, until the line is closed, or the process at its other end is gone."""
+    with suppress(BrokenPipeError, EOFError, KeyboardInterrupt):
+        while True:
+            outcome = _outcome(line, work)
+            try:
+                line.send(outcome)
+            except OSError:
+                raise
+            except Exception as error:
+                line.send(Outcome(failure=f"its result cannot go to another process: {_in_one_line(error)}"))
+
+
+def _outcome(line: Connection, work: Work[Job, Result]) -> Outcome[Result]:
+    """Receive a job, and do it."""
+    try:
+        job = line.recv()
+    except EOFError:
+        raise
+    except Exception as error:  # say because its task's module cannot be imported here
+        return Outcome(failure=f"{_unreadable('job', error)}; define tasks in a module")
+    try:
+        return Outcome(work(job, lambda done, total: line.send((done, total))))
+    except BrokenPipeError:
+        raise
+    except MechinterpError as error:
+        return Outcome(failure=str(error), error=error)
+    except Exception as error:
+        return Outcome(failure=_in_one_line(error))
+
+
+def _unreadable(what: str, error: Exception) -> str:
+    return f"the {what} cannot be read in another process: {_in_one_line(error)}"
+
+
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

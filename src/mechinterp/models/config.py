@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from mechinterp.core import Graph, Settings
 
 Size = Annotated[int, Field(ge=1)]
+_LAYER_BYTES = 2**15
+"""Memory of a layer's modules and hook points, whatever its width."""
 
 
 class ModelConfig(Settings):
@@ -105,6 +107,19 @@ class ModelConfig(Settings):
     def position_source(self) -> bool:
         """Whether positions are added to the residual stream."""
         return self.positions == "learned"
+
+    @property
+    def n_weights(self) -> int:
+        """Entries of all weight matrices; biases and norms are few beside them."""
+        layer = 4 * self.n_heads * self.d_head + 2 * self.d_mlp
+        ends = self.features_in + self.features_out + self.readout_layers * self.d_model
+        return self.d_model * (self.n_layers * layer + ends + self.n_ctx * self.position_table)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that a float32 model takes, roughly, known before it is built."""
+        rotary = 16 * self.n_ctx * self.d_head if self.positions == "rotary" else 0
+        return 4 * self.n_weights + self.n_layers * (rotary + _LAYER_BYTES)
 
     def graph(self, inputs: str = "merged") -> Graph:
         """All sources, readers and edges of this architecture."""

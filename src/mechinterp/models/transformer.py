@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from mechinterp.core import ShapeError, SiteError, UnsupportedError, generator, suggest
+from mechinterp.core import ShapeError, SiteError, UnsupportedError, check_memory, generator, suggest
 from mechinterp.models.config import ModelConfig
 from mechinterp.models.ends import Embed, PosEmbed, Readout, Unembed
 from mechinterp.models.layers import Block, hooked, make_norm
@@ -28,12 +28,16 @@ class Transformer(LensTools):
         config: The architecture.
         seed: Of the initial weights; each parameter has a generator of its own, so adding a layer changes no other.
 
+    Raises:
+        ConfigError: If the memory does not hold a model of this size.
+
     >>> model = Transformer(ModelConfig(n_layers=1, n_heads=2, d_model=8, d_vocab=5, n_ctx=6))
     >>> model(torch.zeros(3, 6, dtype=torch.long)).shape
     torch.Size([3, 6, 5])
     """
 
     def __init__(self, config: ModelConfig, seed: int = 0) -> None:
+        check_memory(config.memory, f"a model of {config.n_weights:,} weights")
         super().__init__()
         self.config = config
         self.embed = Embed(config)

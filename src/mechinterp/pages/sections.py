@@ -20,7 +20,7 @@ from mechinterp.training import Run
 def title(run: Run) -> str:
     """What the page is about."""
     task = (run.config.task or {}).get("name")
-    return f"How a transformer learnt {_words(task)}" if task else "How a transformer learnt its task"
+    return f"How a transformer learnt {_words(str(task))}" if task else "How a transformer learnt its task"
 
 
 def sections(run: Run, study: Study) -> list[Section]:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from mechinterp.core import Batch, ConfigError, Pair, generator
 from mechinterp.tasks.base import ALL, Predictor, Preset, Task
-from mechinterp.tasks.draws import first_allowed, first_distinct
-from mechinterp.tasks.label_predictors import AnyLabel, NearestClass, NearestNeighbour, SeenLabels
-from mechinterp.tasks.labelled_items import LabelledItems
+from mechinterp.tasks.common.draws import first_allowed, first_distinct
+from mechinterp.tasks.common.label_predictors import AnyLabel, NearestClass, NearestNeighbour, SeenLabels
+from mechinterp.tasks.common.labelled_items import LabelledItems
 
 ContextKind = Literal["trained", "novel", "swapped", "absent"]
 _DRAWS = 50

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mechinterp.core import Batch, ConfigError, Pair, generator
 from mechinterp.tasks.base import ALL, Predictor, Preset, Task
-from mechinterp.tasks.predictors import OneTokenMatch, PositionOnly, SeenTokens, Uniform
-from mechinterp.tasks.twins import change_successor, make_pair, move_match, single_matches, with_latents
+from mechinterp.tasks.common.predictors import OneTokenMatch, PositionOnly, SeenTokens, Uniform
+from mechinterp.tasks.common.twins import change_successor, make_pair, move_match, single_matches, with_latents
 
 _Tokens = Int[Tensor, "batch tokens"]
 _Mask = Bool[Tensor, "batch seq"]

@@ -16,7 +16,7 @@ from torch.nn.functional import one_hot
 
 from mechinterp.core import Batch, ConfigError, Pair, generator
 from mechinterp.tasks.base import ALL, Predictor, Preset, Task
-from mechinterp.tasks.predictors import Uniform
+from mechinterp.tasks.common.predictors import Uniform
 
 _Tokens = Int[Tensor, "batch tokens"]
 _LogProbs = Float[Tensor, "batch seq states"]

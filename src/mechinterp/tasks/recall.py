@@ -15,7 +15,7 @@ from torch.nn.functional import one_hot
 
 from mechinterp.core import Batch, Pair, generator
 from mechinterp.tasks.base import ALL, Predictor, Preset, Task
-from mechinterp.tasks.predictors import Uniform, log_shares
+from mechinterp.tasks.common.predictors import Uniform, log_shares
 
 _Tokens = Int[Tensor, "batch seq"]
 BLANK = 0

@@ -2,9 +2,9 @@
 
 from mechinterp.training.config import TrainConfig, resolve
 from mechinterp.training.loop import train
-from mechinterp.training.pool import Job, train_jobs, train_many
+from mechinterp.training.many import Job, train_jobs, train_many
 from mechinterp.training.recorder import Recorder
 from mechinterp.training.run import Run
-from mechinterp.training.steps import Trainer
+from mechinterp.training.trainer import Trainer
 
 __all__ = ["Job", "Recorder", "Run", "TrainConfig", "Trainer", "resolve", "train", "train_jobs", "train_many"]

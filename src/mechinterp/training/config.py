@@ -1,18 +1,17 @@
-"""How to train: the settings, and what they say about each step."""
+"""How to train: the settings."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 from pydantic import Field, model_validator
 
 from mechinterp.core import ConfigError, Settings, UnsupportedError, suggest
 from mechinterp.models import ModelConfig
-from mechinterp.tasks import Task
+from mechinterp.tasks import Preset, Task
+from mechinterp.training.schedules import RateSchedule, checkpoint_steps, learning_rate
 
 
 class TrainConfig(Settings):
@@ -34,14 +33,14 @@ class TrainConfig(Settings):
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's average of gradients")
     beta2: float = Field(0.98, ge=0, lt=1, description="AdamW's average of squared gradients")
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
-    lr_schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="learning rate after warm-up")
+    lr_schedule: RateSchedule = Field("constant", description="learning rate after warm-up")
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient; none for no limit")
     loss_on: Literal["scored", "all"] = Field("scored", description="positions that the loss averages over")
     null: Literal["none", "shuffled-targets", "independent-inputs"] = Field(
         "none", description="train on a null of the task, from which it cannot be learnt"
     )
-    log_checkpoints: int = Field(20, ge=0, description="checkpoints at logarithmic distances")
-    linear_checkpoints: int = Field(60, ge=0, description="checkpoints at even distances")
+    log_checkpoints: int = Field(20, ge=0, le=100_000, description="checkpoints at logarithmic distances")
+    linear_checkpoints: int = Field(60, ge=0, le=100_000, description="checkpoints at even distances")
     log_every: int = Field(5, ge=1, description="steps from one line of metrics to the next")
     threads: int = Field(1, ge=1, description="torch's threads; results are bit-identical for one number only")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU if there is one")
@@ -55,18 +54,11 @@ class TrainConfig(Settings):
     @property
     def checkpoint_steps(self) -> tuple[int, ...]:
         """Steps whose weights are kept, ascending."""
-        log = np.geomspace(1, self.steps, self.log_checkpoints) if self.log_checkpoints else []
-        even = np.linspace(0, self.steps, self.linear_checkpoints + 1)
-        return tuple(sorted({0, self.steps, *(round(float(step)) for step in (*log, *even))}))
+        return checkpoint_steps(self.steps, self.log_checkpoints, self.linear_checkpoints)
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of the update that follows step `step` (from 0)."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
-        share = (step - self.warmup) / max(self.steps - self.warmup, 1)
-        if self.lr_schedule == "linear":
-            return self.lr * (1 - share)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * share)) if self.lr_schedule == "cosine" else self.lr
+        return learning_rate(self.lr_schedule, self.lr, step, self.warmup, self.steps)
 
     def resolve_device(self) -> torch.device:
         """The device that `device` means on this machine.
@@ -81,9 +73,9 @@ class TrainConfig(Settings):
 
 def resolve(
     task: Task,
-    model: ModelConfig | Mapping[str, Any] | None = None,
-    training: TrainConfig | Mapping[str, Any] | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    model: ModelConfig | Mapping[str, object] | None = None,
+    training: TrainConfig | Mapping[str, object] | None = None,
+    overrides: Mapping[str, object] | None = None,
 ) -> tuple[ModelConfig, TrainConfig]:
     """Complete settings of a training run.
 
@@ -95,27 +87,24 @@ def resolve(
 
     Raises:
         ConfigError: If a setting is unknown or has no meaning.
+        UnsupportedError: If the task has no preset, and `model` is no whole configuration.
     """
-    extra = dict(overrides or {})
-    unknown = [name for name in extra if name not in ModelConfig.model_fields and name not in TrainConfig.model_fields]
-    if unknown:
-        near = suggest(unknown[0], [*ModelConfig.model_fields, *TrainConfig.model_fields])
-        raise ConfigError(f"no model or training setting '{unknown[0]}'.{near}")
-    for_model = {name: value for name, value in extra.items() if name in ModelConfig.model_fields}
-    for_training = {name: value for name, value in extra.items() if name in TrainConfig.model_fields}
+    single = dict(overrides or {})
+    for_model = {name: single.pop(name) for name in list(single) if name in ModelConfig.model_fields}
+    for_training = {name: single.pop(name) for name in list(single) if name in TrainConfig.model_fields}
+    if single:
+        name = next(iter(single))
+        near = suggest(name, [*ModelConfig.model_fields, *TrainConfig.model_fields])
+        raise ConfigError(f"no model or training setting '{name}'.{near}")
     try:
         preset = task.preset()
     except UnsupportedError:
         if not isinstance(model, ModelConfig):
             raise
-        preset = None
+        preset = Preset()
     if not isinstance(model, ModelConfig):
-        assert preset is not None
         model = ModelConfig(**{**preset.model, **(model or {}), **for_model})
     elif for_model:
         model = model.change(**for_model)
-    if isinstance(training, TrainConfig):
-        training = TrainConfig(**{**training.model_dump(), **for_training})
-    else:
-        training = TrainConfig(**{**(preset.training if preset else {}), **(training or {}), **for_training})
-    return model, training
+    settings = training.model_dump() if isinstance(training, TrainConfig) else {**preset.training, **(training or {})}
+    return model, TrainConfig(**{**settings, **for_training})

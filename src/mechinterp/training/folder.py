@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from mechinterp.core import RunError
+from mechinterp.core import RunError, read_file
 from mechinterp.training.files import is_temporary
+from mechinterp.training.metrics_file import Line, parse_lines
 from mechinterp.training.record import NAME, read_record
 from mechinterp.training.tensors import read_tensors
 
-_CHECKPOINT = re.compile(r"(\d{8,})\.safetensors")
+_CHECKPOINT = re.compile(r"([0-9]{8,})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -51,22 +51,23 @@ class Folder:
         """Steps with a checkpoint, ascending."""
         if not self.checkpoints.is_dir():
             return ()
-        found = (_CHECKPOINT.fullmatch(item.name) for item in self.checkpoints.iterdir())
-        return tuple(sorted(int(match[1]) for match in found if match))
+        matches = (_CHECKPOINT.fullmatch(item.name) for item in self.checkpoints.iterdir())
+        steps = sorted(int(match[1]) for match in matches if match and match[0] == self.checkpoint(int(match[1])).name)
+        return tuple(step for step in steps if self.checkpoint(step).is_file())
 
     def check(self, resume: bool) -> bool:
         """Whether the folder holds a Run to continue.
 
         Raises:
-            RunError: If it holds a Run and `resume` is False, or files of somebody else.
+            RunError: If it holds a Run and `resume` is False, or other files.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path} is a file, a Run is a folder: choose another path")
-        there = [item for item in self.path.iterdir() if not is_temporary(item)] if self.path.exists() else []
-        if not there:
+        items = [item for item in self.path.iterdir() if not is_temporary(item)] if self.path.exists() else []
+        if not items:
             return False
         if not (self.path / NAME).exists():
-            raise RunError(f"{self.path} holds other files ({there[0].name}) and no Run: choose an empty folder")
+            raise RunError(f"{self.path} holds other files ({items[0].name}) and no Run: choose an empty folder")
         if not resume:
             status, steps = read_record(self.path).status, self.steps()
             reached = f" at step {steps[-1]}" if steps else ""
@@ -94,11 +95,8 @@ class Folder:
             RunError: If there is no such checkpoint, or it is damaged or of another step.
         """
         path = self.checkpoint(step)
-        if not path.exists():
-            steps = self.steps()
-            known = f"there are {len(steps)}, from {steps[0]} to {steps[-1]}" if steps else "there is none yet"
-            near = f"; the nearest is {min(steps, key=lambda one: abs(one - step))}" if steps else ""
-            raise RunError(f"{self.path} has no checkpoint at step {step}: {known}{near}")
+        if not path.is_file():
+            raise RunError(f"{self.path} has no checkpoint at step {step}: {nearest(step, self.steps())}")
         tensors, about = read_tensors(path)
         if about.get("step") != step:
             raise RunError(f"{path} is the checkpoint of step {about.get('step')}, not of step {step}")
@@ -110,28 +108,27 @@ class Folder:
         Raises:
             RunError: If they are not.
         """
-        data = self.metrics.read_bytes() if self.metrics.exists() else b""
+        data = self._metrics_bytes()
         if len(data) < size or (size and data[size - 1 : size] != b"\n"):
             raise RunError(f"{self.metrics} is damaged: {size} bytes of whole lines should be there")
-        self._parse(data[:size])
+        parse_lines(data[:size], self.metrics)
 
-    def read_metrics(self) -> list[dict[str, Any]]:
+    def read_metrics(self) -> list[Line]:
         """Logged lines; a torn last line (of a process that died, or is just writing) is left out.
 
         Raises:
             RunError: If another line is damaged.
         """
-        data = self.metrics.read_bytes() if self.metrics.exists() else b""
-        return self._parse(data[: data.rfind(b"\n") + 1])
+        data = self._metrics_bytes()
+        return parse_lines(data[: data.rfind(b"\n") + 1], self.metrics)
 
-    def _parse(self, data: bytes) -> list[dict[str, Any]]:
-        lines = []
-        for number, text in enumerate(data.splitlines(), 1):
-            try:
-                line = json.loads(text)
-            except ValueError as error:
-                raise RunError(f"{self.metrics} is damaged in line {number}: {error}") from error
-            if not isinstance(line, dict) or not isinstance(line.get("step"), int):
-                raise RunError(f"{self.metrics} is damaged in line {number}: no step")
-            lines.append(line)
-        return lines
+    def _metrics_bytes(self) -> bytes:
+        return read_file(self.metrics) if self.metrics.exists() else b""
+
+
+def nearest(step: int, steps: Sequence[int]) -> str:
+    """Which steps there are, for the message that one is missing."""
+    if not steps:
+        return "there is none yet"
+    near = min(steps, key=lambda other: abs(other - step))
+    return f"there are {len(steps)}, from {steps[0]} to {steps[-1]}; the nearest is {near}"

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from mechinterp.core import using_threads
-from mechinterp.core.progress import Bars, Progress
+from mechinterp.core import memory_explained, using_threads
+from mechinterp.core.progress import Bars, StepProgress, nameless
 from mechinterp.models import ModelConfig
 from mechinterp.tasks import Task, get
 from mechinterp.training.config import TrainConfig, resolve
+from mechinterp.training.metrics_file import columns
 from mechinterp.training.recorder import Recorder
 from mechinterp.training.run import Run
-from mechinterp.training.steps import Trainer
+from mechinterp.training.trainer import Trainer
 
 
 def train(
     task: Task | str,
-    model: ModelConfig | Mapping[str, Any] | None = None,
-    training: TrainConfig | Mapping[str, Any] | None = None,
+    model: ModelConfig | Mapping[str, object] | None = None,
+    training: TrainConfig | Mapping[str, object] | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     resume: bool = False,
-    progress: bool | Progress = False,
-    **overrides: Any,
+    progress: bool | StepProgress = False,
+    **overrides: object,
 ) -> Run:
     """Train a transformer on a task and keep all of it in a folder.
 
@@ -54,16 +55,19 @@ def train(
     task = get(task) if isinstance(task, str) else task
     architecture, settings = resolve(task, model, training, overrides)
     path = Path(out) if out is not None else Path("runs") / f"{task.name}-{seed}"
-    with using_threads(settings.threads), Bars(progress, path.name) as show:
+    size = f"training {task.name} with these settings"
+    with using_threads(settings.threads), Bars(nameless(progress)) as show, memory_explained(size):
         trainer = Trainer.of(task, architecture, settings, seed)
-        kept = {"optimizer": trainer.adam, "training": settings, "seed": seed, "resume": resume}
-        with Recorder(path, trainer.model, task, **kept) as rec:
+        recorder = Recorder(
+            path, trainer.model, task, optimizer=trainer.adam, training=settings, seed=seed, resume=resume
+        )
+        with recorder as rec:
             if not rec.finished:
-                _run(trainer, rec, show)
+                _run(trainer, rec, partial(show, path.name))
     return Run(path, task)
 
 
-def _run(trainer: Trainer, rec: Recorder, show: Progress | None) -> None:
+def _run(trainer: Trainer, rec: Recorder, progress: StepProgress) -> None:
     """Step t: loss of the weights after t updates, recorded, then update t + 1; the last step has no update."""
     steps = trainer.settings.steps
     every = max(steps // 200, 1)
@@ -71,8 +75,8 @@ def _run(trainer: Trainer, rec: Recorder, show: Progress | None) -> None:
         with torch.set_grad_enabled(step < steps):
             losses = trainer.losses(step)
         if rec.logs(step):
-            rec(step, loss=losses.mean.detach(), **losses.by_group())
-        if show is not None and (step % every == 0 or step == steps):
-            show(step, steps)
+            rec(step, **columns(losses))
+        if step % every == 0 or step == steps:
+            progress(step, steps)
         if step < steps:
             trainer.update(losses, step)

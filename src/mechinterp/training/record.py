@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from mechinterp._version import __version__
-from mechinterp.core import RunError, Settings, explain
+from mechinterp.core import RunError, Settings, checked, read_table
 from mechinterp.models import ModelConfig
 from mechinterp.training.config import TrainConfig
 from mechinterp.training.files import write_atomic
@@ -25,7 +24,7 @@ class RunRecord(Settings):
     """What a Run was made of.
 
     Args:
-        task: Name and settings; plain data, since the task may be somebody's own.
+        task: Name and settings; plain data, since the class of the task may not be known here.
         model: Architecture; None for a model that is not our Transformer.
         training: Settings of our loop; None for another loop.
         settings: Whatever another loop wants to remember.
@@ -37,10 +36,10 @@ class RunRecord(Settings):
     """
 
     format: int = FORMAT
-    task: dict[str, Any] | None = None
+    task: dict[str, object] | None = None
     model: ModelConfig | None = None
     training: TrainConfig | None = None
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: dict[str, object] = Field(default_factory=dict)
     seed: int | None = None
     threads: int = 1
     device: str = "cpu"
@@ -74,41 +73,33 @@ def read_record(folder: Path) -> RunRecord:
     if not path.is_file():
         what = "is no Run: it has no run.json" if folder.is_dir() else "does not exist"
         raise RunError(f"{folder} {what}")
-    try:
-        data = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise RunError(f"{path} is damaged: {error}") from error
-    if not isinstance(data, dict) or not isinstance(data.get("format"), int):
+    data = read_table(path, "json")
+    if type(data.get("format")) is not int:
         raise RunError(f"{path} was not written by mechinterp: it states no format")
     if data["format"] != FORMAT:
         raise RunError(f"{path} has format {data['format']}, this version reads format {FORMAT}")
-    try:
-        return RunRecord.model_validate(data)
-    except (ValidationError, ValueError) as error:
-        text = explain(error, RunRecord.model_fields) if isinstance(error, ValidationError) else str(error)
-        raise RunError(f"{path} (written by mechinterp {_version(data)}) does not fit this version: {text}") from error
+    versions = data.get("versions")
+    writer = versions.get("mechinterp", "?") if isinstance(versions, dict) else "?"
+    return checked(data, RunRecord, f"{path} (written by mechinterp {writer}) does not fit this version")
 
 
 def differences(old: RunRecord, new: RunRecord) -> list[str]:
-    """Where a Run that shall be continued differs from what is asked for now; the status and Python may."""
+    """Where a Run that shall be continued differs from what is wanted now; the status and Python may."""
     before, now = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return [
         f"{name} is {before.get(name)!r} in the folder and {now.get(name)!r} now"
         for name in names
-        if not re.fullmatch(r"status|versions\.python", name)
+        if name not in ("status", "versions.python")
     ]
 
 
-def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+def _flat(data: object, prefix: str = "") -> dict[str, object]:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
     if not isinstance(data, dict) or not data:
         return {prefix: data}
-    flat = {}
-    for name, value in data.items():
-        flat |= _flat(value, f"{prefix}.{name}" if prefix else str(name))
-    return flat
-
-
-def _version(data: dict[str, Any]) -> str:
-    versions = data.get("versions")
-    return str(versions.get("mechinterp", "?")) if isinstance(versions, dict) else "?"
+    return {
+        name: leaf
+        for key, value in data.items()
+        for name, leaf in _flat(value, f"{prefix}.{key}" if prefix else str(key)).items()
+    }

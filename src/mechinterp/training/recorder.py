@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from mechinterp.core import ConfigError, RunError
+from mechinterp.core import ConfigError, RunError, Settings, checked
 from mechinterp.models import ModelConfig
 from mechinterp.tasks import Task
 from mechinterp.training import files
 from mechinterp.training.config import TrainConfig
 from mechinterp.training.folder import Folder
+from mechinterp.training.metrics_file import format_line
 from mechinterp.training.record import RunRecord, current_versions, differences, read_record, write_record
-from mechinterp.training.tensors import optimizer_tensors, read_tensors, restore_optimizer, write_tensors
+from mechinterp.training.schedules import is_spaced
+from mechinterp.training.tensors import (
+    OptimizerNote,
+    optimizer_tensors,
+    read_tensors,
+    restore_optimizer,
+    write_tensors,
+)
 
 
 class Recorder:
@@ -48,10 +55,10 @@ class Recorder:
         settings: Plain data of another loop, to remember; a Run is continued only with equal ones.
         checkpoints: Steps to keep; None for 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, ... (four for each doubling).
         log_every: Steps from one line of metrics to the next.
-        resume: Continue what the folder holds. In a missing or empty folder this begins anew.
+        resume: Continue what the folder holds. In a missing or empty folder training begins.
 
     Raises:
-        RunError: If the folder holds a Run and `resume` is False, another Run, damaged files, or somebody else's files.
+        RunError: If the folder holds a Run and `resume` is False, another Run, damaged files, or other files.
     """
 
     def __init__(
@@ -64,7 +71,7 @@ class Recorder:
         generators: Mapping[str, torch.Generator] | None = None,
         training: TrainConfig | None = None,
         seed: int | None = None,
-        settings: Mapping[str, Any] | None = None,
+        settings: Mapping[str, object] | None = None,
         checkpoints: Iterable[int] | None = None,
         log_every: int = 1,
         resume: bool = False,
@@ -91,7 +98,7 @@ class Recorder:
         )
         self._folder = Folder(self.path)
         self._last = -1
-        self._kept: list[int] = []
+        self._saved: list[int] = []
         self._exit = ExitStack()
 
     def __enter__(self) -> Recorder:
@@ -99,7 +106,7 @@ class Recorder:
         files.make_folder(self.path)
         with ExitStack() as stack:
             stack.enter_context(files.locked(self.path))
-            # Asked again under the lock: another process may have come and gone since.
+            # Checked again under the lock: another process may have come and gone since.
             if self._folder.check(self._resume):
                 self._continue()
             if not self.finished:
@@ -118,7 +125,7 @@ class Recorder:
             try:
                 write_record(self.path, self._record.model_copy(update={"status": status}))
             except RunError:
-                # After an error that one is the news; the folder then still says `running`, which resumes alike.
+                # The first error matters more; the folder then still says `running`, and can be continued.
                 if kind is None:
                     raise
 
@@ -128,7 +135,7 @@ class Recorder:
 
     def saves(self, step: int) -> bool:
         """Whether a call at this step keeps the weights."""
-        return _spaced(step) if self._checkpoints is None else step in self._checkpoints
+        return is_spaced(step) if self._checkpoints is None else step in self._checkpoints
 
     def __call__(self, step: int, **values: float | Tensor) -> None:
         """Record a step, if it is one to record.
@@ -149,23 +156,22 @@ class Recorder:
         logs = self.logs(step)
         self._last = step
         if logs and values:
-            line = {"step": step, **{name: _number(value) for name, value in values.items()}}
-            files.append(self._folder.metrics, (json.dumps(line) + "\n").encode())
+            files.append(self._folder.metrics, format_line(step, values))
         if self.saves(step):
             self._save(step)
 
     def _finish(self) -> None:
         """The state must say that all was recorded, though the last steps were no checkpoints."""
-        if self._last >= 0 and self._last not in self._kept:
+        if self._last >= 0 and self._last not in self._saved:
             self._save(self._last)
 
     def _save(self, step: int) -> None:
         files.settle(self._folder.metrics)
         weights = self._model.state_dict()
         write_tensors(self._folder.checkpoint(step), weights, {"kind": "checkpoint", "step": step})
-        self._kept.append(step)
+        self._saved.append(step)
         state = {f"weights.{name}": value for name, value in weights.items()}
-        about: dict[str, Any] = {"kind": "state", "step": step, "checkpoints": self._kept}
+        about: dict[str, object] = {"kind": "state", "step": step, "checkpoints": self._saved}
         about["metrics_bytes"] = self._folder.metrics.stat().st_size
         if self._optimizer is not None:
             tensors, about["optimizer"] = optimizer_tensors(self._optimizer)
@@ -176,59 +182,55 @@ class Recorder:
     def _continue(self) -> None:
         """Put model, optimiser, generators and files back to the last state."""
         old = read_record(self.path)
-        found = differences(old, self._record)
-        if found:
-            raise RunError(f"{self.path} cannot be continued: {'; '.join(found)}")
+        changes = differences(old, self._record)
+        if changes:
+            raise RunError(f"{self.path} cannot be continued: {'; '.join(changes)}")
         if not self._folder.has_state():
             files.cut(self._folder.metrics, 0)
             return
         tensors, about = read_tensors(self._folder.state)
-        try:
-            self._kept, step, size = list(about["checkpoints"]), int(about["step"]), int(about["metrics_bytes"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{self._folder.state} is no state of a Run ({error!r})") from error
-        for kept in self._kept:
-            self._folder.read_checkpoint(kept)
-        self._folder.check_metrics(size)
-        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}, "generator": {}}
-        for name, value in tensors.items():
-            kind, rest = name.split(".", 1)
-            parts[kind][rest] = value
-        self._restore(parts, about)
-        self._last = self.step = step
+        note = checked(about, _StateNote, f"{self._folder.state} is no state of a Run")
+        for step in note.checkpoints:
+            self._folder.read_checkpoint(step)
+        self._folder.check_metrics(note.metrics_bytes)
+        self._restore(tensors, note)
+        self._saved = list(note.checkpoints)
+        self._last = self.step = note.step
         self.finished = old.status == "finished"
         if not self.finished:
-            files.cut(self._folder.metrics, size)
+            files.cut(self._folder.metrics, note.metrics_bytes)
 
-    def _restore(self, parts: dict[str, dict[str, Tensor]], about: dict[str, Any]) -> None:
+    def _restore(self, tensors: Mapping[str, Tensor], note: _StateNote) -> None:
         """Check first that all fits, then change the caller's objects: an error leaves them as they were."""
         where = self._folder.state
-        own = self._model.state_dict()
-        if _shapes(own) != _shapes(parts["weights"]):
+        weights, optimizer, generators = (_part(tensors, kind) for kind in ("weights", "optimizer", "generator"))
+        if _shapes(self._model.state_dict()) != _shapes(weights):
             raise RunError(f"{where}: the saved weights do not fit this model (names, shapes or types differ)")
-        if (self._optimizer is not None) != ("optimizer" in about):
-            raise RunError(
-                f"{where} was saved with{'' if 'optimizer' in about else 'out'} an optimiser; do the same now"
-            )
-        if set(parts["generator"]) != set(self._generators):
-            raise RunError(f"{where} has generators {sorted(parts['generator'])}, not {sorted(self._generators)}")
-        if self._optimizer is not None:
-            restore_optimizer(self._optimizer, parts["optimizer"], about["optimizer"])
-        self._model.load_state_dict(parts["weights"])
+        if (self._optimizer is None) != (note.optimizer is None):
+            raise RunError(f"{where} was saved with{'' if note.optimizer else 'out'} an optimiser; do the same now")
+        if set(generators) != set(self._generators):
+            raise RunError(f"{where} has generators {sorted(generators)}, not {sorted(self._generators)}")
+        if self._optimizer is not None and note.optimizer is not None:
+            restore_optimizer(self._optimizer, optimizer, note.optimizer)
+        self._model.load_state_dict(weights)
         for name, gen in self._generators.items():
-            gen.set_state(parts["generator"][name])
+            gen.set_state(generators[name])
+
+
+class _StateNote(Settings):
+    """What `state.safetensors` says beside its tensors."""
+
+    kind: Literal["state"]
+    step: int
+    checkpoints: tuple[int, ...]
+    metrics_bytes: int = Field(ge=0)
+    optimizer: OptimizerNote | None = None
+    sha256: str
+
+
+def _part(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{kind}."): value for name, value in tensors.items() if name.startswith(f"{kind}.")}
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
     return {name: (value.shape, value.dtype) for name, value in tensors.items()}
-
-
-def _spaced(step: int) -> bool:
-    """Four steps for each doubling: 8, 10, 11, 13, 16, 19, 23, 27, 32, ..., and all below 8."""
-    return step < 8 or step == round(2 ** (round(4 * math.log2(step)) / 4))
-
-
-def _number(value: float | Tensor) -> float | None:
-    """JSON has no NaN or infinity: both are written as null."""
-    number = float(value.detach() if isinstance(value, Tensor) else value)
-    return number if math.isfinite(number) else None

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from os.path import commonpath
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from mechinterp._version import __version__
-from mechinterp.core import ConfigError, RunError, UnsupportedError
-from mechinterp.models import Transformer
+from mechinterp.core import RunError, UnsupportedError, checked
+from mechinterp.models import ModelConfig, Transformer
 from mechinterp.tasks import Task, names, task_class
-from mechinterp.training.folder import Folder
+from mechinterp.training.folder import Folder, nearest
+from mechinterp.training.metrics_file import as_dataset
 from mechinterp.training.record import RunRecord, read_record
 from mechinterp.training.tensors import tensor_hash
 
@@ -23,8 +23,8 @@ from mechinterp.training.tensors import tensor_hash
 class Run:
     """A folder with configuration, checkpoints by step, and metrics.
 
-    Opening one runs no code of whoever made it: files are JSON and safetensors, and a task that somebody wrote is
-    only asked for where it is needed.
+    Opening a Run runs no code that comes with it: files are JSON and safetensors, and a task of the user's is needed
+    only where examples are drawn.
 
     Args:
         path: The folder.
@@ -43,7 +43,8 @@ class Run:
         self._record = read_record(self.path)
         self._task, self._build = task, build
         self._foreign: _Foreign | None = None
-        if task is not None and self._record.task is not None and self._rebuilt(type(task)) != task:
+        recorded = self._record.task
+        if task is not None and recorded and (recorded.get("name") != task.name or self._rebuilt(type(task)) != task):
             raise RunError(f"{self.path} was trained on {self._record.task}, not on {task.to_dict()}")
 
     @classmethod
@@ -54,25 +55,25 @@ class Run:
         task: Task | None = None,
         out: str | Path | None = None,
     ) -> Run:
-        """Checkpoints that somebody else trained, as a Run; the files stay where they are.
+        """Checkpoints that another program wrote, as a Run; the files stay where they are.
 
         Args:
             paths: Step -> file or folder.
             loader: Makes the model from one of them.
-            task: What the models are to be looked at with.
+            task: What the models are analysed with.
             out: Where results about them are kept; None is a folder `mechinterp` beside the checkpoints.
 
         Raises:
             RunError: If there are no checkpoints, or one does not exist.
         """
-        made = cls.__new__(cls)
-        made._foreign = _Foreign({int(step): Path(path) for step, path in sorted(paths.items())}, loader)
-        parents = commonpath([path.absolute().parent for path in made._foreign.paths.values()])
-        made.path = Path(out) if out is not None else Path(parents) / "mechinterp"
-        made._folder = Folder(made.path)
-        made._record = RunRecord(task=None if task is None else task.to_dict(), status="finished")
-        made._task, made._build = task, None
-        return made
+        run = cls.__new__(cls)
+        run._foreign = _Foreign({int(step): Path(path) for step, path in sorted(paths.items())}, loader)
+        parents = commonpath([path.absolute().parent for path in run._foreign.paths.values()])
+        run.path = Path(out) if out is not None else Path(parents) / "mechinterp"
+        run._folder = Folder(run.path)
+        run._record = RunRecord(task=None if task is None else task.to_dict(), status="finished")
+        run._task, run._build = task, None
+        return run
 
     @property
     def config(self) -> RunRecord:
@@ -102,18 +103,17 @@ class Run:
         recorded = self._record.task
         if recorded is None:
             raise UnsupportedError(f"{self.path} records no task: open it as Run(path, task=...)")
-        if recorded.get("name") not in names():
+        name = str(recorded.get("name"))
+        if name not in names():
             raise UnsupportedError(
-                f"{self.path} was trained on the task '{recorded.get('name')}', which is not known here: import the "
+                f"{self.path} was trained on the task '{name}', which is not known here: import the "
                 "module that defines it, or open the Run as Run(path, task=...)"
             )
-        rebuilt = self._rebuilt(task_class(recorded["name"]))
-        assert rebuilt is not None
-        return rebuilt
+        return self._rebuilt(task_class(name))
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """Steps with a checkpoint, ascending; read anew each time, so a Run can be watched while it trains."""
+        """Steps with a checkpoint, ascending; the folder is read each time, so a Run can be watched while it trains."""
         return self._foreign.steps if self._foreign else self._folder.steps()
 
     def model(self, step: int | None = None) -> nn.Module:
@@ -129,19 +129,12 @@ class Run:
         step = self._known(step)
         if self._foreign:
             return self._foreign.model(step)
+        weights, where = self._folder.read_checkpoint(step), str(self._folder.checkpoint(step))
         if self._build is not None:
-            model = self._build()
-        elif self._record.model is not None:
-            model = Transformer(self._record.model)
-        else:
-            raise UnsupportedError(
-                f"{self.path} holds weights of a model of somebody's own: open it as Run(path, build=...)"
-            )
-        try:
-            model.load_state_dict(self.weights(step))
-        except RuntimeError as error:
-            raise RunError(f"{self._folder.checkpoint(step)} does not fit the model: {error}") from error
-        return model
+            return _loaded(self._build(), weights, where)
+        if self._record.model is None:
+            raise UnsupportedError(f"{self.path} holds a model that is not ours: open it as Run(path, build=...)")
+        return build_model(self._record.model, weights, where)
 
     def weights(self, step: int | None = None) -> dict[str, Tensor]:
         """Tensors of a checkpoint by name.
@@ -158,10 +151,7 @@ class Run:
 
     def metrics(self) -> xr.Dataset:
         """Everything logged: one variable per metric, NaN where it was not logged or not finite; dimension `step`."""
-        lines = self._folder.read_metrics()
-        columns = list(dict.fromkeys(name for line in lines for name in line if name != "step"))
-        table = {name: ("step", np.array([_float(line.get(name)) for line in lines], dtype=float)) for name in columns}
-        return xr.Dataset(table, {"step": [line["step"] for line in lines]}, attrs={"version": __version__})
+        return as_dataset(self._folder.read_metrics())
 
     def __repr__(self) -> str:
         steps = self.steps
@@ -169,15 +159,10 @@ class Run:
         task = (self._record.task or {}).get("name", "no task")
         return f"Run('{self.path}', {task}, {self.status}, {reached})"
 
-    def _rebuilt(self, kind: type[Task]) -> Task | None:
+    def _rebuilt(self, kind: type[Task]) -> Task:
         """The recorded task as this class understands it; settings that are newer than the Run take their default."""
-        settings = dict(self._record.task or {})
-        if settings.pop("name", None) != kind.name:
-            return None
-        try:
-            return kind(**settings)
-        except ConfigError as error:
-            raise RunError(f"{self.path}: the recorded task does not fit this version: {error}") from error
+        settings = {name: value for name, value in (self._record.task or {}).items() if name != "name"}
+        return checked(settings, kind, f"{self.path}: the recorded task does not fit this version")
 
     def _known(self, step: int | None) -> int:
         steps = self.steps
@@ -186,8 +171,40 @@ class Run:
         return steps[-1] if step is None else step
 
 
+def build_model(config: ModelConfig, weights: Mapping[str, Tensor], where: str) -> Transformer:
+    """A model with these weights.
+
+    Args:
+        config: Its architecture; it may come from a file that nobody checked.
+        weights: By name.
+        where: Where they come from, for the message.
+
+    Raises:
+        RunError: If the weights do not fit.
+    """
+    entries = sum(value.numel() for value in weights.values())
+    if config.n_weights > entries:  # before memory is taken for it
+        raise RunError(f"{where} does not fit the model: it holds {entries:,} numbers, and the settings ask for more")
+    return _loaded(Transformer(config), weights, where)
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def _loaded(model: M, weights: Mapping[str, Tensor], where: str) -> M:
+    kinds = {name: value.is_floating_point() for name, value in model.state_dict().items()}
+    wrong = [name for name, value in weights.items() if kinds.get(name, True) != value.is_floating_point()]
+    if wrong:
+        raise RunError(f"{where} does not fit the model: '{wrong[0]}' is of type {weights[wrong[0]].dtype}")
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise RunError(f"{where} does not fit the model: {' '.join(str(error).split())}") from error
+    return model
+
+
 class _Foreign:
-    """Checkpoints of somebody else: files by step, and a function that loads one."""
+    """Checkpoints of another program: files by step, and a function that loads one."""
 
     def __init__(self, paths: dict[int, Path], loader: Callable[[Path], nn.Module]) -> None:
         if not paths:
@@ -203,13 +220,8 @@ class _Foreign:
         return tuple(self.paths)
 
     def model(self, step: int) -> nn.Module:
-        """What the loader makes of a step's file."""
+        """What the loader returns for a step's file."""
         if step not in self.paths:
-            near = min(self.paths, key=lambda one: abs(one - step))
-            raise RunError(f"no checkpoint at step {step}: there are {len(self.paths)}; the nearest is {near}")
+            raise RunError(f"no checkpoint at step {step}: {nearest(step, self.steps)}")
         with torch.no_grad():
             return self._loader(self.paths[step])
-
-
-def _float(value: float | None) -> float:
-    return float("nan") if value is None else float(value)

@@ -6,20 +6,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mechinterp.core import ConfigError, RunError
+from mechinterp.core import ConfigError, RunError, Settings, parse
 from mechinterp.training.files import write_atomic
 
 _KEY = "mechinterp"
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
     """Write tensors with a description and their hash; equal content gives equal bytes.
 
     Args:
@@ -33,7 +32,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     write_atomic(path, safetensors.torch.save(own, {_KEY: note}))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
     """Tensors and their description.
 
     Raises:
@@ -47,10 +46,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path} is damaged or no safetensors file ({error})") from error
-    try:
-        about = json.loads(note or "null")
-    except ValueError:
-        about = None
+    about = parse(note or "null", "json", f"{path}, its description,")
     if not isinstance(about, dict) or "sha256" not in about:
         raise RunError(f"{path} was not written by mechinterp: it lacks our description")
     if about["sha256"] != tensor_hash(tensors):
@@ -68,18 +64,24 @@ def tensor_hash(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+class OptimizerNote(Settings):
+    """What `optimizer_tensors` says beside the tensors."""
+
+    groups: list[dict[str, object]]
+    plain: dict[str, object]
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, object]]:
     """An optimiser's state as tensors named `0.exp_avg`, and its settings as plain data.
 
     Raises:
         ConfigError: If it keeps anything that is neither a tensor nor plain data.
     """
     state = optimizer.state_dict()
-    tensors, plain = {}, {}
-    for index, entries in state["state"].items():
-        for name, value in entries.items():
-            (tensors if isinstance(value, Tensor) else plain)[f"{index}.{name}"] = value
-    about = {"groups": state["param_groups"], "plain": plain}
+    entries = {f"{index}.{name}": value for index, part in state["state"].items() for name, value in part.items()}
+    tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
+    plain = {name: value for name, value in entries.items() if name not in tensors}
+    about: dict[str, object] = {"groups": state["param_groups"], "plain": plain}
     try:
         # Python writes the shortest text that reads back as the same float: nothing is lost on the way.
         json.dumps(about)
@@ -89,19 +91,17 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
     return tensors, about
 
 
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], about: Mapping[str, Any]
-) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], about: OptimizerNote) -> None:
     """The reverse of `optimizer_tensors`, in place.
 
     Raises:
         RunError: If the optimiser has other parameters.
     """
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in {**tensors, **about["plain"]}.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+    state: dict[int, dict[str, object]] = {}
     try:
-        optimizer.load_state_dict({"state": state, "param_groups": about["groups"]})
-    except (ValueError, KeyError) as error:
+        for key, value in {**tensors, **about.plain}.items():
+            index, name = key.split(".", 1)
+            state.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({"state": state, "param_groups": about.groups})
+    except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"the saved optimiser does not fit this one: {error}") from error

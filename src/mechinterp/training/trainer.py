@@ -1,4 +1,4 @@
-"""One training, step by step: data, loss, update."""
+"""One training: which examples a step sees, their loss, and the update."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mechinterp.core import Batch, derive_seed
+from mechinterp.core import Batch, check_memory, derive_seed
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.tasks import Task
 from mechinterp.training.config import TrainConfig
@@ -16,13 +16,13 @@ from mechinterp.training.nulls import NULLS
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """What one step's examples cost.
+    """The losses of one step's examples.
 
     Args:
         task: Knows the groups of positions.
         batch: The examples.
         each: Loss at every position, `[batch, seq]`.
-        mean: What is descended: the mean over the positions that are trained on.
+        mean: The mean over the positions that are trained on; its gradient makes the update.
     """
 
     task: Task
@@ -30,15 +30,10 @@ class Losses:
     each: Tensor
     mean: Tensor
 
-    def by_group(self) -> dict[str, Tensor]:
-        """`loss_<group>` -> mean over the group; NaN where it is empty."""
-        each = self.each.detach()
-        return {f"loss_{name}": _mean(each, mask) for name, mask in self.task.groups(self.batch).items()}
-
 
 @dataclass(frozen=True, eq=False)
 class Trainer:
-    """What `train` does at each step, for loops of one's own.
+    """What `train` does at each step, for other loops.
 
     Args:
         task: Draws the examples.
@@ -67,17 +62,19 @@ class Trainer:
         """A new model with its optimiser.
 
         Raises:
-            ConfigError: If the device is not there.
+            ConfigError: If the device is not there, or the memory does not hold the training.
         """
-        made = Transformer(model, seed=derive_seed(seed, "model")).to(settings.resolve_device())
+        # Weights, gradients and AdamW's two averages.
+        check_memory(4 * model.memory, f"training {model.n_weights:,} weights")
+        transformer = Transformer(model, seed=derive_seed(seed, "model")).to(settings.resolve_device())
         adam = torch.optim.AdamW(
-            made.parameters(),
+            transformer.parameters(),
             lr=settings.lr,
             betas=(settings.beta1, settings.beta2),
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        return cls(task, made, adam, settings, seed)
+        return cls(task, transformer, adam, settings, seed)
 
     def step(self, step: int) -> Losses:
         """One whole step; the losses are those before the update."""
@@ -93,11 +90,11 @@ class Trainer:
             batch = NULLS[self.settings.null](batch, self.seed)
         batch = batch if device.type == "cpu" else batch.to(device)
         each = self.task.loss(self.model(batch.inputs), batch)
-        scored = batch.scored if self.settings.loss_on == "scored" else _answered(batch)
-        return Losses(self.task, batch, each, _mean(each, scored))
+        scored = batch.scored if self.settings.loss_on == "scored" else _with_target(batch)
+        return Losses(self.task, batch, each, masked_mean(each, scored))
 
     def update(self, losses: Losses, step: int) -> None:
-        """Descend."""
+        """One update of the weights, at the learning rate of the step."""
         self.adam.zero_grad(set_to_none=True)
         losses.mean.backward()
         if self.settings.clip is not None:
@@ -107,13 +104,13 @@ class Trainer:
         self.adam.step()
 
 
-def _answered(batch: Batch) -> Tensor:
-    """Positions that have a target at all; an example that scores nothing only rides along, and is not trained on."""
+def _with_target(batch: Batch) -> Tensor:
+    """Positions with a target, of the examples that score any; the others are in the batch for their loss alone."""
     real = batch.targets.is_floating_point()
-    answered = torch.ones_like(batch.scored) if real else batch.targets >= 0
-    return answered & batch.scored.any(1, keepdim=True)
+    has_target = torch.ones_like(batch.scored) if real else batch.targets >= 0
+    return has_target & batch.scored.any(1, keepdim=True)
 
 
-def _mean(losses: Tensor, mask: Tensor) -> Tensor:
+def masked_mean(losses: Tensor, mask: Tensor) -> Tensor:
     """Mean over the positions of a mask; NaN where it is empty."""
     return torch.where(mask, losses, 0.0).sum() / mask.sum()

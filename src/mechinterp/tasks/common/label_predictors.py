@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from mechinterp.core import Batch
-from mechinterp.tasks.predictors import log_shares
+from mechinterp.tasks.common.predictors import log_shares
 
 Items = Float[Tensor, "batch items dim"]
 Labels = Int[Tensor, "batch pairs"]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mechinterp.core import ConfigError, RunError, usable_cores
-from mechinterp.core.progress import Bars
+from mechinterp.core.progress import Bars, Progress, StepProgress
 from mechinterp.core.workers import LocalProcesses, check_portable
 from mechinterp.models import ModelConfig
 from mechinterp.tasks import Task, get
@@ -41,11 +40,11 @@ def train_many(
     seeds: Sequence[int],
     out: str | Path,
     workers: int | None = None,
-    model: ModelConfig | Mapping[str, Any] | None = None,
-    training: TrainConfig | Mapping[str, Any] | None = None,
+    model: ModelConfig | Mapping[str, object] | None = None,
+    training: TrainConfig | Mapping[str, object] | None = None,
     resume: bool = False,
-    progress: bool | Callable[[str, int, int], None] = False,
-    **overrides: Any,
+    progress: bool | Progress = False,
+    **overrides: object,
 ) -> list[Run]:
     """Train one run per seed, several at a time; each equals, bit for bit, what `train` makes of that seed alone.
 
@@ -77,7 +76,7 @@ def train_jobs(
     jobs: Sequence[Job],
     workers: int | None = None,
     resume: bool = False,
-    progress: bool | Callable[[str, int, int], None] = False,
+    progress: bool | Progress = False,
 ) -> list[Run]:
     """Train runs of any settings, several at a time; see `train_many`."""
     folders = [job.out.absolute() for job in jobs]
@@ -85,14 +84,13 @@ def train_jobs(
         raise ConfigError("two runs would write to one folder: give each a seed or folder of its own")
     for job in jobs:
         check_portable(job, f"task {type(job.task).__qualname__}")
-    engine = LocalProcesses(workers if workers is not None else _usable(jobs))
+    engine = LocalProcesses(workers if workers is not None else _fitting(jobs))
     with Bars(progress) as show:
-
-        def hear(number: int, *where: int) -> None:
-            if where:
-                show(jobs[number].out.name, *where)
-
-        outcomes = engine.run(_train_one, [(job, resume) for job in jobs], hear)
+        outcomes = engine.run(
+            _train_one,
+            [(job, resume) for job in jobs],
+            on_progress=lambda number, done, total: show(jobs[number].out.name, done, total),
+        )
     failures = {job.out: outcome.failure for job, outcome in zip(jobs, outcomes, strict=True) if outcome.failure}
     if failures:
         reasons = "; ".join(f"{folder}: {why}" for folder, why in failures.items())
@@ -101,11 +99,12 @@ def train_jobs(
     return [Run(job.out, job.task) for job in jobs]
 
 
-def _train_one(work: tuple[Job, bool], tell: Callable[..., None]) -> None:
+def _train_one(work: tuple[Job, bool], progress: StepProgress) -> None:
     job, resume = work
-    train(job.task, job.model, job.training, job.seed, job.out, resume, tell)
+    train(job.task, job.model, job.training, job.seed, job.out, resume, progress)
 
 
-def _usable(jobs: Sequence[Job]) -> int:
+def _fitting(jobs: Sequence[Job]) -> int:
+    """Processes, so that there is a core for each thread."""
     threads = max((job.training.threads for job in jobs), default=1)
     return max(usable_cores() // threads, 1)
