@@ -28,6 +28,13 @@ TOKENS = torch.randint(20, (3, 9), generator=torch.Generator().manual_seed(0))
 
 
 @given(ARCHITECTURES)
+def test_the_number_of_weights_is_known_before_a_model_is_built(make_model, settings):
+    model = make_model(**settings)
+    matrices = [value for name, value in model.state_dict().items() if name.rsplit(".", 1)[-1].startswith("W_")]
+    assert model.config.n_weights == sum(value.numel() for value in matrices)
+
+
+@given(ARCHITECTURES)
 def test_looking_changes_nothing(make_model, settings):
     """Hooks on every point materialise scores, results and forks; the output stays the same."""
     model = make_model(**settings)

@@ -118,7 +118,7 @@ def test_sizes_that_no_memory_holds_are_refused_before_anything_is_built(copy: P
     record["model"][name] = 10**9
     path.write_text(json.dumps(record))
     with pytest.raises(
-        (RunError, ConfigError), match="does not fit the model: it holds [0-9,]+ numbers|GB of memory"
+        (RunError, ConfigError), match=r"does not fit the model: it holds [0-9,]+ numbers|GB of memory"
     ) as caught:
         Run(copy).model()
     assert "\n" not in str(caught.value)
@@ -127,7 +127,7 @@ def test_sizes_that_no_memory_holds_are_refused_before_anything_is_built(copy: P
 def test_weights_of_another_shape_or_type(copy: Path):
     path = copy / "run.json"
     path.write_text(path.read_text().replace('"d_vocab": 16', '"d_vocab": 15'))
-    with pytest.raises(RunError, match="00000004.safetensors does not fit the model: .*size mismatch") as caught:
+    with pytest.raises(RunError, match=r"00000004.safetensors does not fit the model: .*size mismatch") as caught:
         Run(copy).model()
     assert "\n" not in str(caught.value)
     config = ModelConfig(n_layers=1, n_heads=1, d_model=4, d_vocab=4, n_ctx=4)

@@ -31,12 +31,12 @@ def estimate(
     as_json: Json = False,
 ) -> None:
     """Estimate the effect of every node of a site, or of every edge, by gradient."""
-    from mechinterp.core import ConfigError
+    from mechinterp.core import ConfigError, in_words
     from mechinterp.patching import estimate_edges, estimate_nodes
 
     settings = given(method=method, steps=steps)
     if settings and not edges:
-        raise ConfigError(f"{' and '.join(f'--{name}' for name in settings)}: only for edges; add --edges")
+        raise ConfigError(f"{in_words((f'--{name}' for name in settings), 'and')}: only for edges; add --edges")
     chosen = choose("estimate", run, step, options)
     if edges:
         effects = measure_effects("estimated edges", estimate_edges, chosen, **settings)

@@ -103,4 +103,8 @@ def _flag(row: SettingRow) -> str:
 
 def _near(flag: str, known: list[str]) -> str:
     close = difflib.get_close_matches(flag, known, n=2)
-    return f" Did you mean {' or '.join(close)}?" if close else " See --help."
+    if not close:
+        return " See --help."
+    from mechinterp.core import in_words
+
+    return f" Did you mean {in_words(close)}?"

@@ -9,6 +9,8 @@ from mechinterp.core.errors import (
     ShapeError,
     SiteError,
     UnsupportedError,
+    check_word,
+    in_words,
     suggest,
 )
 from mechinterp.core.machine import check_memory, memory_explained, usable_cores, using_threads
@@ -46,12 +48,14 @@ __all__ = [
     "TaskLike",
     "UnsupportedError",
     "check_memory",
+    "check_word",
     "checked",
     "component",
     "default_metric",
     "derive_seed",
     "explain",
     "generator",
+    "in_words",
     "is_reader_input",
     "labelled",
     "memory_explained",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechinterp.core.errors import ConfigError, MechinterpError, suggest
+from mechinterp.core.errors import ConfigError, MechinterpError, check_word
 from mechinterp.core.reading import checked, read_table
 from mechinterp.core.settings import Settings
-from mechinterp.core.sites import Edge, Site
+from mechinterp.core.sites import INPUTS, Edge, Site
 
 if TYPE_CHECKING:
     import networkx
@@ -51,21 +51,20 @@ class Circuit:
         inputs: str = "merged",
         origin: Mapping[str, Any] | None = None,
     ) -> None:
-        found = frozenset(Edge.parse(edge) for edge in edges)
-        foreign = {"merged": ("embed", "pos"), "split": ("input",)}
-        if inputs not in foreign:
-            raise ConfigError(f"inputs='{inputs}' is unknown: use 'merged' or 'split'")
-        misfits = [edge for edge in found if edge.source.kind in foreign[inputs]]
+        parsed = frozenset(Edge.parse(edge) for edge in edges)
+        check_word("inputs", inputs, INPUTS)
+        foreign = ("embed", "pos") if inputs == "merged" else ("input",)
+        misfits = [edge for edge in parsed if edge.source.kind in foreign]
         if misfits:
             raise ConfigError(f"edge '{min(misfits)}' does not fit inputs='{inputs}'")
-        object.__setattr__(self, "edges", found)
+        object.__setattr__(self, "edges", parsed)
         object.__setattr__(self, "inputs", inputs)
         object.__setattr__(self, "origin", dict(origin or {}))
 
     def __len__(self) -> int:
         return len(self.edges)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Edge]:
         return iter(sorted(self.edges))
 
     def __contains__(self, edge: str | Edge) -> bool:
@@ -123,9 +122,9 @@ class Circuit:
                 graph.add_edge(a, b, ports=[port])
         return graph
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain data for JSON or TOML."""
-        plain: dict[str, Any] = {"inputs": self.inputs, "edges": [str(edge) for edge in self]}
+        plain: dict[str, object] = {"inputs": self.inputs, "edges": [str(edge) for edge in self]}
         return plain | {"origin": dict(self.origin)} if self.origin else plain
 
     @classmethod
@@ -165,7 +164,7 @@ class _CircuitRecord(Settings):
     origin: dict[str, object] | None = None
 
 
-def rank_edges(scores: Mapping[Any, float], by: str = "signed") -> tuple[Edge, ...]:
+def rank_edges(scores: Mapping[Edge, float] | Mapping[str, float], by: str = "signed") -> tuple[Edge, ...]:
     """Edges by falling score; equal scores stand in topological order, so that a ranking is the same everywhere.
 
     Args:
@@ -178,22 +177,22 @@ def rank_edges(scores: Mapping[Any, float], by: str = "signed") -> tuple[Edge, .
     >>> rank_edges({"input->logits": -2.0, "L0.H0->logits": 1.0}, by="absolute")[0]
     Edge('input->logits')
     """
-    if by not in ("signed", "absolute"):
-        raise ConfigError(f"by='{by}' is unknown.{suggest(by, ['signed', 'absolute'])}")
-    found = {Edge.parse(edge): float(score) for edge, score in scores.items()}
-    broken = [str(edge) for edge, score in found.items() if score != score]
+    check_word("by", by, ("signed", "absolute"))
+    parsed = {Edge.parse(edge): float(score) for edge, score in scores.items()}
+    broken = [str(edge) for edge, score in parsed.items() if score != score]
     if broken:
         raise ConfigError(f"{len(broken)} edges have a NaN score (the first: '{broken[0]}') and cannot be ranked")
     size = abs if by == "absolute" else float
-    return tuple(sorted(sorted(found), key=lambda edge: -size(found[edge])))
+    return tuple(sorted(sorted(parsed), key=lambda edge: -size(parsed[edge])))
 
 
 def _reach(start: Iterable[Site], steps: dict[Site, list[Site]]) -> set[Site]:
-    seen: set[Site] = set()
+    """All sites that steps lead to from the start, the start among them."""
+    reached: set[Site] = set()
     stack = list(start)
     while stack:
         site = stack.pop()
-        if site not in seen:
-            seen.add(site)
+        if site not in reached:
+            reached.add(site)
             stack += steps.get(site, [])
-    return seen
+    return reached

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
 
-def digest(data: Any, digits: int = 16) -> str:
+def digest(data: object, digits: int = 16) -> str:
     """The first hexadecimal digits of the hash of plain data, whatever the order of its keys.
 
     >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}), len(digest([], 8))

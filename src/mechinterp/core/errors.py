@@ -30,6 +30,32 @@ class UnsupportedError(MechinterpError):
     """A model or task that lacks what an analysis needs."""
 
 
+def in_words(items: Iterable[str], last: str = "or") -> str:
+    """A list as a sentence has it.
+
+    >>> in_words(["a", "b", "c"]), in_words(["a", "b"], "and"), in_words(["a"])
+    ('a, b or c', 'a and b', 'a')
+    """
+    *others, final = items
+    return f"{', '.join(others)} {last} {final}" if others else final
+
+
+def check_word(name: str, value: object, allowed: Iterable[str]) -> None:
+    """Refuse a word that an argument does not take.
+
+    Args:
+        name: Of the argument.
+        value: What came.
+        allowed: The words that it takes.
+
+    Raises:
+        ConfigError: If the value is none of them, naming the nearest.
+    """
+    words = tuple(allowed)
+    if value not in words:
+        raise ConfigError(f"no {name} '{value}'.{suggest(str(value), words)}")
+
+
 def suggest(name: str, allowed: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` with the nearest allowed names, or the whole list where nothing is near.
 
@@ -46,6 +72,7 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
     options = sorted(set(allowed))
     near = difflib.get_close_matches(name, options, n=3, cutoff=0.6)
     if near:
-        return " Did you mean " + " or ".join(f"'{item}'" for item in near) + "?"
+        quoted = [f"'{item}'" for item in near]
+        return f" Did you mean {in_words(quoted)}?"
     shown = ", ".join(options[:20]) + (", ..." if len(options) > 20 else "")
     return f" Allowed: {shown}."

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from functools import wraps
 from typing import Any, TypeVar
 
-from mechinterp.core.errors import ConfigError, suggest
+from mechinterp.core.errors import ConfigError, check_word
 from mechinterp.core.metrics import Metric, resolve_metric
 from mechinterp.core.sites import INPUTS
 
@@ -39,14 +39,14 @@ class Option:
     help: str
     words: tuple[str, ...] = ()
 
-    def check(self, name: str, value: Any) -> Any:
+    def check(self, name: str, value: T) -> T:
         """Return the value if the option takes it.
 
         Raises:
             ConfigError: If it is none of the option's words.
         """
-        if self.words and value not in self.words:
-            raise ConfigError(f"no {name} '{value}'.{suggest(str(value), self.words)}")
+        if self.words:
+            check_word(name, value, self.words)
         return value
 
 
@@ -114,11 +114,11 @@ class Options:
                 f"not '{self.ablation}'; use direction='noise'"
             )
 
-    def change(self, **options: Any) -> Options:
+    def change(self, **options: object) -> Options:
         """A copy with some options changed."""
         return replace(self, **options)
 
-    def for_model(self, model: Any) -> Options:
+    def for_model(self, model: object) -> Options:
         """The same, with the metric that a model's outputs ask for where none is given."""
         return self if self.metric is not None else self.change(metric=default_metric(model))
 
@@ -138,12 +138,12 @@ class Options:
         """The metric's name."""
         return self.resolved_metric[0]
 
-    def attrs(self, *names: str) -> dict[str, Any]:
+    def attrs(self, *names: str) -> dict[str, object]:
         """Some options as a result's attributes."""
         return {name: self.metric_name if name == "metric" else getattr(self, name) for name in names}
 
 
-def default_metric(model: Any) -> str:
+def default_metric(model: object) -> str:
     """`mse` for a model that writes real values, `logit_diff` for one that writes logits."""
     values = getattr(getattr(model, "cfg", None), "outputs", "logits") == "values"
     return "mse" if values else "logit_diff"
@@ -175,9 +175,9 @@ def takes(*names: str, **defaults: Any) -> Callable[[Callable[..., T]], Callable
         base = Options(**defaults)
 
         @wraps(function)
-        def with_options(*args: Any, options: Options | None = None, **keywords: Any) -> T:
-            given = {name: keywords.pop(name) for name in chosen if name in keywords}
-            return function(*args, options=replace(base if options is None else options, **given), **keywords)
+        def with_options(*args: object, options: Options | None = None, **keywords: object) -> T:
+            single = {name: keywords.pop(name) for name in chosen if name in keywords}
+            return function(*args, options=replace(base if options is None else options, **single), **keywords)
 
         shown = inspect.signature(function)
         own = [item for item in shown.parameters.values() if item.name != "options"]

@@ -102,7 +102,7 @@ def checked(data: Mapping[str, object], kind: type[S], where: str, error: type[M
         MechinterpError: Of the type `error`, if a setting is missing, unknown or has no meaning.
     """
     try:
-        return kind(**data)
+        return kind.of(data)
     except ConfigError as reason:
         raise error(f"{where}: {str(reason).removeprefix(f'{kind.__name__}: ')}") from reason
 

@@ -7,7 +7,6 @@ A patching result is a Dataset with `effect` (dimensions of the patch, then `exa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -21,8 +20,8 @@ from mechinterp.core.statistics import mean_interval
 def labelled(
     data: Tensor | np.ndarray,
     dims: Sequence[str],
-    coords: Mapping[str, Sequence[Any] | np.ndarray] | None = None,
-    **attrs: Any,
+    coords: Mapping[str, Sequence[object] | np.ndarray] | None = None,
+    **attrs: object,
 ) -> xr.DataArray:
     """A DataArray with our dimension names, and the version among its attributes.
 
@@ -32,11 +31,10 @@ def labelled(
     values = data.detach().cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
     if values.ndim != len(dims):
         raise ShapeError(f"data has {values.ndim} dimensions {list(values.shape)}, names are {list(dims)}")
-    kept = {name: ("none" if value is None else value) for name, value in attrs.items()}
-    return xr.DataArray(values, dims=list(dims), coords=dict(coords or {}), attrs={**kept, "version": __version__})
+    return xr.DataArray(values, dims=list(dims), coords=dict(coords or {}), attrs=_attributes(attrs))
 
 
-def patching_result(effect: xr.DataArray, clean: Tensor, corrupted: Tensor, **attrs: Any) -> xr.Dataset:
+def patching_result(effect: xr.DataArray, clean: Tensor, corrupted: Tensor, **attrs: object) -> xr.Dataset:
     """Bundle an effect with the two runs that it lies between.
 
     Args:
@@ -50,8 +48,7 @@ def patching_result(effect: xr.DataArray, clean: Tensor, corrupted: Tensor, **at
         "clean": labelled(clean, ["example"]),
         "corrupted": labelled(corrupted, ["example"]),
     }
-    kept = {name: ("none" if value is None else value) for name, value in attrs.items()}
-    return xr.Dataset(parts, attrs={**kept, "version": __version__})
+    return xr.Dataset(parts, attrs=_attributes(attrs))
 
 
 def recovery(result: xr.Dataset, confidence: float = 0.95) -> xr.Dataset:
@@ -79,3 +76,8 @@ def recovery(result: xr.Dataset, confidence: float = 0.95) -> xr.Dataset:
     return xr.Dataset({"recovery": share, "gap": gap.mean(), **ends, "valid": valid}).assign_attrs(
         result.attrs, confidence=confidence
     )
+
+
+def _attributes(attrs: Mapping[str, object]) -> dict[str, object]:
+    """What a file can hold, with the version."""
+    return {**{name: "none" if value is None else value for name, value in attrs.items()}, "version": __version__}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -28,6 +29,11 @@ class Settings(BaseModel):
             super().__init__(**settings)
         except ValidationError as error:
             raise ConfigError(f"{kind.__name__}: {explain(error, kind.model_fields)}") from None
+
+    @classmethod
+    def of(cls, settings: Mapping[str, object]) -> Self:
+        """The value with settings whose types nothing vouches for, say from a file."""
+        return cls(**settings)
 
 
 def explain(error: ValidationError, allowed: Iterable[str] = ()) -> str:

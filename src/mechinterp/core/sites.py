@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
-from mechinterp.core.errors import ConfigError, SiteError, suggest
+from mechinterp.core.errors import SiteError, check_word, suggest
 
 INPUTS = ("merged", "split")
 """Embedding and positions as one source, or as two."""
@@ -204,8 +204,7 @@ class Graph:
     inputs: str = "merged"
 
     def __post_init__(self) -> None:
-        if self.inputs not in INPUTS:
-            raise ConfigError(f"inputs='{self.inputs}' is unknown.{suggest(self.inputs, INPUTS)}")
+        check_word("inputs", self.inputs, INPUTS)
 
     @cached_property
     def sources(self) -> tuple[Site, ...]:

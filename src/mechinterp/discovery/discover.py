@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from mechinterp.core import Circuit, ConfigError, Edge, HookedModel, Options, Pair, suggest, takes
+from mechinterp.core import Circuit, ConfigError, Edge, HookedModel, Options, Pair, in_words, suggest, takes
 from mechinterp.discovery.acdc import acdc, edge_order
 from mechinterp.discovery.top_k import top_k
 from mechinterp.interventions import Judge
@@ -117,5 +117,5 @@ def _method(name: str, settings: Mapping[str, Any]) -> Search:
     known = METHODS[name].settings
     foreign = [setting for setting in settings if setting not in known]
     if foreign:
-        raise ConfigError(f"method='{name}' takes {' and '.join(known)}, not {' or '.join(foreign)}")
+        raise ConfigError(f"method='{name}' takes {in_words(known, 'and')}, not {in_words(foreign)}")
     return METHODS[name].search

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from mechinterp.core.errors import ConfigError
+from mechinterp.core.errors import ConfigError, in_words
 from mechinterp.core.statistics import t_interval
 from mechinterp.plots.style import HELPS, INK, LABEL_SIZE, MUTED, NULL, PAPER, base, rgba
 
@@ -45,16 +45,14 @@ def probe_bars(probes: xr.Dataset | Mapping[str, xr.Dataset]) -> go.Figure:
     key = "   ".join([words for _, words in _NULLS.values()] + [_MAJORITY[1]])
     scales = sorted({str(part.attrs.get("probe", "held-out score")).split(", ")[-1] for part in parts})
     _title(figure, 1, "Can be read", key)
-    figure.update_xaxes(title={"text": f"held-out {' or '.join(scales)}"}, row=1, col=1)
+    figure.update_xaxes(title={"text": f"held-out {in_words(scales)}"}, row=1, col=1)
     low = min([0.0, *(float(np.nanmin(part["score"])) for part in parts)])
     figure.update_xaxes(range=[1.04 * low, 1.04], row=1, col=1)
     if used:
         _add_effects(figure, parts, rows)
         metrics = sorted({str(part.attrs.get("metric", "metric")) for part in used})
         _title(figure, 2, "Is used", "grey: as many random directions erased")
-        figure.update_xaxes(
-            title={"text": f"{' or '.join(metrics).replace('_', ' ')} lost by erasing it"}, row=2, col=1
-        )
+        figure.update_xaxes(title={"text": f"{in_words(metrics).replace('_', ' ')} lost by erasing it"}, row=2, col=1)
     # The first variable on top, in reading order.
     return figure.update_yaxes(
         autorange="reversed",

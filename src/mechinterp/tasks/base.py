@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from inspect import isabstract
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional
@@ -40,8 +40,8 @@ class Preset:
         training: Settings of `TrainConfig`.
     """
 
-    model: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, object] = field(default_factory=dict)
+    training: Mapping[str, object] = field(default_factory=dict)
 
 
 class Task(Settings):
@@ -71,7 +71,7 @@ class Task(Settings):
     trivial: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         # The method may come from an abstract class or from one that is no task.
         if cls.pair is not Task.pair and not hasattr(cls.pair, "of_all_corruptions"):
@@ -174,7 +174,7 @@ class Task(Settings):
         flat = functional.cross_entropy(output.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none")
         return flat.view_as(targets)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Name and settings as plain data for JSON or TOML."""
         return {"name": self.name, **self.model_dump(mode="json")}
 
@@ -210,7 +210,7 @@ def names() -> list[str]:
     return sorted(_REGISTRY)
 
 
-def get(name: str, **settings: Any) -> Task:
+def get(name: str, **settings: object) -> Task:
     """The task of that name.
 
     Raises:
@@ -233,13 +233,13 @@ def task_class(name: str) -> type[Task]:
     return _REGISTRY[name]
 
 
-def from_dict(data: Mapping[str, Any]) -> Task:
+def from_dict(data: Mapping[str, object]) -> Task:
     """The reverse of `Task.to_dict`.
 
     Raises:
         ConfigError: If the name is missing or unknown, or a setting is wrong.
     """
-    if not isinstance(data.get("name"), str):
+    name = data.get("name")
+    if not isinstance(name, str):
         raise ConfigError("a task is written as {'name': 'induction', ...}; the name is missing")
-    settings = dict(data)
-    return get(settings.pop("name"), **settings)
+    return task_class(name)(**{setting: value for setting, value in data.items() if setting != "name"})

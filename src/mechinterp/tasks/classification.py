@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
 from functools import cached_property
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -189,12 +189,12 @@ class Classification(Task):
         novel ones by chance only.
         """
         width = max(128, self.dim + self.seq_len)
-        model: dict[str, Any] = dict(
+        model = dict(
             n_layers=2, n_heads=1, d_model=width, n_ctx=self.seq_len, inputs="vectors", d_in=self.dim,
             d_vocab_out=self.labels, embedding="fixed", normalization="none", attn_bias=False, unembed_bias=True,
             readout_layers=3,
         )  # fmt: skip
-        training: dict[str, Any] = dict(batch_size=128, steps=2500, lr=3e-3, beta1=0.9, beta2=0.999)
+        training = dict(batch_size=128, steps=2500, lr=3e-3, beta1=0.9, beta2=0.999)
         return Preset(model, training)
 
     def _vectors(self, count: int, gen: torch.Generator) -> Tensor:

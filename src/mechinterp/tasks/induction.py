@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Int
@@ -159,13 +159,16 @@ class Induction(Task):
         `segment`: loss on repeats falls below 2.0 at steps 269-285 and below 0.1 at 330-362, to about 0.003 (seven
         seeds). `successor`: a plateau near 3.5 until about step 1,100, then 1.0 at 1,800 (two seeds).
         """
-        model: dict[str, Any] = dict(n_layers=2, n_heads=4, d_model=64, d_vocab=self.vocab, n_ctx=self.seq_len)
-        training: dict[str, Any] = dict(batch_size=32, weight_decay=0.1, beta1=0.9, beta2=0.98)
+        model: dict[str, object] = dict(
+            n_layers=2, n_heads=4, d_model=64, d_vocab=self.vocab, n_ctx=self.seq_len, normalization="LN",
+            attn_bias=False,
+        )  # fmt: skip
+        training: dict[str, object] = dict(batch_size=32, weight_decay=0.1, beta1=0.9, beta2=0.98)
         if self.flavour == "segment":
-            model |= dict(positions="rotary", rotary_base=100.0, normalization="LN", attn_bias=False)
+            model |= dict(positions="rotary", rotary_base=100.0)
             training |= dict(steps=1200, lr=3e-3, loss_on="scored")
         else:
-            model |= dict(positions="learned", normalization="LN", attn_bias=False)
+            model |= dict(positions="learned")
             training |= dict(steps=2000, lr=1e-3, loss_on="all")
         return Preset(model, training)
 

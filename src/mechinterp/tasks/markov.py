@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -129,10 +129,13 @@ class MarkovChains(Task):
         seeds). With initial weights of the usual size one seed of five ended at 1.9: its layer 0 attends to
         earlier copies of the current state instead of the previous token, and does not leave that again.
         """
-        model: dict[str, Any] = dict(n_layers=2, n_heads=1, d_model=32, d_vocab=self.states, n_ctx=self.seq_len)
-        model |= dict(positions="learned", normalization="LN", attn_bias=False, init_scale=0.3)
-        training: dict[str, Any] = dict(steps=1000, batch_size=32, lr=3e-3, weight_decay=0.01, beta1=0.9, beta2=0.98)
-        training |= dict(lr_schedule="linear")
+        model = dict(
+            n_layers=2, n_heads=1, d_model=32, d_vocab=self.states, n_ctx=self.seq_len, positions="learned",
+            normalization="LN", attn_bias=False, init_scale=0.3,
+        )  # fmt: skip
+        training = dict(
+            steps=1000, batch_size=32, lr=3e-3, weight_decay=0.01, beta1=0.9, beta2=0.98, lr_schedule="linear"
+        )
         return Preset(model, training)
 
     def _draw(self, batch: int, gen: torch.Generator) -> tuple[Float[Tensor, "batch states states"], _Tokens]:

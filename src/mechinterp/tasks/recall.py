@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -143,9 +143,11 @@ class Recall(Task):
         Both loads stay above .99 from step 400-600 on and end at .997 or more (five seeds); with one layer
         they end at .12-.14 and .06-.07, where whoever is blind to the query gets 1/8 and 1/16 (three seeds).
         """
-        model: dict[str, Any] = dict(n_layers=2, n_heads=1, d_model=64, d_vocab=self.vocab, n_ctx=self.seq_len)
-        model |= dict(positions="learned", normalization="none", attn_bias=False, attn_scale=4.0)
-        training: dict[str, Any] = dict(steps=1500, batch_size=32, lr=3e-3, weight_decay=0.01, beta1=0.9, beta2=0.98)
+        model = dict(
+            n_layers=2, n_heads=1, d_model=64, d_vocab=self.vocab, n_ctx=self.seq_len, positions="learned",
+            normalization="none", attn_bias=False, attn_scale=4.0,
+        )  # fmt: skip
+        training = dict(steps=1500, batch_size=32, lr=3e-3, weight_decay=0.01, beta1=0.9, beta2=0.98)
         return Preset(model, training)
 
     def _draw(self, batch: int, gen: torch.Generator) -> _Tokens:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -132,14 +132,12 @@ class Regression(Task):
         predictions at least 0.998. With batches of 1,024 and 1,500 steps: 0.2-0.3%, 0.9998, 0.9994.
         """
         width = self.dim + 1
-        model: dict[str, Any] = dict(
+        model = dict(
             n_layers=1, n_heads=1, d_model=width, n_ctx=self.seq_len, inputs="vectors", d_in=width, outputs="values",
             d_out=1, embedding="fixed", positions="none", normalization="none", attention="linear",
             attn_scale=width**0.5 / self.pairs, attn_bias=False,
         )  # fmt: skip
-        training: dict[str, Any] = dict(
-            batch_size=256, steps=3000, lr=1e-2, beta1=0.9, beta2=0.999, lr_schedule="linear"
-        )
+        training = dict(batch_size=256, steps=3000, lr=1e-2, beta1=0.9, beta2=0.999, lr_schedule="linear")
         return Preset(model, training)
 
     def _draw(self, batch: int, gen: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -103,8 +103,8 @@ def resolve(
             raise
         preset = Preset()
     if not isinstance(model, ModelConfig):
-        model = ModelConfig(**{**preset.model, **(model or {}), **for_model})
+        model = ModelConfig.of({**preset.model, **(model or {}), **for_model})
     elif for_model:
         model = model.change(**for_model)
     settings = training.model_dump() if isinstance(training, TrainConfig) else {**preset.training, **(training or {})}
-    return model, TrainConfig(**{**settings, **for_training})
+    return model, TrainConfig.of({**settings, **for_training})

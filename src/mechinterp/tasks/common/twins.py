@@ -5,7 +5,7 @@ Everything here works on `tokens` `[batch, seq + 1]`, the inputs and the last ta
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Bool, Int
@@ -99,7 +99,13 @@ def make_pair(tokens: _Tokens, swapped: _Tokens, places: Int[Tensor, "batch plac
     return Pair(clean, corrupted)
 
 
-def with_latents(inputs: Tensor, targets: Tensor, scored: Tensor, **parts: Any) -> Batch:
+def with_latents(
+    inputs: Tensor,
+    targets: Tensor,
+    scored: Tensor,
+    wrong: Tensor | None = None,
+    roles: Mapping[str, Tensor] | None = None,
+) -> Batch:
     """A Batch with the latents that its inputs imply: previous token, induction target, whether a token repeats."""
     nothing = torch.full_like(inputs[:, :1], -1)
     followed = torch.cat([inputs[:, 1:], nothing], 1)
@@ -111,7 +117,7 @@ def with_latents(inputs: Tensor, targets: Tensor, scored: Tensor, **parts: Any) 
         "induction_target": torch.where(last >= 0, followed.gather(1, last.clamp(min=0)), -1),
         "is_repeat": (last >= 0).long(),
     }
-    return Batch(inputs, targets, scored, latents=latents, **parts)
+    return Batch(inputs, targets, scored, wrong, roles or {}, latents)
 
 
 def _choose(allowed: Bool[Tensor, "batch options"], gen: torch.Generator) -> Int[Tensor, "batch 1"]:
