@@ -54,7 +54,7 @@ def test_an_error_names_the_nearest_site_and_edge():
         graph.check("L0.H2->L2.H1.k")
     with pytest.raises(SiteError, match="no edge"):
         graph.check("L1.H0->L0.H0.q")  # backwards
-    with pytest.raises(ConfigError, match="inputs='both'"):
+    with pytest.raises(ConfigError, match="no inputs 'both'"):
         Graph(2, 4, mlp=False, inputs="both")  # type: ignore[arg-type]
 
 

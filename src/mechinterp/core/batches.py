@@ -150,10 +150,10 @@ class Pair:
     patched run is held to, in both directions.
 
     Args:
-        clean: What the model is asked.
+        clean: The examples.
         corrupted: The same examples, in which the circuit reads something else.
-        corruption: What was corrupted, a word for each example; empty where nothing is said of it.
-        task: What the examples were drawn from; it says what answers them without a circuit.
+        corruption: The corruption of each example, by name; empty where it is not known.
+        task: The task that the examples were drawn from; it knows the predictors that need no circuit.
 
     Raises:
         ShapeError: If the batches differ in shape or in scored positions, or not every example has its corruption.
@@ -200,7 +200,7 @@ class Pair:
         return replace(self, corruption=(corruption,) * len(self))
 
     def by_corruption(self) -> dict[str, Pair]:
-        """Corruption -> its examples, in the order of their first; one nameless part where nothing is said of it."""
+        """Corruption -> its examples, in order of appearance; one nameless part where it is not known."""
         if not self.corruption:
             return {"": self}
         names = np.array(self.corruption)

@@ -1,4 +1,4 @@
-"""What the analyses need of a model and of a Run, whoever made them."""
+"""What the analyses need of a model and of a Run."""
 
 from __future__ import annotations
 

@@ -14,12 +14,12 @@ from mechinterp.core.errors import ConfigError, MechinterpError, RunError
 from mechinterp.core.settings import Settings
 
 Format = Literal["json", "toml"]
-S = TypeVar("S", bound=Settings)
+_S = TypeVar("_S", bound=Settings)
 _DEEPEST = 64
 """Levels of brackets; no file of ours comes near, and code that walks through the data may recurse."""
 
 
-def read_settings(path: str | Path, format: Format, kind: type[S], error: type[MechinterpError] = RunError) -> S:
+def read_settings(path: str | Path, format: Format, kind: type[_S], error: type[MechinterpError] = RunError) -> _S:
     """Settings from a file.
 
     Args:
@@ -89,7 +89,7 @@ def parse(data: bytes | str, format: Format, where: str, error: type[MechinterpE
     return plain
 
 
-def checked(data: Mapping[str, object], kind: type[S], where: str, error: type[MechinterpError] = RunError) -> S:
+def checked(data: Mapping[str, object], kind: type[_S], where: str, error: type[MechinterpError] = RunError) -> _S:
     """Plain data as settings.
 
     Args:

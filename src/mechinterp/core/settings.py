@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Self
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mechinterp.core.errors import ConfigError, suggest
+
+_S = TypeVar("_S", bound="Settings")
 
 
 class Settings(BaseModel):
@@ -31,7 +33,7 @@ class Settings(BaseModel):
             raise ConfigError(f"{kind.__name__}: {explain(error, kind.model_fields)}") from None
 
     @classmethod
-    def of(cls, settings: Mapping[str, object]) -> Self:
+    def of(cls: type[_S], settings: Mapping[str, object]) -> _S:
         """The value with settings whose types nothing vouches for, say from a file."""
         return cls(**settings)
 

@@ -6,7 +6,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
@@ -16,9 +16,9 @@ from typing import Generic, Protocol, TypeVar, cast
 from mechinterp.core.errors import ConfigError, MechinterpError, RunError
 from mechinterp.core.progress import StepProgress
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
-Work = Callable[[Job, StepProgress], Result]
+_Job = TypeVar("_Job")
+_Result = TypeVar("_Result")
+Work = Callable[[_Job, StepProgress], _Result]
 """`work(job, progress)` does one job, and may say how far it is; a process must be able to import it."""
 JobProgress = Callable[[int, int, int], None]
 """Called with (number of the job, done, total)."""
@@ -27,7 +27,7 @@ JobEnd = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[Result]):
+class Outcome(Generic[_Result]):
     """What came of one job.
 
     Args:
@@ -37,13 +37,13 @@ class Outcome(Generic[Result]):
         died: Whether the process ended without a word.
     """
 
-    value: Result | None = None
+    value: _Result | None = None
     failure: str = ""
     error: MechinterpError | None = None
     died: bool = False
 
     @property
-    def result(self) -> Result:
+    def result(self) -> _Result:
         """What the work returned.
 
         Raises:
@@ -51,7 +51,7 @@ class Outcome(Generic[Result]):
         """
         if self.failure:
             raise self.error or RunError(self.failure)
-        return cast(Result, self.value)
+        return cast(_Result, self.value)
 
 
 class Engine(Protocol):
@@ -59,11 +59,11 @@ class Engine(Protocol):
 
     def run(
         self,
-        work: Work[Job, Result],
-        jobs: Sequence[Job],
+        work: Work[_Job, _Result],
+        jobs: Sequence[_Job],
         on_progress: JobProgress | None = None,
         on_end: JobEnd | None = None,
-    ) -> list[Outcome[Result]]:
+    ) -> list[Outcome[_Result]]:
         """Do all jobs; one outcome for each, in their order.
 
         Args:
@@ -93,11 +93,11 @@ class LocalProcesses:
 
     def run(
         self,
-        work: Work[Job, Result],
-        jobs: Sequence[Job],
+        work: Work[_Job, _Result],
+        jobs: Sequence[_Job],
         on_progress: JobProgress | None = None,
         on_end: JobEnd | None = None,
-    ) -> list[Outcome[Result]]:
+    ) -> list[Outcome[_Result]]:
         """See `Engine`."""
         return _Pool(work, jobs, self.retries, on_progress, on_end).run(min(self.count, len(jobs)))
 
@@ -114,25 +114,23 @@ def check_portable(job: object, name: str) -> None:
         raise ConfigError(f"{name} cannot go to another process: define it in a module ({error})") from error
 
 
-class _Pool(Generic[Job, Result]):
+@dataclass(eq=False)
+class _Pool(Generic[_Job, _Result]):
     """Hands jobs to processes, each on a line of its own."""
 
-    def __init__(
-        self,
-        work: Work[Job, Result],
-        jobs: Sequence[Job],
-        retries: int,
-        on_progress: JobProgress | None,
-        on_end: JobEnd | None,
-    ) -> None:
-        self._work, self._jobs = work, jobs
-        self._on_progress, self._on_end = on_progress, on_end
-        self._waiting = deque(range(len(jobs)))
-        self._left = [retries] * len(jobs)
-        self._busy: dict[Connection, tuple[BaseProcess, int]] = {}
-        self._outcomes: dict[int, Outcome[Result]] = {}
+    work: Work[_Job, _Result]
+    jobs: Sequence[_Job]
+    retries: int
+    on_progress: JobProgress | None
+    on_end: JobEnd | None
+    _busy: dict[Connection, tuple[BaseProcess, int]] = field(default_factory=dict)
+    _outcomes: dict[int, Outcome[_Result]] = field(default_factory=dict)
 
-    def run(self, count: int) -> list[Outcome[Result]]:
+    def __post_init__(self) -> None:
+        self._waiting = deque(range(len(self.jobs)))
+        self._left = [self.retries] * len(self.jobs)
+
+    def run(self, count: int) -> list[Outcome[_Result]]:
         try:
             while self._waiting or self._busy:
                 while self._waiting and len(self._busy) < count:
@@ -145,13 +143,13 @@ class _Pool(Generic[Job, Result]):
                 process.terminate()
                 process.join()
                 line.close()
-        return [self._outcomes[number] for number in range(len(self._jobs))]
+        return [self._outcomes[number] for number in range(len(self.jobs))]
 
     def _start(self) -> None:
         # Spawned, not forked: a forked child inherits torch's threads and locks in an unknown state.
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._work), daemon=True)
+        process = context.Process(target=_serve, args=(theirs, self.work), daemon=True)
         process.start()
         theirs.close()
         self._assign(ours, process)
@@ -166,7 +164,7 @@ class _Pool(Generic[Job, Result]):
         number = self._waiting.popleft()
         self._busy[line] = (process, number)
         with suppress(BrokenPipeError):  # It died at once; that is heard as the end of the line.
-            line.send(self._jobs[number])
+            line.send(self.jobs[number])
 
     def _receive(self, line: Connection) -> None:
         process, number = self._busy[line]
@@ -187,16 +185,16 @@ class _Pool(Generic[Job, Result]):
         if isinstance(message, Outcome):
             self._end(number, message)
             self._assign(line, process)
-        elif self._on_progress is not None:
-            self._on_progress(number, *message)
+        elif self.on_progress is not None:
+            self.on_progress(number, *message)
 
-    def _end(self, number: int, outcome: Outcome[Result]) -> None:
+    def _end(self, number: int, outcome: Outcome[_Result]) -> None:
         self._outcomes[number] = outcome
-        if self._on_end is not None:
-            self._on_end(number)
+        if self.on_end is not None:
+            self.on_end(number)
 
 
-def _serve(line: Connection, work: Work[Job, Result]) -> None:
+def _serve(line: Connection, work: Work[_Job, _Result]) -> None:
     """What a process does: jobs, until the line is closed, or the process at its other end is gone."""
     with suppress(BrokenPipeError, EOFError, KeyboardInterrupt):
         while True:
@@ -209,7 +207,7 @@ def _serve(line: Connection, work: Work[Job, Result]) -> None:
                 line.send(Outcome(failure=f"its result cannot go to another process: {_in_one_line(error)}"))
 
 
-def _outcome(line: Connection, work: Work[Job, Result]) -> Outcome[Result]:
+def _outcome(line: Connection, work: Work[_Job, _Result]) -> Outcome[_Result]:
     """Receive a job, and do it."""
     try:
         job = line.recv()

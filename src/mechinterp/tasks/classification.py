@@ -15,12 +15,11 @@ from torch import Tensor
 
 from mechinterp.core import Batch, ConfigError, Pair, generator
 from mechinterp.tasks.base import ALL, Predictor, Preset, Task
-from mechinterp.tasks.common.draws import first_allowed, first_distinct
+from mechinterp.tasks.common.draws import collect, first_allowed, first_distinct
 from mechinterp.tasks.common.label_predictors import AnyLabel, NearestClass, NearestNeighbour, SeenLabels
 from mechinterp.tasks.common.labelled_items import LabelledItems
 
 ContextKind = Literal["trained", "novel", "swapped", "absent"]
-_DRAWS = 50
 
 
 class Classification(Task):
@@ -137,12 +136,12 @@ class Classification(Task):
 
     def variants(self) -> dict[str, Task]:
         """The task with each other context that its sizes allow."""
-        found: dict[str, Task] = {}
+        others: dict[str, Task] = {}
         for context in get_args(ContextKind):
             with suppress(ConfigError):
-                found[context] = type(self)(**{**self.model_dump(), "context": context})
-        found.pop(self.context)
-        return found
+                others[context] = type(self)(**{**self.model_dump(), "context": context})
+        others.pop(self.context)
+        return others
 
     def pair(self, batch: int = 64, seed: int = 0, corruption: str = ALL) -> Pair:
         """Draw sequences with twins whose answer is the label of another class in the context.
@@ -158,13 +157,13 @@ class Classification(Task):
         if self.context == "absent" or self._shown < 2:
             raise ConfigError(f"{self!r} has no pairs: the context must show the query's class and another one")
         gen = generator(seed, self.name, "pair", self.context)
-        kept: list[LabelledItems] = []
-        while sum(len(part.who) for part in kept) < batch:
-            if len(kept) == _DRAWS:
-                raise ConfigError(f"{self!r} leaves too few sequences with two labels: give it more labels")
+
+        def draw() -> tuple[Tensor, ...]:
             drawn = self._draw(batch, gen)
-            kept.append(drawn.take((drawn.labels != drawn.labels[:, -1:]).any(1)))
-        return self._twins(LabelledItems.join(kept).take(slice(batch)), corruption, gen)
+            return drawn.take((drawn.labels != drawn.labels[:, -1:]).any(1)).parts
+
+        failure = f"{self!r} leaves too few sequences with two labels: give it more labels"
+        return self._twins(LabelledItems(*collect(draw, batch, failure)), corruption, gen)
 
     def predictors(self) -> dict[str, Predictor]:
         """Log probabilities of labels at items, from what comes before; at labels, whose next is an item, uniform.
@@ -207,8 +206,8 @@ class Classification(Task):
     def _draw(self, batch: int, gen: torch.Generator) -> LabelledItems:
         """The context's classes in random order, and the query's among them (or not, if it is to be absent)."""
         slots = torch.rand(batch, self.pairs, generator=gen).argsort(1) // self.burstiness
-        asked = torch.randint(self._shown, (batch, 1), generator=gen)
-        places = torch.cat([slots, asked], 1)
+        query = torch.randint(self._shown, (batch, 1), generator=gen)
+        places = torch.cat([slots, query], 1)
         if self.context == "novel":
             means = self._vectors(batch * self._shown, gen).view(batch, self._shown, self.dim)
             own = torch.randint(self.labels, (batch, self._shown), generator=gen)
@@ -245,15 +244,15 @@ class Classification(Task):
         )
         there, back = torch.cat([right, other], 1), torch.cat([other, right], 1)
         moved = {"label": ("labels",), "item": ("items", "centres", "who", "known"), "query": ()}[how]
-        made = {item.name: getattr(clean, item.name).clone() for item in fields(clean)}
+        parts = {item.name: getattr(clean, item.name).clone() for item in fields(clean)}
         for part in moved:
-            made[part][rows, there] = made[part][rows, back]
+            parts[part][rows, there] = parts[part][rows, back]
         if how == "query":
             for part in ("centres", "who", "known"):
-                made[part][:, -1] = made[part][rows, slot][:, 0]
-            made["items"][:, -1] = self._noisy(made["centres"][:, -1], gen)
-        made["labels"][:, -1] = clean.labels[rows, slot][:, 0]
-        twin = LabelledItems(**made)
+                parts[part][:, -1] = parts[part][rows, slot][:, 0]
+            parts["items"][:, -1] = self._noisy(parts["centres"][:, -1], gen)
+        parts["labels"][:, -1] = clean.labels[rows, slot][:, 0]
+        twin = LabelledItems(**parts)
         roles = {"query": torch.full((count,), self.seq_len - 1)}
         for name, slots in (("right", right), ("other", other)):
             for copy in range(self.burstiness):

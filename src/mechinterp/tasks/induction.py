@@ -11,14 +11,14 @@ from jaxtyping import Bool, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from mechinterp.core import Batch, ConfigError, Pair, generator
+from mechinterp.core import Batch, Pair, generator
 from mechinterp.tasks.base import ALL, Predictor, Preset, Task
+from mechinterp.tasks.common.draws import collect
 from mechinterp.tasks.common.predictors import OneTokenMatch, PositionOnly, SeenTokens, Uniform
 from mechinterp.tasks.common.twins import change_successor, make_pair, move_match, single_matches, with_latents
 
 _Tokens = Int[Tensor, "batch tokens"]
 _Mask = Bool[Tensor, "batch seq"]
-_DRAWS = 50
 
 
 class Induction(Task):
@@ -42,12 +42,12 @@ class Induction(Task):
     Distances between the copies differ from sequence to sequence (all layouts are equally likely), since with a fixed
     distance models learn to copy from a position and no induction head forms.
 
-    In the other flavour, `successor`, each sequence has a cycle of its own through `symbols` random tokens; a walk
+    In the other flavour, `successor`, each sequence draws another cycle through `symbols` random tokens; a walk
     follows the cycle and jumps to a random one of them with probability `restart`. Scored are steps along the cycle
     that were seen before.
 
     Args:
-        vocab: _Tokens.
+        vocab: Tokens.
         seq_len: Positions.
         flavour: `segment` or `successor`.
         segment: Length of the recurring segment.
@@ -55,7 +55,7 @@ class Induction(Task):
         min_gap: Fewest fresh tokens between two copies.
         max_gap: Most fresh tokens between two copies; None for no limit.
         replace: Draw tokens with replacement; then tokens also match by chance.
-        symbols: _Tokens on the cycle (flavour `successor`).
+        symbols: Tokens on the cycle (flavour `successor`).
         restart: Probability of a jump (flavour `successor`).
 
     Source: Olsson et al. 2022, repeated random sequences. Differs: the repeats lie at random distances.
@@ -114,8 +114,8 @@ class Induction(Task):
 
     def groups(self, batch: Batch) -> dict[str, Tensor]:
         """`repeat`: the scored positions. `fresh`: those whose target occurs for the first time."""
-        seen = (batch.inputs[:, None, :] == batch.targets[:, :, None]).tril().any(-1)
-        return {"repeat": batch.scored, "fresh": ~seen}
+        known = (batch.inputs[:, None, :] == batch.targets[:, :, None]).tril().any(-1)
+        return {"repeat": batch.scored, "fresh": ~known}
 
     def pair(self, batch: int = 64, seed: int = 0, corruption: str = ALL) -> Pair:
         """Draw sequences with twins in which the earlier copy says something else, or stands elsewhere.
@@ -129,20 +129,16 @@ class Induction(Task):
             ConfigError: If the corruption is unknown, or these settings leave (almost) no sequence that allows it.
         """
         gen = generator(seed, self.name, "pair")
-        kept: list[tuple[Tensor, Tensor, Tensor]] = []
-        for _ in range(_DRAWS):
+
+        def draw() -> tuple[Tensor, Tensor, Tensor]:
             tokens, scored = self._draw(batch, gen)
             allowed = single_matches(tokens, scored)
             if corruption == "successor":
-                kept.append(change_successor(tokens, allowed, self.vocab, gen))
-            else:
-                kept.append(move_match(tokens, allowed, gen))
-            if sum(len(part[0]) for part in kept) >= batch:
-                clean, corrupted, places = (torch.cat([part[i] for part in kept])[:batch] for i in range(3))
-                return make_pair(clean, corrupted, places)
-        raise ConfigError(
-            f"{self!r} leaves too few sequences for corruption '{corruption}': give it more vocabulary or room"
-        )
+                return change_successor(tokens, allowed, self.vocab, gen)
+            return move_match(tokens, allowed, gen)
+
+        failure = f"{self!r} leaves too few sequences for corruption '{corruption}': give it more vocabulary or room"
+        return make_pair(*collect(draw, batch, failure))
 
     def predictors(self) -> dict[str, Predictor]:
         """`uniform`, `seen_tokens`, `one_token_match` (the ideal induction head), `position_only`."""
@@ -173,7 +169,7 @@ class Induction(Task):
         return Preset(model, training)
 
     def _draw(self, batch: int, gen: torch.Generator) -> tuple[_Tokens, _Mask]:
-        """_Tokens with the last target, `[batch, seq + 1]`, and which of the targets are scored, `[batch, seq]`."""
+        """Tokens with the last target, `[batch, seq + 1]`, and which of the targets are scored, `[batch, seq]`."""
         if self.flavour == "successor":
             return self._draw_walk(batch, gen)
         copy, place = self._draw_layout(batch, gen)

@@ -1,4 +1,4 @@
-"""Markov chains in context: estimate a chain of one's own from each sequence."""
+"""Markov chains in context: each sequence has another chain, to be estimated from that sequence alone."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from torch.nn.functional import one_hot
 
 from mechinterp.core import Batch, ConfigError, Pair, generator
 from mechinterp.tasks.base import ALL, Predictor, Preset, Task
+from mechinterp.tasks.common.draws import collect
 from mechinterp.tasks.common.predictors import Uniform
+from mechinterp.tasks.common.tokens import previous_token
 
 _Tokens = Int[Tensor, "batch tokens"]
 _LogProbs = Float[Tensor, "batch seq states"]
-_DRAWS = 50
 
 
 class MarkovChains(Task):
@@ -104,14 +105,13 @@ class MarkovChains(Task):
                 "a pair exchanges two successors that are not the query's state: it needs states=3 or more"
             )
         gen = generator(seed, self.name, "pair")
-        kept: list[tuple[Tensor, ...]] = []
-        for _ in range(_DRAWS):
+
+        def draw() -> tuple[Tensor, ...]:
             chains, tokens = self._draw(batch, gen)
-            kept.append(_change(tokens, chains, self.states, corruption, gen))
-            if sum(len(part[0]) for part in kept) >= batch:
-                clean, twin, answers, last, chains = (torch.cat([part[i] for part in kept])[:batch] for i in range(5))
-                return _make_pair(clean, twin, answers, last, chains, corruption)
-        raise ConfigError(f"{self!r} draws too few sequences for corruption '{corruption}': make them longer")
+            return _change(tokens, chains, self.states, corruption, gen)
+
+        failure = f"{self!r} draws too few sequences for corruption '{corruption}': make them longer"
+        return _make_pair(*collect(draw, batch, failure), how=corruption)
 
     def predictors(self) -> dict[str, Predictor]:
         """`uniform`, `unigram`, `bigram` (Bayes-optimal unless doubly stochastic), `oracle` (knows the chain)."""
@@ -211,8 +211,10 @@ def _smoothed(counts: Tensor) -> _LogProbs:
 
 def _latents(inputs: _Tokens, chains: Float[Tensor, "batch states states"]) -> dict[str, Tensor]:
     rows = chains.gather(1, inputs[..., None].expand(-1, -1, chains.shape[-1]))
-    before = torch.cat([torch.full_like(inputs[:, :1], -1), inputs[:, :-1]], 1)
-    return {"previous_token": before, **{f"to_{state}": rows[..., state] for state in range(chains.shape[-1])}}
+    return {
+        "previous_token": previous_token(inputs),
+        **{f"to_{state}": rows[..., state] for state in range(chains.shape[-1])},
+    }
 
 
 def _change(tokens: _Tokens, chains: Tensor, states: int, how: str, gen: torch.Generator) -> tuple[Tensor, ...]:
@@ -240,12 +242,12 @@ def _change(tokens: _Tokens, chains: Tensor, states: int, how: str, gen: torch.G
 
 
 def _leads(counts: Tensor, state: Int[Tensor, "batch 1"]) -> Bool[Tensor, " batch"]:
-    """Whether a state has the highest count, alone."""
+    """Whether a state has a higher count than every other."""
     return counts.gather(1, state)[:, 0] > counts.scatter(1, state, -1).amax(1)
 
 
 def _some(mask: Bool[Tensor, "batch seq"], number: Int[Tensor, "batch 1"], gen: torch.Generator) -> Tensor:
-    """As many of the true entries of each row, all alike."""
+    """Keep `number` of the true entries of each row, all equally likely."""
     rank = torch.rand(mask.shape, generator=gen).masked_fill(~mask, 2).argsort(1).argsort(1)
     return mask & (rank < number)
 
@@ -270,9 +272,9 @@ def _make_pair(inputs: _Tokens, swapped: _Tokens, answers: Tensor, last: Tensor,
     scored = torch.zeros_like(inputs, dtype=torch.bool)
     scored[:, -1] = True
     none_drew_it = torch.full_like(chains, float("nan"))
-    made = []
+    batches = []
     for tokens, (right, wrong), rows in ((inputs, answers.T, chains), (swapped, answers.flip(1).T, none_drew_it)):
         targets = torch.cat([tokens[:, 1:], right[:, None]], 1)
         wrongs = torch.where(scored, wrong[:, None], -1)
-        made.append(Batch(tokens, targets, scored, wrongs, roles, _latents(tokens, rows)))
-    return Pair(*made)
+        batches.append(Batch(tokens, targets, scored, wrongs, roles, _latents(tokens, rows)))
+    return Pair(*batches)

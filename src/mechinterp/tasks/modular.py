@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -138,11 +138,11 @@ class ModularAddition(Task):
         if not bool(fits.any()):
             raise ConfigError(f"{self!r} has no two test examples that share a summand: lower the fraction")
         places = fits.nonzero()
-        changing, kept = places[torch.randint(len(places), (batch,), generator=gen)].unbind(1)
-        others = free.T[kept].float().scatter(1, changing[:, None], 0)
+        changing, fixed = places[torch.randint(len(places), (batch,), generator=gen)].unbind(1)
+        others = free.T[fixed].float().scatter(1, changing[:, None], 0)
         changed = torch.multinomial(others, 1, generator=gen)[:, 0]
         order = [0, 1] if column == 0 else [1, 0]
-        clean, twin = (torch.stack([one, kept], 1)[:, order] for one in (changing, changed))
+        clean, twin = (torch.stack([one, fixed], 1)[:, order] for one in (changing, changed))
         right, wrong = (rows.sum(1) % self.p for rows in (clean, twin))
         return Pair(self._batch(clean, wrong), self._batch(twin, right))
 
@@ -167,9 +167,8 @@ class ModularAddition(Task):
     def _whole(self) -> Batch:
         held_out = (~self.training_set).nonzero()
         order = torch.randperm(len(held_out), generator=generator(self.split, self.name, "watched"))
-        made = self._batch(torch.cat([self.training_set.nonzero(), held_out[order[: self.watched]]]))
-        scored = made.scored & self.is_training(made)[:, None]
-        return Batch(made.inputs, made.targets, scored, roles=made.roles, latents=made.latents)
+        whole = self._batch(torch.cat([self.training_set.nonzero(), held_out[order[: self.watched]]]))
+        return replace(whole, scored=whole.scored & self.is_training(whole)[:, None])
 
     def _batch(self, summands: Summands, wrong: Int[Tensor, " batch"] | None = None) -> Batch:
         """Examples of these summands, all scored."""

@@ -16,6 +16,7 @@ from torch.nn.functional import one_hot
 from mechinterp.core import Batch, Pair, generator
 from mechinterp.tasks.base import ALL, Predictor, Preset, Task
 from mechinterp.tasks.common.predictors import Uniform, log_shares
+from mechinterp.tasks.common.tokens import exchange, previous_token
 
 _Tokens = Int[Tensor, "batch seq"]
 BLANK = 0
@@ -41,10 +42,10 @@ class Recall(Task):
                                                             answer is now at `other_value` = 5
         query        A  u  B  v  C  w  B  C  .  .  C  .     the query asks for another key, likewise
 
-    The last two leave the values in context as they were, so whoever does not match keys sees no difference.
+    The last two leave the values in context as they were, so a model that does not match keys sees no difference.
 
     Args:
-        vocab: _Tokens: a blank (0), then keys, then values (the upper half).
+        vocab: Tokens: a blank (0), then keys, then values (the upper half).
         seq_len: Positions.
         loads: Numbers of pairs; every sequence draws one of them.
         power: The g-th place after the pairs is drawn with weight `g ** (power - 1)`; 1 is even.
@@ -91,8 +92,8 @@ class Recall(Task):
     def batch(self, batch: int = 64, seed: int = 0) -> Batch:
         """Draw sequences; queries are scored, and nothing else has a target."""
         inputs = self._draw(batch, generator(seed, self.name, "batch"))
-        answer, found = read_answers(inputs, self.keys)
-        return Batch(inputs, answer, found >= 0, latents=_latents(inputs, answer, found))
+        answer, pair = read_answers(inputs, self.keys)
+        return Batch(inputs, answer, pair >= 0, latents=_latents(inputs, answer, pair))
 
     def groups(self, batch: Batch) -> dict[str, Tensor]:
         """Scored positions by the number of pairs in the sequence: `load_8`, ..."""
@@ -112,9 +113,9 @@ class Recall(Task):
         """
         gen = generator(seed, self.name, "pair")
         inputs = self._draw(batch, gen)
-        _, found = read_answers(inputs, self.keys)
-        query = torch.multinomial((found >= 0).float(), 1, generator=gen)
-        key = 2 * found.gather(1, query)
+        _, pair = read_answers(inputs, self.keys)
+        query = torch.multinomial((pair >= 0).float(), 1, generator=gen)
+        key = 2 * pair.gather(1, query)
         if corruption == "value":
             unused = torch.ones(batch, self.vocab).scatter(1, inputs, 0)
             unused[:, : self.keys + 1] = 0
@@ -123,7 +124,7 @@ class Recall(Task):
         others = (_in_pairs(inputs, self.keys) & (torch.arange(self.seq_len) % 2 == 0)).float().scatter(1, key, 0)
         other = torch.multinomial(others, 1, generator=gen)
         if corruption == "key":
-            swapped = inputs.scatter(1, key, inputs.gather(1, other)).scatter(1, other, inputs.gather(1, key))
+            swapped = exchange(inputs, key, other)
         else:
             swapped = inputs.scatter(1, query, inputs.gather(1, other))
         roles = {"key": key, "value": key + 1, "other_key": other, "other_value": other + 1}
@@ -141,7 +142,7 @@ class Recall(Task):
         """Two attention-only layers of one head, without norm.
 
         Both loads stay above .99 from step 400-600 on and end at .997 or more (five seeds); with one layer
-        they end at .12-.14 and .06-.07, where whoever is blind to the query gets 1/8 and 1/16 (three seeds).
+        they end at .12-.14 and .06-.07, where a model that is blind to the query gets 1/8 and 1/16 (three seeds).
         """
         model = dict(
             n_layers=2, n_heads=1, d_model=64, d_vocab=self.vocab, n_ctx=self.seq_len, positions="learned",
@@ -159,9 +160,9 @@ class Recall(Task):
         pairs = torch.stack([key, value], -1).masked_fill(missing[..., None], BLANK).flatten(1)
         # One more column takes the queries that a sequence with fewer pairs does not have.
         tokens = torch.nn.functional.pad(pairs, (0, self.seq_len + 1 - 2 * most), value=BLANK)
-        asked = torch.rand(batch, most, generator=gen).masked_fill(missing, 2).argsort(1)
+        order = torch.rand(batch, most, generator=gen).masked_fill(missing, 2).argsort(1)
         place = self._draw_places(which, gen)[:, :most].masked_fill(missing, self.seq_len)
-        return tokens.scatter(1, place, key.gather(1, asked))[:, :-1]
+        return tokens.scatter(1, place, key.gather(1, order))[:, :-1]
 
     def _draw_places(self, which: Int[Tensor, " batch"], gen: torch.Generator) -> _Tokens:
         """Positions after the pairs in the order in which they are drawn, without replacement: a race of clocks."""
@@ -185,15 +186,15 @@ class Recall(Task):
 
 @dataclass(frozen=True)
 class ValuesInContext:
-    """Every value seen so far alike: what is left to someone who cannot match the query to its key."""
+    """Every value so far alike: all that a model knows which cannot match the query to its key."""
 
     vocab: int
     keys: int
 
     def __call__(self, batch: Batch) -> Float[Tensor, "batch seq vocab"]:
-        seen = one_hot(batch.inputs, self.vocab).cumsum(1).float()
-        seen[..., : self.keys + 1] = 0
-        return log_shares(seen)
+        counts = one_hot(batch.inputs, self.vocab).cumsum(1).float()
+        counts[..., : self.keys + 1] = 0
+        return log_shares(counts)
 
 
 @dataclass(frozen=True)
@@ -204,8 +205,8 @@ class Lookup:
     keys: int
 
     def __call__(self, batch: Batch) -> Float[Tensor, "batch seq vocab"]:
-        answer, found = read_answers(batch.inputs, self.keys)
-        return log_shares(one_hot(answer.clamp(min=0), self.vocab).float() * (found >= 0)[..., None])
+        answer, pair = read_answers(batch.inputs, self.keys)
+        return log_shares(one_hot(answer.clamp(min=0), self.vocab).float() * (pair >= 0)[..., None])
 
 
 def read_answers(inputs: _Tokens, keys: int) -> tuple[_Tokens, _Tokens]:
@@ -226,6 +227,5 @@ def _in_pairs(inputs: _Tokens, keys: int) -> Bool[Tensor, "batch seq"]:
     return torch.arange(inputs.shape[1], device=inputs.device) < 2 * (inputs > keys).sum(1, keepdim=True)
 
 
-def _latents(inputs: _Tokens, answer: _Tokens, found: _Tokens) -> dict[str, Tensor]:
-    before = torch.cat([torch.full_like(inputs[:, :1], -1), inputs[:, :-1]], 1)
-    return {"previous_token": before, "answer": answer, "pair": found, "is_query": (found >= 0).long()}
+def _latents(inputs: _Tokens, answer: _Tokens, pair: _Tokens) -> dict[str, Tensor]:
+    return {"previous_token": previous_token(inputs), "answer": answer, "pair": pair, "is_query": (pair >= 0).long()}

@@ -175,7 +175,7 @@ def build_model(config: ModelConfig, weights: Mapping[str, Tensor], where: str) 
     """A model with these weights.
 
     Args:
-        config: Its architecture; it may come from a file that nobody checked.
+        config: Its architecture; it may come from a file.
         weights: By name.
         where: Where they come from, for the message.
 
@@ -188,10 +188,10 @@ def build_model(config: ModelConfig, weights: Mapping[str, Tensor], where: str) 
     return _loaded(Transformer(config), weights, where)
 
 
-M = TypeVar("M", bound=nn.Module)
+_M = TypeVar("_M", bound=nn.Module)
 
 
-def _loaded(model: M, weights: Mapping[str, Tensor], where: str) -> M:
+def _loaded(model: _M, weights: Mapping[str, Tensor], where: str) -> _M:
     kinds = {name: value.is_floating_point() for name, value in model.state_dict().items()}
     wrong = [name for name, value in weights.items() if kinds.get(name, True) != value.is_floating_point()]
     if wrong:

@@ -1,4 +1,4 @@
-"""Weighted draws without replacement, or under a condition, from a short beginning of an endless stream.
+"""Draws without replacement or under a condition, from a short beginning of an endless stream; draws until enough.
 
 `torch.multinomial` without replacement costs a random number for every row and option: at 128 rows and 2,048 options
 more than all else that a generator does. A stream with replacement costs a few per row, and is exact.
@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from mechinterp.core import ConfigError
 
 Stream = Int[Tensor, "batch drawn"]
 
@@ -55,6 +57,25 @@ def first_allowed(
         if bool(fits.any(1).all()):
             return stream.gather(1, fits.long().argmax(1, keepdim=True))
         stream = torch.cat([stream, _more(weights, batch, stream.shape[1], gen)], 1)
+
+
+def collect(draw: Callable[[], tuple[Tensor, ...]], batch: int, failure: str) -> tuple[Tensor, ...]:
+    """Draw until there are enough rows, of a draw that does not give as many as were tried.
+
+    Args:
+        draw: Draws some rows, the same number in each tensor.
+        batch: How many rows are wanted.
+        failure: Why there may be too few.
+
+    Raises:
+        ConfigError: With the failure, if 50 draws are not enough.
+    """
+    parts: list[tuple[Tensor, ...]] = []
+    while sum(len(part[0]) for part in parts) < batch:
+        if len(parts) == 50:
+            raise ConfigError(failure)
+        parts.append(draw())
+    return tuple(torch.cat(columns)[:batch] for columns in zip(*parts, strict=True))
 
 
 def _more(weights: Tensor, batch: int, count: int, gen: torch.Generator) -> Stream:

@@ -23,7 +23,7 @@ Counts = Tensor
 
 @dataclass(frozen=True, eq=False)
 class AnyLabel:
-    """All labels alike: right 1/L of the time. Base of the others, which say how much speaks for each label.
+    """All labels alike: right 1/L of the time. The others derive from it and count what speaks for each label.
 
     Args:
         vectors: What stands at a label's position, `[labels, dim]`.
@@ -48,8 +48,8 @@ class SeenLabels(AnyLabel):
     """Labels of the context, as often as seen: right about B/N of the time, if the query's class was seen B times."""
 
     def counts(self, items: Items, labels: Labels) -> Counts:
-        seen = one_hot(labels, len(self.vectors)).cumsum(1)
-        return torch.cat([torch.zeros_like(seen[:, :1]), seen], 1)
+        counts = one_hot(labels, len(self.vectors)).cumsum(1)
+        return torch.cat([torch.zeros_like(counts[:, :1]), counts], 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,14 +59,14 @@ class NearestNeighbour(AnyLabel):
     def counts(self, items: Items, labels: Labels) -> Counts:
         later = torch.ones(items.shape[1], labels.shape[1], dtype=torch.bool, device=items.device).triu()
         nearest = torch.cdist(items, items[:, :-1]).masked_fill(later, float("inf")).argmin(-1)
-        found = one_hot(labels.gather(1, nearest), len(self.vectors))
-        found[:, 0] = 0
-        return found
+        votes = one_hot(labels.gather(1, nearest), len(self.vectors))
+        votes[:, 0] = 0
+        return votes
 
 
 @dataclass(frozen=True, eq=False)
 class NearestClass(AnyLabel):
-    """The label that the nearest class of training has for good: what ideal weights remember.
+    """The label that the nearest class of training always has: what ideal weights remember.
 
     Args:
         vectors: As in `AnyLabel`.

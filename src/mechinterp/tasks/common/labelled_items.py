@@ -21,7 +21,7 @@ class LabelledItems:
         centres: Without, of the same shape.
         who: Which class, `[batch, pairs + 1]`; numbers mean nothing beyond their row.
         labels: In this sequence, `[batch, pairs + 1]`; the query's is the answer.
-        known: What the class is labelled for good, -1 for new ones, `[batch, pairs + 1]`.
+        known: The label that the class has in every sequence, -1 for new classes, `[batch, pairs + 1]`.
     """
 
     items: Tensor
@@ -32,14 +32,12 @@ class LabelledItems:
 
     def take(self, rows: Tensor | slice) -> LabelledItems:
         """Some of the sequences."""
-        return LabelledItems(*(getattr(self, item.name)[rows] for item in fields(self)))
+        return LabelledItems(*(part[rows] for part in self.parts))
 
-    @staticmethod
-    def join(parts: list[LabelledItems]) -> LabelledItems:
-        """All sequences of all parts."""
-        return LabelledItems(
-            *(torch.cat([getattr(part, item.name) for part in parts]) for item in fields(LabelledItems))
-        )
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """The tensors, in the order of the arguments."""
+        return tuple(getattr(self, item.name) for item in fields(self))
 
     def batch(
         self,

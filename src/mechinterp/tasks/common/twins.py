@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mechinterp.core import Batch, Pair
+from mechinterp.tasks.common.tokens import exchange, previous_token
 
 _Tokens = Int[Tensor, "batch tokens"]
 _Mask = Bool[Tensor, "batch seq"]
@@ -37,7 +38,7 @@ def change_successor(
     Args:
         tokens: Sequences.
         allowed: What `single_matches` gave.
-        vocab: _Tokens to choose from.
+        vocab: Tokens to choose from.
         gen: Chooses the query and the new token.
 
     Returns:
@@ -71,8 +72,7 @@ def move_match(tokens: _Tokens, allowed: Tensor, gen: torch.Generator) -> tuple[
     rows = fits.any(1)
     tokens, query, first, fits = tokens[rows], query[rows], first[rows], fits[rows]
     other = _choose(fits, gen)
-    swapped = tokens.scatter(1, first, tokens.gather(1, other)).scatter(1, other, tokens.gather(1, first))
-    return tokens, swapped, torch.cat([query, first, other], 1)
+    return tokens, exchange(tokens, first, other), torch.cat([query, first, other], 1)
 
 
 def make_pair(tokens: _Tokens, swapped: _Tokens, places: Int[Tensor, "batch places"]) -> Pair:
@@ -107,13 +107,12 @@ def with_latents(
     roles: Mapping[str, Tensor] | None = None,
 ) -> Batch:
     """A Batch with the latents that its inputs imply: previous token, induction target, whether a token repeats."""
-    nothing = torch.full_like(inputs[:, :1], -1)
-    followed = torch.cat([inputs[:, 1:], nothing], 1)
+    followed = torch.cat([inputs[:, 1:], torch.full_like(inputs[:, :1], -1)], 1)
     place = torch.arange(inputs.shape[1], device=inputs.device)
     earlier = (inputs[:, :, None] == inputs[:, None, :]).tril(-1)
     last = torch.where(earlier, place, -1).amax(-1)
     latents = {
-        "previous_token": torch.cat([nothing, inputs[:, :-1]], 1),
+        "previous_token": previous_token(inputs),
         "induction_target": torch.where(last >= 0, followed.gather(1, last.clamp(min=0)), -1),
         "is_repeat": (last >= 0).long(),
     }
