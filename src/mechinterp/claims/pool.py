@@ -1,4 +1,4 @@
-"""Claims measured in parallel: each process opens one circuit, or one seed of its models trained anew."""
+"""Measure claims on groups of models: here, or with one process for each circuit and group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mechinterp.claims.numbers import numbers_of
 from mechinterp.claims.schema import Claim
 from mechinterp.claims.shipped import LoadedCircuit, load_circuit
 from mechinterp.claims.subjects import Subject
-from mechinterp.core import RunError, usable_cores, using_threads
+from mechinterp.core import usable_cores, using_threads
 from mechinterp.core.progress import Progress, StepProgress
 from mechinterp.core.statistics import Interval
 from mechinterp.core.workers import LocalProcesses
@@ -18,8 +18,80 @@ from mechinterp.measures.registry import function_of
 from mechinterp.tasks import Task
 from mechinterp.training import Run
 
-Found = dict[str, list[tuple[int, Interval]]]
-"""Claim -> seed and number of every model that was measured."""
+Numbers = dict[str, list[tuple[int, Interval]]]
+"""Claim -> seed and number of every group of models that was measured."""
+Group = Mapping[str, Subject]
+"""Name of a model -> the model; all of one seed."""
+
+
+@dataclass(frozen=True, eq=False)
+class ToMeasure:
+    """The claims of one circuit, and the models that they are checked on.
+
+    Args:
+        circuit: The circuit.
+        claims: Some of its claims.
+        groups: One for each seed.
+        shipped: Whether the group is the models that ship with the circuit.
+    """
+
+    circuit: LoadedCircuit
+    claims: Sequence[Claim]
+    groups: Sequence[Group]
+    shipped: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What came of one circuit.
+
+    Args:
+        numbers: Of every claim.
+        failure: Why some group has no numbers; empty where all have.
+    """
+
+    numbers: Numbers
+    failure: str = ""
+
+
+def measure_all(circuits: Sequence[ToMeasure], workers: int | None, show: Progress) -> list[Measured]:
+    """Measure all claims of all circuits.
+
+    A process that dies is tried again once; then its circuit says so, and all others keep their numbers.
+
+    Args:
+        circuits: What to measure.
+        workers: Processes; None for one per core, 1 for none.
+        show: Hears how far it is.
+    """
+    portions = [_portion(one, group) for one in circuits for group in one.groups]
+    measures = [claim.measure for one in circuits for claim in one.claims]
+    # Another process does not know measures that live in a notebook.
+    known = all(function_of(name).__module__.startswith("mechinterp.") for name in measures)
+    if workers == 1 or len(portions) == 1 or not known:
+        return [_here(one, show) for one in circuits]
+    ended = 0
+
+    def on_end(_: int) -> None:
+        nonlocal ended
+        ended += 1
+        show("claims, by circuit and seed", ended, len(portions))
+
+    engine = LocalProcesses(min(len(portions), workers or usable_cores()), retries=1)
+    outcomes = iter(engine.run(measure_portion, portions, on_end=on_end))
+    results = []
+    for one in circuits:
+        numbers: Numbers = {claim.id: [] for claim in one.claims}
+        failure = ""
+        for _ in one.groups:
+            outcome = next(outcomes)
+            if outcome.died:
+                failure = outcome.failure
+                continue
+            for claim, values in outcome.result.items():
+                numbers[claim] += values
+        results.append(Measured(numbers, failure))
+    return results
 
 
 @dataclass(frozen=True)
@@ -27,60 +99,45 @@ class Portion:
     """What one process measures.
 
     Args:
-        circuit: Its folder.
+        circuit: Folder of the circuit.
         claims: Ids of the claims.
         runs: Name of a model -> folder of its Run; None for the shipped models.
-        tasks: The models' tasks: to unpack them, a process imports the module that a task of one's own lies in.
+        tasks: Of the models: unpacking them imports the module that defines a task of the user's.
+        alone: Whether this is the circuit's only group: see `numbers_of`.
     """
 
     circuit: Path
     claims: tuple[str, ...]
     runs: Mapping[str, Path] | None
     tasks: tuple[Task, ...]
+    alone: bool
 
 
-def portion(circuit: LoadedCircuit, claims: Sequence[Claim], group: Mapping[str, Subject], shipped: bool) -> Portion:
-    """The portion of one circuit's claims and one group of its models."""
-    runs = None if shipped else {name: Path(one.run.path) for name, one in group.items() if one.run is not None}
-    tasks = tuple(one.task for one in group.values())
-    return Portion(circuit.path.resolve(), tuple(claim.id for claim in claims), runs, tasks)
-
-
-def can_go_elsewhere(claims: Sequence[Claim]) -> bool:
-    """Whether another process knows all measures: those of one's own may live in a notebook."""
-    return all(function_of(claim.measure).__module__.startswith("mechinterp.") for claim in claims)
-
-
-def measure_portions(portions: Sequence[Portion], workers: int | None, show: Progress) -> list[Found]:
-    """Measure all portions, in as many processes as there are cores, and return them in their order.
-
-    Raises:
-        RunError: If the process of a portion died twice.
-    """
-    done = 0
-
-    def count(number: int) -> None:
-        nonlocal done
-        done += 1
-        show("claims, by circuit and seed", done, len(portions))
-
-    engine = LocalProcesses(min(len(portions), workers or usable_cores()), retries=1)
-    outcomes = engine.run(measure_portion, portions, on_end=count)
-    for portion, outcome in zip(portions, outcomes, strict=True):
-        if outcome.error is not None:
-            raise outcome.error
-        if outcome.failure:
-            raise RunError(f"the claims of {portion.circuit.name} are not decided: {outcome.failure}")
-    return [outcome.result for outcome in outcomes]
-
-
-def measure_portion(given: Portion, progress: StepProgress) -> Found:
-    """Measure one portion, here."""
+def measure_portion(portion: Portion, progress: StepProgress) -> Numbers:
+    """Measure one portion; values of single examples stay behind."""
     with using_threads(1):
-        circuit = load_circuit(given.circuit)
-        group = circuit.models if given.runs is None else {n: Subject.of(Run(path)) for n, path in given.runs.items()}
-        claims = [claim for claim in circuit.claims if claim.id in given.claims]
-        # One group of several comes with its own untrained models; examples need not travel.
-        shipped = given.runs is None
-        found = {claim.id: numbers_of(claim, [group], many_untrained=shipped) for claim in claims}
-        return {name: [(seed, number.without_rows) for seed, number in numbers] for name, numbers in found.items()}
+        circuit = load_circuit(portion.circuit)
+        runs = portion.runs
+        group = circuit.models if runs is None else {name: Subject.of(Run(path)) for name, path in runs.items()}
+        claims = [claim for claim in circuit.claims if claim.id in portion.claims]
+        numbers = {claim.id: numbers_of(claim, [group], many_untrained=portion.alone) for claim in claims}
+    return {claim: [(seed, value.without_rows) for seed, value in values] for claim, values in numbers.items()}
+
+
+def _portion(one: ToMeasure, group: Group) -> Portion:
+    runs = {name: Path(subject.run.path) for name, subject in group.items() if subject.run is not None}
+    return Portion(
+        one.circuit.path.resolve(),
+        tuple(claim.id for claim in one.claims),
+        None if one.shipped else runs,
+        tuple(subject.task for subject in group.values()),
+        alone=len(one.groups) == 1,
+    )
+
+
+def _here(one: ToMeasure, show: Progress) -> Measured:
+    numbers: Numbers = {}
+    for done, claim in enumerate(one.claims, start=1):
+        numbers[claim.id] = numbers_of(claim, one.groups, many_untrained=len(one.groups) == 1)
+        show(f"claims of {one.circuit.name}", done, len(one.claims))
+    return Measured(numbers)

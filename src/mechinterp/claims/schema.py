@@ -12,6 +12,10 @@ from mechinterp.core import Circuit, ConfigError, MechinterpError, Settings
 
 Verdict = Literal["reproduced", "weaker", "not reproduced", "not testable at this scale"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "weaker", "not reproduced", "not testable at this scale")
+"""What a claim's numbers can say, from best to worst."""
+Undecided = Literal["not decided"]
+UNDECIDED: Undecided = "not decided"
+"""There are no numbers: the process that measured them died."""
 Mode = Literal["shipped", "retrained"]
 
 

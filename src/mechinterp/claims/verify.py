@@ -5,18 +5,18 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mechinterp.claims import pool
 from mechinterp.claims.numbers import numbers_of
-from mechinterp.claims.schema import VERDICTS, Claim, Known, Verdict
+from mechinterp.claims.pool import Measured, ToMeasure, measure_all
+from mechinterp.claims.schema import UNDECIDED, VERDICTS, Claim, Known, Undecided, Verdict
 from mechinterp.claims.shipped import LoadedCircuit, as_subject, circuit_names, load_circuit
 from mechinterp.claims.subjects import Subject
 from mechinterp.claims.verdict import decide
 from mechinterp.core import ConfigError, suggest
-from mechinterp.core.progress import Progress
+from mechinterp.core.progress import Bars, Progress
 from mechinterp.core.statistics import Interval
 from mechinterp.models import ModelConfig
 from mechinterp.tasks import from_dict
@@ -40,7 +40,8 @@ class ClaimResult:
         high: Upper end.
         tolerance: What counts as reproduced.
         seeds: Of the models that were measured.
-        verdict: `reproduced`, `weaker`, `not reproduced`, `not testable at this scale`.
+        verdict: `reproduced`, `weaker`, `not reproduced`, `not testable at this scale`; `not decided` where the process
+            that measured it died.
         sentence: The claim in words.
         known: A documented verdict that falls short.
         reason: Why there is no number, if some model cannot have it (or the claim asks for what does not exist).
@@ -55,7 +56,7 @@ class ClaimResult:
     high: float | None
     tolerance: str
     seeds: tuple[int, ...]
-    verdict: Verdict
+    verdict: Verdict | Undecided
     sentence: str = field(default="", repr=False)
     known: Known | None = field(default=None, repr=False)
     reason: str = field(default="", repr=False)
@@ -63,8 +64,14 @@ class ClaimResult:
     @property
     def failed(self) -> bool:
         """Whether the verdict is worse than expected: `reproduced`, unless another one is documented."""
-        allowed = VERDICTS.index(self.known.verdict) if self.known else 0
-        return self.verdict != VERDICTS[-1] and VERDICTS.index(self.verdict) > allowed
+        if self.verdict == VERDICTS[-1] or self.verdict == UNDECIDED:
+            return False
+        return VERDICTS.index(self.verdict) > (VERDICTS.index(self.known.verdict) if self.known else 0)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it was not measured, through no fault of the claim."""
+        return self.verdict == UNDECIDED
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that `mechinterp verify --json` prints."""
@@ -100,6 +107,8 @@ def verify(
     Raises:
         ConfigError: If there is no such circuit, or arguments exclude each other.
         RunError: If weights are damaged, or a training failed.
+
+    A claim whose process died twice is `not decided`; the others keep their verdicts.
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"workers={workers}: at least one process is needed")
@@ -107,32 +116,41 @@ def verify(
         raise ConfigError("seeds and out are about models trained anew: they go with retrain=True")
     if retrain and models:
         raise ConfigError("retrain=True trains its own models: give models, or retrain")
-    show = progress or (lambda *_: None)
     circuits = [load_circuit(one) for one in ([name] if name is not None else circuit_names())]
     _check_ids(circuits, only or ())
-    asked = [_asked(one, "retrained" if retrain else "shipped", only) for one in circuits]
-    with ExitStack() as stack:
-        trained: dict[str, list[dict[str, Subject]]] = {}
+    checked = [_checked(one, "retrained" if retrain else "shipped", only) for one in circuits]
+    testable = [[claim for claim in claims if not claim.not_testable] for claims in checked]
+    with Bars(progress or False) as show, ExitStack() as stack:
         if retrain:
             folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            wanted = {one.name: _seeds(one, seeds) for one in circuits}
-            trained = _retrained(circuits, wanted, folder, workers, show)
-        groups = [trained[one.name] if retrain else [_shipped(one, models or {})] for one in circuits]
-        found = _measured(circuits, asked, groups, not retrain, 1 if models else workers, show)
+            trained = _retrained(circuits, {one.name: _seeds(one, seeds) for one in circuits}, folder, workers, show)
+            groups = [trained[one.name] for one in circuits]
+        else:
+            groups = [[_shipped(one, models or {})] for one in circuits]
+        parts = zip(circuits, testable, groups, strict=True)
+        to_measure = [ToMeasure(*part, shipped=not retrain) for part in parts]
+        measured = measure_all(to_measure, 1 if models else workers, show)
     return [
-        judge(claim, numbers.get(claim.id, []), circuit.name)
-        for circuit, claims, numbers in zip(circuits, asked, found, strict=True)
+        _result(claim, one, circuit.name)
+        for circuit, claims, one in zip(circuits, checked, measured, strict=True)
         for claim in claims
     ]
 
 
-def _seeds(circuit: LoadedCircuit, asked: int | Sequence[int] | None) -> list[int]:
+def _result(claim: Claim, measured: Measured, circuit: str) -> ClaimResult:
+    if claim.not_testable or not measured.failure:
+        return judge(claim, measured.numbers.get(claim.id, []), circuit)
+    reason = f"some models were not measured: {measured.failure}"
+    return _without_numbers(claim, circuit, UNDECIDED, reason)
+
+
+def _seeds(circuit: LoadedCircuit, wanted: int | Sequence[int] | None) -> list[int]:
     """Seeds of the confirming models."""
-    count = circuit.seeds if asked is None else asked
-    found = list(range(FRESH, FRESH + count)) if isinstance(count, int) else list(count)
-    if not found:
+    count = circuit.seeds if wanted is None else wanted
+    seeds = list(range(FRESH, FRESH + count)) if isinstance(count, int) else list(count)
+    if not seeds:
         raise ConfigError("seeds: at least one is needed")
-    return found
+    return seeds
 
 
 def _check_ids(circuits: Sequence[LoadedCircuit], only: Sequence[str]) -> None:
@@ -143,42 +161,10 @@ def _check_ids(circuits: Sequence[LoadedCircuit], only: Sequence[str]) -> None:
             raise ConfigError(f"{whose} no '{name}'.{suggest(name, known)}")
 
 
-def _asked(circuit: LoadedCircuit, mode: str, only: Sequence[str] | None) -> list[Claim]:
+def _checked(circuit: LoadedCircuit, mode: str, only: Sequence[str] | None) -> list[Claim]:
     """The claims that are to be checked."""
     claims = [claim for claim in circuit.claims if mode in claim.on or claim.not_testable]
     return [claim for claim in claims if only is None or claim.id in only]
-
-
-def _measured(
-    circuits: Sequence[LoadedCircuit],
-    asked: Sequence[Sequence[Claim]],
-    groups: Sequence[Sequence[Mapping[str, Subject]]],
-    shipped: bool,
-    workers: int | None,
-    show: Progress,
-) -> list[pool.Found]:
-    """Claim -> numbers, for each circuit: in several processes where there is enough to share out."""
-    claims = [[claim for claim in some if not claim.not_testable] for some in asked]
-    every = [(index, group) for index, some in enumerate(groups) for group in some]
-    if workers != 1 and len(every) > 1 and all(pool.can_go_elsewhere(some) for some in claims):
-        portions = [pool.portion(circuits[index], claims[index], group, shipped) for index, group in every]
-        parts = pool.measure_portions(portions, workers, show)
-        found: list[pool.Found] = [{claim.id: [] for claim in some} for some in claims]
-        for (index, _), part in zip(every, parts, strict=True):
-            for name, numbers in part.items():
-                found[index][name] += numbers
-        return found
-    return [_here(*part, show) for part in zip(circuits, claims, groups, strict=True)]
-
-
-def _here(
-    circuit: LoadedCircuit, claims: Sequence[Claim], groups: Sequence[Mapping[str, Subject]], show: Progress
-) -> pool.Found:
-    found: pool.Found = {}
-    for done, claim in enumerate(claims, start=1):
-        found[claim.id] = numbers_of(claim, groups, many_untrained=len(groups) == 1)
-        show(f"claims of {circuit.name}", done, len(claims))
-    return found
 
 
 def check_claim(claim: Claim, groups: Sequence[Mapping[str, Subject]], circuit: str = "") -> ClaimResult:
@@ -196,16 +182,31 @@ def check_claim(claim: Claim, groups: Sequence[Mapping[str, Subject]], circuit: 
 
 def judge(claim: Claim, numbers: Sequence[tuple[int, Interval]], circuit: str = "") -> ClaimResult:
     """The result of a claim whose numbers, with their seeds, are known."""
-    about: dict[str, Any] = {
-        name: getattr(claim, name) for name in ("source", "published", "tolerance", "sentence", "known")
-    }
-    about |= {"circuit": circuit, "claim": claim.id}
     if claim.not_testable:
-        return ClaimResult(**about, measured=None, low=None, high=None, seeds=(), verdict="not testable at this scale")
-    verdict, found = decide(claim, [number for _, number in numbers])
+        return _without_numbers(claim, circuit, "not testable at this scale")
+    verdict, mean = decide(claim, [value for _, value in numbers])
     seeds = tuple(seed for seed, _ in numbers)
-    about["reason"] = next((number.reason for _, number in numbers if number.reason), "")
-    return ClaimResult(**about, measured=found.value, low=found.low, high=found.high, seeds=seeds, verdict=verdict)
+    reason = next((value.reason for _, value in numbers if value.reason), "")
+    result = _without_numbers(claim, circuit, verdict, reason)
+    return replace(result, measured=mean.value, low=mean.low, high=mean.high, seeds=seeds)
+
+
+def _without_numbers(claim: Claim, circuit: str, verdict: Verdict | Undecided, reason: str = "") -> ClaimResult:
+    return ClaimResult(
+        circuit=circuit,
+        claim=claim.id,
+        source=claim.source,
+        published=claim.published,
+        measured=None,
+        low=None,
+        high=None,
+        tolerance=claim.tolerance,
+        seeds=(),
+        verdict=verdict,
+        sentence=claim.sentence,
+        known=claim.known,
+        reason=reason,
+    )
 
 
 def _shipped(circuit: LoadedCircuit, models: Mapping[str, Any]) -> dict[str, Subject]:

@@ -1,6 +1,7 @@
 """`mechinterp VERB ...`: finds the verb, and turns its outcome into an exit status.
 
-0 is done, 1 a claim or check that failed, 2 bad input (one line on the error stream, no traceback), 130 an interrupt.
+0 is done, 1 a claim or check that failed, 2 bad input (one line on the error stream, no traceback), 3 something that
+could not be decided, 130 an interrupt, 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Annotated, NoReturn, no_type_check
 
 import typer
 from typer.exceptions import TyperException
+
+from mechinterp._signals import Stopped, stop_on_sigterm, told_to_stop
 
 # Verb -> module with a function `register(app)`. Only the verb that was asked for is imported, and what a module
 # needs of torch and the like only when its command runs: help answers at once.
@@ -38,6 +41,7 @@ def main() -> NoReturn:
     # Small models gain nothing from a second thread, and on a busy machine threads that wait for each other take
     # several times as long. Training sets its own number; whoever sets the variable has the last word.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    stop_on_sigterm()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -52,8 +56,8 @@ def run(words: Sequence[str]) -> int:
     """
     try:
         return _invoke(list(words))
-    except KeyboardInterrupt:
-        return _interrupted()
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(isinstance(interrupt, Stopped))
     except Exception as error:
         if not _expected(error):
             raise
@@ -64,7 +68,7 @@ def run(words: Sequence[str]) -> int:
 def _invoke(words: list[str]) -> int:
     status = commands(words)(words, prog_name="mechinterp", standalone_mode=False)
     if status == 130:  # what the parser makes of KeyboardInterrupt
-        return _interrupted()
+        return _interrupted(told_to_stop())
     return status if isinstance(status, int) else 0
 
 
@@ -95,11 +99,10 @@ def _top(
         typer.echo(context.get_help())
 
 
-def _interrupted() -> int:
-    print(
-        "mechinterp: interrupted; finished parts are kept (train --resume and trace go on from there)", file=sys.stderr
-    )
-    return 130
+def _interrupted(stopped: bool) -> int:
+    how = "stopped by SIGTERM" if stopped else "interrupted"
+    print(f"mechinterp: {how}; finished parts are kept (train --resume and trace go on from there)", file=sys.stderr)
+    return 143 if stopped else 130
 
 
 def _expected(error: Exception) -> bool:

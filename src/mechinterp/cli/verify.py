@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,7 +29,7 @@ def verify(
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per claim and nothing else.")] = False,
 ) -> int:
-    """Check the claims that ship with the package. The exit status is 1 if one fails."""
+    """Check the claims that ship with the package. The exit status is 1 if one fails, else 3 if one is not decided."""
     from mechinterp.claims import VERDICTS
     from mechinterp.claims import verify as check
     from mechinterp.cli.output import emit, table
@@ -48,7 +49,7 @@ def verify(
     if as_json:
         for result in results:
             emit(result.to_dict())
-        return int(any(result.failed for result in results))
+        return _status(results)
     rows = [
         [one.circuit, one.claim, one.measured, one.low, one.high, one.tolerance, one.published, _verdict(one)]
         for one in results
@@ -58,12 +59,21 @@ def verify(
     ends = "low and high: 95% over seeds, or over examples where one model was measured"
     known = [f"* {one.claim}: {one.known.why}" for one in results if one.known and not one.failed]
     failed = [one.claim for one in results if one.failed]
-    decided = [one for one in results if one.verdict != VERDICTS[-1]]
-    rest = f"; {len(results) - len(decided)} not testable" if len(decided) < len(results) else ""
-    last = f"FAILED: {', '.join(failed)}" if failed else f"all {len(decided)} claims came out as stated{rest}"
+    undecided = [one.claim for one in results if one.undecided]
+    untestable = [one.claim for one in results if one.verdict == VERDICTS[-1]]
+    decided = len(results) - len(untestable) - len(undecided)
+    rest = f"; {len(untestable)} not testable" if untestable else ""
+    rest += f"; NOT DECIDED: {', '.join(undecided)}" if undecided else ""
+    last = f"FAILED: {', '.join(failed)}{rest}" if failed else f"all {decided} claims came out as stated{rest}"
     why = [f"{one.claim}: {one.reason}" for one in results if one.reason]
     table(f"Claims, checked on {kind}", columns, rows, [ends, *known, *why, last])
-    return int(bool(failed))
+    return _status(results)
+
+
+def _status(results: Sequence[ClaimResult]) -> int:
+    if any(one.failed for one in results):
+        return 1
+    return 3 if any(one.undecided for one in results) else 0
 
 
 def _verdict(result: ClaimResult) -> str:

@@ -13,9 +13,12 @@ from multiprocessing.reduction import ForkingPickler
 from pickle import PicklingError
 from typing import Generic, Protocol, TypeVar, cast
 
+from mechinterp._signals import stop_on_sigterm
 from mechinterp.core.errors import ConfigError, MechinterpError, RunError
 from mechinterp.core.progress import StepProgress
 
+_GRACE = 3.0
+"""Seconds that a process has to leave its files in order after it is told to stop."""
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 Work = Callable[[_Job, StepProgress], _Result]
@@ -139,9 +142,13 @@ class _Pool(Generic[_Job, _Result]):
                     if isinstance(line, Connection):
                         self._receive(line)
         finally:
-            for line, (process, _) in self._busy.items():
+            for process, _ in self._busy.values():
                 process.terminate()
-                process.join()
+            for line, (process, _) in self._busy.items():
+                process.join(_GRACE)
+                if process.is_alive():
+                    process.kill()
+                    process.join()
                 line.close()
         return [self._outcomes[number] for number in range(len(self.jobs))]
 
@@ -195,7 +202,8 @@ class _Pool(Generic[_Job, _Result]):
 
 
 def _serve(line: Connection, work: Work[_Job, _Result]) -> None:
-    """What a process does: jobs, until the line is closed, or the process at its other end is gone."""
+    """What a process does: jobs, until the line is closed, the other process is gone, or it is told to stop."""
+    stop_on_sigterm()
     with suppress(BrokenPipeError, EOFError, KeyboardInterrupt):
         while True:
             outcome = _outcome(line, work)
