@@ -1,6 +1,7 @@
 """The shipped induction circuit under its claims, and models under which they must fail."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,31 @@ def test_processes_find_what_one_process_finds(tiny: Path, tmp_path: Path):
     options = dict(name=tiny, retrain=True, seeds=[0, 1], out=tmp_path / "again")
     alone, shared = (verify(**options, workers=workers) for workers in (1, 2))
     assert alone == shared and [one.seeds for one in alone] == [(0, 1), (0, 1), ()]
+
+
+def test_a_claim_whose_process_died_is_not_decided_and_the_others_are(tiny, tmp_path, monkeypatch, capsys):
+    from mechinterp.cli.app import run
+    from mechinterp.core.workers import Outcome
+
+    class Dying:
+        """The process of the first job dies, twice."""
+
+        def __init__(self, count: int, retries: int) -> None:
+            assert retries == 1
+
+        def run(self, work, jobs, on_progress=None, on_end=None):
+            dead = Outcome(failure="its process died (exit code -9)", died=True)
+            return [dead, *(Outcome(work(job, lambda done, total: None)) for job in jobs[1:])]
+
+    other = tmp_path / "other"
+    shutil.copytree(tiny, other)
+    monkeypatch.setattr("mechinterp.claims.pool.LocalProcesses", Dying)
+    monkeypatch.setattr(sys.modules["mechinterp.claims.verify"], "circuit_names", lambda: [tiny, other])
+    results = verify(workers=2)
+    assert [one.verdict for one in results[:3]] == ["not decided", "not decided", "not testable at this scale"]
+    assert results[0].reason == "some models were not measured: its process died (exit code -9)"
+    assert not results[0].failed and results[0].undecided and results[0].measured is None
+    assert results[3].verdict == "reproduced" and results[3].measured is not None
+    assert run(["verify", "--workers", "2"]) == 3
+    text = " ".join(capsys.readouterr().out.split())
+    assert "NOT DECIDED: loss" in text and "its process died" in text

@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn, no_type_check
 import typer
 from typer.exceptions import TyperException
 
-from mechinterp._signals import Stopped, stop_on_sigterm, told_to_stop
+from mechinterp._signals import Stopped, exit_at_once, stop_on_sigterm, told_to_stop
 
 # Verb -> module with a function `register(app)`. Only the verb that was asked for is imported, and what a module
 # needs of torch and the like only when its command runs: help answers at once.
@@ -42,7 +42,10 @@ def main() -> NoReturn:
     # several times as long. Training sets its own number; whoever sets the variable has the last word.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     stop_on_sigterm()
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    if status in (130, 143):
+        exit_at_once(status)
+    sys.exit(status)
 
 
 def run(words: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,7 +14,7 @@ from multiprocessing.reduction import ForkingPickler
 from pickle import PicklingError
 from typing import Generic, Protocol, TypeVar, cast
 
-from mechinterp._signals import stop_on_sigterm
+from mechinterp._signals import exit_at_once, stop_on_sigterm
 from mechinterp.core.errors import ConfigError, MechinterpError, RunError
 from mechinterp.core.progress import StepProgress
 
@@ -142,15 +143,19 @@ class _Pool(Generic[_Job, _Result]):
                     if isinstance(line, Connection):
                         self._receive(line)
         finally:
-            for process, _ in self._busy.values():
-                process.terminate()
-            for line, (process, _) in self._busy.items():
-                process.join(_GRACE)
-                if process.is_alive():
-                    process.kill()
-                    process.join()
-                line.close()
+            self._stop()
         return [self._outcomes[number] for number in range(len(self.jobs))]
+
+    def _stop(self) -> None:
+        """Tell the processes that are still busy to stop, and end those that take too long."""
+        deadline = time.monotonic() + _GRACE
+        for process, _ in self._busy.values():
+            process.terminate()
+        for line, (process, _) in self._busy.items():
+            process.join(max(deadline - time.monotonic(), 0))
+            process.kill()
+            process.join()
+            line.close()
 
     def _start(self) -> None:
         # Spawned, not forked: a forked child inherits torch's threads and locks in an unknown state.
@@ -204,15 +209,22 @@ class _Pool(Generic[_Job, _Result]):
 def _serve(line: Connection, work: Work[_Job, _Result]) -> None:
     """What a process does: jobs, until the line is closed, the other process is gone, or it is told to stop."""
     stop_on_sigterm()
-    with suppress(BrokenPipeError, EOFError, KeyboardInterrupt):
+    try:
         while True:
-            outcome = _outcome(line, work)
-            try:
-                line.send(outcome)
-            except OSError:
-                raise
-            except Exception as error:
-                line.send(Outcome(failure=f"its result cannot go to another process: {_in_one_line(error)}"))
+            _answer(line, _outcome(line, work))
+    except (BrokenPipeError, EOFError):
+        return
+    except KeyboardInterrupt:
+        exit_at_once(1)
+
+
+def _answer(line: Connection, outcome: Outcome[_Result]) -> None:
+    try:
+        line.send(outcome)
+    except OSError:
+        raise
+    except Exception as error:
+        line.send(Outcome(failure=f"its result cannot go to another process: {_in_one_line(error)}"))
 
 
 def _outcome(line: Connection, work: Work[_Job, _Result]) -> Outcome[_Result]:
