@@ -10,7 +10,7 @@ import xarray as xr
 
 from mechinterp._version import __version__
 from mechinterp.core import Circuit, ConfigError, Edge, Options, Pair, rank_edges, takes
-from mechinterp.evaluation.scores import Scores, edge_scores, score_every_edge
+from mechinterp.core.edge_scores import Scores, edge_scores, score_every_edge
 from mechinterp.evaluation.truth import FRACTIONS
 from mechinterp.interventions import Judge
 

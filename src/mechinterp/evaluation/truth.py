@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from mechinterp.core import LOGITS, Circuit, ConfigError, Edge, Graph, component, rank_edges
-from mechinterp.evaluation.scores import Scores, edge_scores, score_every_edge
+from mechinterp.core.edge_scores import Scores, edge_scores, score_every_edge
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
