@@ -21,7 +21,7 @@ from mechinterp.core import (
 )
 from mechinterp.interventions import Activations, activations, source_values
 from mechinterp.models import Transformer
-from mechinterp.models.layers import EPS
+from mechinterp.models.norm import EPS
 
 LOGIT_METRICS = ("logit_diff", "logit", "centered_logit")
 _CHUNK = 64

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mechinterp.core import UnsupportedError
-from mechinterp.models.layers import EPS
+from mechinterp.models.norm import EPS
 from mechinterp.models.transformer import Transformer
 
 if TYPE_CHECKING:

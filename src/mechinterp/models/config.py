@@ -106,6 +106,11 @@ class ModelConfig(Settings):
         """Whether positions are added to the residual stream."""
         return self.positions == "learned"
 
+    @property
+    def row_width(self) -> int:
+        """Numbers that a row holds at once while a layer runs: the stream and its norm, q, k, v, z and the MLP."""
+        return 4 * self.d_model + 5 * self.n_heads * self.d_head + 2 * self.d_mlp
+
     def graph(self, inputs: str = "merged") -> Graph:
         """All sources, readers and edges of this architecture."""
         return Graph(self.n_layers, self.n_heads, self.d_mlp > 0, self.position_source, inputs)

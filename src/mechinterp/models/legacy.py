@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mechinterp.core import ConfigError, ShapeError, UnsupportedError, suggest
 from mechinterp.models.config import ModelConfig
-from mechinterp.models.layers import EPS
+from mechinterp.models.norm import EPS
 from mechinterp.models.transformer import Transformer
 
 BUFFERS = ("mask", "IGNORE", "rotary_sin", "rotary_cos")

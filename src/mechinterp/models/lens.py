@@ -17,8 +17,8 @@ from transformer_lens import ActivationCache, FactoredMatrix, HookedRootModule
 from mechinterp.core import ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
+    from mechinterp.models.block import Block
     from mechinterp.models.config import ModelConfig
-    from mechinterp.models.layers import Block
 
 
 class LensTools(HookedRootModule):

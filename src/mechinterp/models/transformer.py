@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from mechinterp.core import ShapeError, SiteError, UnsupportedError, generator, suggest
+from mechinterp.models.block import Block
 from mechinterp.models.config import ModelConfig
 from mechinterp.models.ends import Embed, PosEmbed, Readout, Unembed
-from mechinterp.models.layers import Block, hooked, make_norm
+from mechinterp.models.hook_points import hooked
 from mechinterp.models.lens import LensTools
+from mechinterp.models.norm import make_norm
 from mechinterp.models.positions import Positions
 
 
