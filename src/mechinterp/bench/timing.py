@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-Call = Callable[[], Any]
+Call = Callable[[], object]
+Figures: TypeAlias = dict[str, Any]
+"""Plain data of a benchmark or of one of its cases, as `bench --json` prints it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from mechinterp.bench.minimal import Minimal
-from mechinterp.bench.timing import Call, alternate
+from mechinterp.bench.timing import Call, Figures, alternate
 from mechinterp.core import generator
 from mechinterp.models import ModelConfig, Transformer
 
-DEMO: dict[str, Any] = dict(n_layers=2, n_heads=4, d_model=64, d_vocab=64, n_ctx=64, attn_bias=False)
+DEMO = ModelConfig(n_layers=2, n_heads=4, d_model=64, d_vocab=64, n_ctx=64, attn_bias=False)
 SIZES = {
-    "demo": (ModelConfig(**DEMO, positions="rotary", rotary_base=100.0), 32),
-    "learned positions": (ModelConfig(**{**DEMO, "attn_bias": True}), 32),
+    "demo": (DEMO.change(positions="rotary", rotary_base=100.0), 32),
+    "learned positions": (DEMO.change(attn_bias=True), 32),
     "4 layers with MLPs": (
         ModelConfig(n_layers=4, n_heads=4, d_model=128, d_mlp=512, d_vocab=64, n_ctx=64, act_fn="gelu"),
         32,
@@ -25,7 +23,7 @@ SIZES = {
 _MEANING = "our training step over that of a hand-written minimal PyTorch transformer; 1 is no cost, target <= 1.10"
 
 
-def training(quick: bool = False) -> dict[str, Any]:
+def training(quick: bool = False) -> Figures:
     """Our training step with hooks unused over a minimal model's, same shape, data, loss and optimiser.
 
     Args:
@@ -41,7 +39,7 @@ def training(quick: bool = False) -> dict[str, Any]:
     return {"name": "training", **first, "meaning": _MEANING, "target": 1.10, "sizes": rows}
 
 
-def _one(name: str, config: ModelConfig, batch: int, quick: bool) -> dict[str, Any]:
+def _one(name: str, config: ModelConfig, batch: int, quick: bool) -> Figures:
     ours, floor = Transformer(config), Minimal(config)
     give_weights(floor, ours)
     draw = generator(0, "bench", "training")

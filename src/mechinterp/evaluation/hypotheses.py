@@ -20,14 +20,14 @@ Source: Shi et al. 2024, "Hypothesis testing the circuit hypothesis in LLMs", ht
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
+from torch import nn
 
 from mechinterp._version import __version__
-from mechinterp.core import Circuit, ConfigError, Edge, Options, Pair, derive_seed, takes
+from mechinterp.core import Circuit, ConfigError, Edge, HookedModel, Options, Pair, derive_seed, takes
 from mechinterp.core.statistics import binomial_test, rounding
 from mechinterp.evaluation.live import live_edges
 from mechinterp.evaluation.nulls import inflate, random_circuits
@@ -39,7 +39,7 @@ SPEAKS_FOR = ("null kept", "null kept", "null kept", "null rejected", "null reje
 
 @takes("metric", "ablation")
 def hypothesis_tests(
-    model: Any,
+    model: HookedModel | nn.Module,
     pair: Pair,
     circuit: Circuit,
     *,

@@ -146,7 +146,8 @@ def control_labels(fit: Rows, ask: Rows, seed: int) -> tuple[Rows, Rows]:
 
     Source: Hewitt & Liang 2019.
     """
-    assert fit.token is not None and ask.token is not None
+    if fit.token is None or ask.token is None:
+        raise ConfigError(no_control(fit if fit.token is None else ask))
     rng = np.random.default_rng(generator(seed, "probe", "control").initial_seed())
     largest = int(max(fit.token.max(), ask.token.max()))
     label = fit.y[rng.integers(len(fit.y), size=largest + 1)]
