@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mechinterp.bench.inputs import describe, random_model, random_pair
-from mechinterp.bench.timing import Figures, alternate, measure
+from mechinterp.bench.timing import Figures, alternate, figures, measure
 from mechinterp.core import Edge, Graph, Options, Pair, Site
 from mechinterp.interventions import Scorer, run_edited, take
 from mechinterp.models import Transformer
@@ -33,9 +33,8 @@ def edges(quick: bool = False) -> Figures:
     sizes = {"n_layers": 2, "n_heads": 2, "seq": 10} if quick else {"n_layers": 2, "n_heads": 8, "seq": 40}
     cases: tuple[tuple[str, str, int], ...] = (("merged", "last", 7), ("merged", "all", 3), ("split", "last", 3))
     rows = [_one(sizes, inputs, scored, 1 if quick else blocks) for inputs, scored, blocks in cases]
-    first = {key: rows[0][key] for key in ("ratio", "low", "high", "exact_over_eap_ig", "error")}
-    figures = {"name": "edges", **first, "meaning": _MEANING, "target": 15.0, "sizes": rows}
-    return figures if quick else {**figures, "large": _large()}
+    more = {"exact_over_eap_ig": rows[0]["exact_over_eap_ig"]} | ({} if quick else {"large": _large()})
+    return figures("edges", _MEANING, 15.0, rows, rows[0], **more)
 
 
 def _one(sizes: dict[str, int], inputs: str, scored: str, blocks: int) -> Figures:

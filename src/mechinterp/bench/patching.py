@@ -14,7 +14,7 @@ from transformer_lens import patching as peer
 from transformer_lens.model_bridge import TransformerBridge
 
 from mechinterp.bench.inputs import describe, random_model, random_pair
-from mechinterp.bench.timing import Figures, alternate
+from mechinterp.bench.timing import Figures, alternate, figures
 from mechinterp.core import ConfigError, Pair
 from mechinterp.models import Transformer, to_bridge
 from mechinterp.patching import patch_nodes
@@ -40,8 +40,7 @@ def patching(quick: bool = False) -> Figures:
     """
     cases = (({"n_layers": 2, "n_heads": 2, "seq": 10}, "last", 15.0, 2),) if quick else CASES
     rows = [_one(*case) for case in cases]
-    first = {key: rows[0][key] for key in ("ratio", "low", "high", "error")}
-    return {"name": "patching", **first, "meaning": _MEANING, "target": 15.0, "sizes": rows}
+    return figures("patching", _MEANING, 15.0, rows, rows[0])
 
 
 def _one(sizes: dict[str, int], scored: str, target: float | None, blocks: int) -> Figures:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mechinterp import tasks as room
-from mechinterp.bench.timing import Figures, alternate
+from mechinterp.bench.timing import Figures, alternate, figures
 from mechinterp.training import Trainer, resolve
 
 _MEANING = "a whole step of training on a task's preset over drawing its examples; the slowest task; target >= 10"
@@ -20,9 +20,7 @@ def tasks(quick: bool = False) -> Figures:
         `ratio`, `low`, `high` of the task that comes off worst; `sizes` has all.
     """
     rows = [_one(name, quick) for name in SHIPPED]
-    worst = min(rows, key=lambda row: row["ratio"])
-    first = {key: worst[key] for key in ("ratio", "low", "high")}
-    return {"name": "tasks", **first, "meaning": _MEANING, "target": 10.0, "sizes": rows}
+    return figures("tasks", _MEANING, 10.0, rows, min(rows, key=lambda row: row["ratio"]))
 
 
 def _one(name: str, quick: bool) -> Figures:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mechinterp.bench.minimal import Minimal
-from mechinterp.bench.timing import Call, Figures, alternate
+from mechinterp.bench.timing import Call, Figures, alternate, figures
 from mechinterp.core import generator
 from mechinterp.models import ModelConfig, Transformer
 
@@ -35,8 +35,7 @@ def training(quick: bool = False) -> Figures:
     """
     sizes = {"demo": SIZES["demo"]} if quick else SIZES
     rows = [_one(name, config, batch, quick) for name, (config, batch) in sizes.items()]
-    first = {key: rows[0][key] for key in ("ratio", "low", "high")}
-    return {"name": "training", **first, "meaning": _MEANING, "target": 1.10, "sizes": rows}
+    return figures("training", _MEANING, 1.10, rows, rows[0])
 
 
 def _one(name: str, config: ModelConfig, batch: int, quick: bool) -> Figures:

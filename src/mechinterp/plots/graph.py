@@ -15,7 +15,7 @@ import xarray as xr
 from mechinterp.core.circuits import Circuit, component
 from mechinterp.core.errors import ConfigError
 from mechinterp.core.sites import Edge, Site
-from mechinterp.plots.style import FAINT, HELPS, HURTS, INK, LABEL_SIZE, MUTED, PAPER, base
+from mechinterp.plots.style import FAINT, HELPS, HURTS, INK, MUTED, PAPER, base, write
 
 WIDEST = 9.0
 _PORTS = {"q": -0.2, "k": 0.0, "v": 0.2}
@@ -266,6 +266,4 @@ def _add_key(figure: go.Figure, scale: float, unit: str, circuit: Circuit | None
     words += f"   widest line: {scale:.3g} {unit}"
     if circuit is not None:
         words += f"<br>solid: the circuit ({len(circuit)} edges)   dotted: other wires"
-    font = {"size": LABEL_SIZE, "color": MUTED}
-    place = {"x": 0, "xref": "paper", "xanchor": "left", "y": 1, "yref": "paper", "yanchor": "bottom"}
-    figure.add_annotation(text=words, showarrow=False, align="left", font=font, **place)
+    write(figure, words, x=0, xref="paper", xanchor="left", y=1, yref="paper", yanchor="bottom")

@@ -71,7 +71,7 @@ def finding_cells(finding: Mapping[str, Any]) -> tuple[str, str, str, str]:
     )
 
 
-def _span(ends: Sequence[float], unit: str) -> str:
+def _span(ends: Sequence[float | None], unit: str) -> str:
     """Both ends of an interval, with the unit once."""
     return f"{in_words(ends[0], unit if unit == '%' else '')} to {in_words(ends[1], unit)}"
 
