@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 import xarray as xr
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -135,7 +136,7 @@ def head_scores(model: HookedModel, batch: Batch) -> xr.DataArray:
         _, activations = record(model, inputs, [Site("pattern", layer) for layer in layers])
         patterns = torch.stack([activations[Site("pattern", layer).hook] for layer in layers], 1)
         parts.append(_all_scores(patterns, inputs))
-    scores = torch.cat(parts, 1).permute(0, 2, 3, 1)  # score example layer head -> score layer head example
+    scores = rearrange(torch.cat(parts, 1), "score example layer head -> score layer head example")
     return labelled(scores, ["score", "layer", "head", "example"], {"score": list(SCORES)})
 
 

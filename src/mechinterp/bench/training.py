@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import nn
 
 from mechinterp.bench.minimal import Minimal
@@ -84,9 +85,9 @@ def give_weights(floor: Minimal, ours: Transformer) -> None:
         floor.pos.weight.copy_(ours.W_pos)
     for layer, block in enumerate(ours.blocks):
         attn = block.attn
-        fused = torch.cat([attn.W_Q, attn.W_K, attn.W_V]).transpose(1, 2).flatten(0, 1)
+        fused = rearrange([attn.W_Q, attn.W_K, attn.W_V], "kind head d_model d_head -> (kind head d_head) d_model")
         theirs[f"blocks.{layer}.qkv.weight"].copy_(fused)
-        theirs[f"blocks.{layer}.out.weight"].copy_(attn.W_O.flatten(0, 1).T)
+        theirs[f"blocks.{layer}.out.weight"].copy_(rearrange(attn.W_O, "head d_head d_model -> d_model (head d_head)"))
         if config.attn_bias:
             theirs[f"blocks.{layer}.qkv.bias"].copy_(torch.cat([attn.b_Q, attn.b_K, attn.b_V]).flatten())
             theirs[f"blocks.{layer}.out.bias"].copy_(attn.b_O)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import torch
+from einops import rearrange
 from torch import Tensor
 
 from mechinterp.core import ConfigError, ShapeError, UnsupportedError, suggest
@@ -154,7 +154,7 @@ def _to_pairs(name: str, value: Tensor) -> Tensor:
     """
     if name.rsplit(".", 1)[-1] not in ("W_Q", "W_K", "b_Q", "b_K"):
         return value
-    return torch.stack(value.chunk(2, -1), -1).flatten(-2)
+    return rearrange(value, "... (half pair) -> ... (pair half)", half=2)
 
 
 def _check(weights: Mapping[str, Tensor], model: Transformer) -> None:

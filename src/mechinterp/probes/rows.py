@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -106,7 +107,11 @@ def view(value: Tensor, site: Site) -> Float[Tensor, "batch seq d"]:
     """An activation as one vector per position: a single head's, or all heads' side by side."""
     if not site.has_heads:
         return value
-    return value[:, :, site.head] if site.head is not None else value.flatten(2)
+    return (
+        value[:, :, site.head]
+        if site.head is not None
+        else rearrange(value, "batch seq head d_head -> batch seq (head d_head)")
+    )
 
 
 def written(value: Tensor, site: Site, x: Float[Tensor, "batch seq d"]) -> Tensor:
