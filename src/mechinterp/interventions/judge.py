@@ -15,7 +15,9 @@ from torch import nn
 
 from mechinterp.core import Circuit, Edge, Graph, HookedModel, Options, Pair
 from mechinterp.core.statistics import Gap, Interval, gap_between, ratio_of_means, ratio_rows
-from mechinterp.interventions.circuits import BUDGET_MB, graph_of, score_circuits
+from mechinterp.interventions.circuits import BUDGET_MB, RUNNER, score_circuits
+from mechinterp.interventions.placement import as_transformer
+from mechinterp.models import Transformer
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +42,15 @@ class Judge:
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", self.options.for_model(self.model))
 
+    @property
+    def transformer(self) -> Transformer:
+        """The model, checked: circuits can be run in it."""
+        return as_transformer(self.model, RUNNER)
+
     @cached_property
     def graph(self) -> Graph:
         """The model's edges."""
-        return graph_of(self.model, self.options.inputs)
+        return self.transformer.config.graph(self.options.inputs)
 
     @cached_property
     def whole(self) -> Circuit:
