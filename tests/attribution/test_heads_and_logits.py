@@ -55,13 +55,21 @@ def test_attribution_sums_to_the_logit(normalization, positions, d_mlp, attentio
     for metric, value in wanted.items():
         mean = torch.where(batch.scored, value, 0).sum(1) / batch.scored.sum(1)
         for inputs in ("merged", "split"):
-            found = logit_attribution(model, batch, metric, inputs)
+            found = logit_attribution(model, batch, metric=metric, inputs=inputs)
             assert np.allclose(found.sum("component"), mean, atol=1e-10), (metric, inputs)
+
+
+def test_an_example_without_a_scored_position_is_missing():
+    batch = tokens_batch()
+    scored = batch.scored.clone()
+    scored[1] = False
+    missing = logit_attribution(shaken(), Batch(batch.inputs, batch.targets, scored, batch.wrong)).isnull()
+    assert missing.isel(example=1).all() and missing.any("component").sum() == 1
 
 
 def test_a_components_share_is_what_removing_it_with_the_scale_frozen_costs():
     model, batch = shaken(d_mlp=10), tokens_batch()
-    found = logit_attribution(model, batch, "logit_diff")
+    found = logit_attribution(model, batch, metric="logit_diff")
     _, kept = record(model, batch.inputs, ["blocks.1.hook_resid_post", "blocks.0.attn.hook_z", "ln_final.hook_scale"])
     resid, scale = kept["blocks.1.hook_resid_post"], kept["ln_final.hook_scale"]
     without = resid - kept["blocks.0.attn.hook_z"][:, :, 1] @ model.blocks[0].attn.W_O[1]
@@ -87,7 +95,9 @@ def test_attribution_refuses_what_it_cannot_do():
     with pytest.raises(ConfigError, match="centered_logit"):
         logit_attribution(shaken(), Batch(batch.inputs, batch.targets, batch.scored))
     with pytest.raises(ConfigError, match="Did you mean 'logit_diff'"):
-        logit_attribution(shaken(), batch, "logit_dif")
+        logit_attribution(shaken(), batch, metric="logit_dif")
+    with pytest.raises(ConfigError, match="linear in the logits: logit_diff, logit, centered_logit"):
+        logit_attribution(shaken(), batch, metric="log_prob")
     values = Transformer(ModelConfig(n_layers=1, n_heads=1, d_model=4, d_vocab=7, n_ctx=6, outputs="values", d_out=2))
     with pytest.raises(UnsupportedError, match="values"):
         logit_attribution(values, batch)

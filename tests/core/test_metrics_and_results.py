@@ -14,6 +14,7 @@ from mechinterp.core import (
     recovery,
     resolve_metric,
 )
+from mechinterp.core.metrics import LINEAR_METRICS
 
 LOGITS = torch.tensor([[[2.0, 0.0, 1.0], [9.0, 9.0, 9.0]]])
 BATCH = Batch(
@@ -29,6 +30,8 @@ BATCH = Batch(
     [
         ("logit_diff", 1.0),
         ("margin", 1.0),
+        ("logit", 2.0),
+        ("centered_logit", 1.0),
         ("accuracy", 1.0),
         ("log_prob", 2 - math.log(math.e**2 + 1 + math.e)),
         ("mse", -(1 + 0 + 1)),
@@ -83,3 +86,16 @@ def test_recovery_without_a_gap_is_nan_and_says_so():
 def test_seeds_differ_by_name_and_repeat():
     assert len({derive_seed(0, "a"), derive_seed(0, "b"), derive_seed(1, "a"), derive_seed(0, "a", 1)}) == 4
     assert derive_seed(3, "data", 7) == derive_seed(3, "data", 7)
+
+
+def test_linear_metrics_add_up_where_logits_do():
+    """What `logit_attribution` rests on, and no other metric has."""
+    draw = torch.Generator().manual_seed(0)
+    targets, wrong = torch.randint(5, (2, 8, 3), generator=draw)
+    batch = Batch(targets, targets, torch.ones(8, 3, dtype=torch.bool), wrong)
+    parts = torch.randn(2, 8, 3, 5, generator=draw, dtype=torch.float64)
+    linear = []
+    for name in sorted(set(METRICS) - {"kl"}):
+        whole, *pieces = (METRICS[name](logits, batch, None) for logits in (parts.sum(0), *parts))
+        linear += [name] if torch.allclose(whole, sum(pieces)) else []
+    assert linear == sorted(LINEAR_METRICS)

@@ -1,11 +1,14 @@
 """`discover` on the hand-made model, whose circuit is known."""
 
+from importlib import import_module
+
 import pytest
 import torch
 
-from mechinterp.core import METRICS, Circuit, ConfigError, UnsupportedError
+from mechinterp.core import METRICS, Circuit, ConfigError, SiteError, UnsupportedError
 from mechinterp.discovery import discover
 from mechinterp.known.induction import induction_model
+from mechinterp.patching import estimate_edges, patch_edges
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +89,37 @@ def test_settings_that_mean_nothing_are_refused(made):
         discover(made.model, pair, method="adcd")
     with pytest.raises(ConfigError, match="takes threshold and order and seed, not k"):
         discover(made.model, pair, method="acdc", k=3)
-    with pytest.raises(ConfigError, match="takes share and k, not threshold"):
+    with pytest.raises(ConfigError, match="takes share and k and scores, not threshold"):
         discover(made.model, pair, method="top-k", threshold=0.1)
     with pytest.raises(UnsupportedError, match="Linear lists no edges"):
         discover(torch.nn.Linear(2, 2), pair)
+
+
+def test_scores_are_taken_instead_of_computing_them_twice(made, monkeypatch):
+    pair = made.pair(16, corruption="match")
+    effects, plain = patch_edges(made.model, pair, inputs="split"), discover(made.model, pair, inputs="split")
+    estimates = estimate_edges(made.model, pair, inputs="split")
+    module = import_module("mechinterp.discovery.discover")
+    monkeypatch.setattr(module, "patch_edges", lambda *_, **__: pytest.fail("computed again"))
+    for scores in (effects, effects["effect"], effects["effect"].mean("example"), effects["effect"][::-1]):
+        assert discover(made.model, pair, inputs="split", scores=scores) == plain
+    reached = discover(made.model, pair, inputs="split", scores=effects)
+    assert reached.origin == {**plain.origin, "scores": "exact"}
+    assert discover(made.model, pair, inputs="split", scores=estimates, k=3).origin["scores"] == "eap-ig"
+    # The ranking is that of the scores: turned round, another circuit comes out.
+    assert discover(made.model, pair, inputs="split", scores=-effects["effect"], k=3) != discover(
+        made.model, pair, inputs="split", scores=effects, k=3
+    )
+
+
+def test_scores_of_other_edges_are_refused(made):
+    pair = made.pair(4)
+    merged = patch_edges(made.model, pair)
+    with pytest.raises(SiteError, match=r"no edge 'input->L0\.H0\.q'"):
+        discover(made.model, pair, inputs="split", scores=merged)
+    with pytest.raises(ConfigError, match=f"1 of {merged.sizes['edge']} edges have no score"):
+        discover(made.model, pair, scores=merged["effect"][1:])
+    with pytest.raises(ConfigError, match="takes threshold and order and seed, not scores"):
+        discover(made.model, pair, method="acdc", scores=merged)
+    with pytest.raises(ConfigError, match="edge scores have dimension 'edge'"):
+        discover(made.model, pair, scores=merged["clean"])

@@ -6,6 +6,7 @@ import torch
 
 from mechinterp.core import Circuit, ConfigError, Graph, Options, Pair, SiteError, UnsupportedError
 from mechinterp.evaluation import evaluate, live_edges, minimality
+from mechinterp.evaluation.minimality import judged_minimality
 from mechinterp.interventions import Judge, score_circuits, score_runs
 from mechinterp.known.induction import induction_model
 
@@ -166,7 +167,7 @@ def head(number, edges):
 
 def test_minimality_shows_redundant_copies_that_the_plain_effect_hides(copies):
     judge = copies(lambda edges: 1.0 * (head(0, edges) or head(1, edges)))
-    result = minimality(judge, COPIES)
+    result = judged_minimality(judge, COPIES)
     without = [Circuit(COPIES.edges - {edge}) for edge in COPIES]
     np.testing.assert_array_equal(judge.scores([COPIES]) - judge.scores(without), 0)
     used = [name for name in result["edge"].values if "H2" not in name]
@@ -178,8 +179,17 @@ def test_minimality_shows_redundant_copies_that_the_plain_effect_hides(copies):
     assert removed == "input->L0.H1.v; input->L0.H2.v; L0.H1->logits; L0.H2->logits"
 
 
+def test_minimality_alone_is_that_of_evaluate():
+    made = induction_model()
+    pair = made.pair(8)
+    alone = minimality(made.model, pair, made.circuit)
+    whole = evaluate(made.model, pair, made.circuit, nulls=1, subsets=1)
+    for name in alone:
+        np.testing.assert_array_equal(alone[name], whole[name])
+
+
 def test_minimality_of_an_and_needs_no_subset(copies):
-    result = minimality(copies(lambda edges: 1.0 * (head(0, edges) and head(1, edges))), COPIES)
+    result = judged_minimality(copies(lambda edges: 1.0 * (head(0, edges) and head(1, edges))), COPIES)
     used = [name for name in result["edge"].values if "H2" not in name]
     np.testing.assert_allclose(result["minimality"].sel(edge=used), 1.05)
     assert set(result["minimality_removed"].values) == {"none"}

@@ -4,7 +4,7 @@ import xarray as xr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mechinterp.core import Circuit, ConfigError, Graph, SiteError
-from mechinterp.evaluation.scores import edge_scores, score_every_edge
+from mechinterp.core.edge_scores import edge_scores, score_every_edge
 from mechinterp.evaluation.truth import (
     edge_auroc,
     edge_average_precision,

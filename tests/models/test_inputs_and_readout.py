@@ -61,7 +61,7 @@ def test_what_assumes_a_direct_unembedding_refuses_a_readout(make_model):
     model = make_model(readout_layers=1, normalization="none")
     tokens = torch.arange(9)[None]
     with pytest.raises(UnsupportedError, match="readout_layers > 0: nothing adds to a logit directly"):
-        logit_attribution(model, Batch(tokens, tokens, tokens > 3), "logit")
+        logit_attribution(model, Batch(tokens, tokens, tokens > 3), metric="logit")
     with pytest.raises(UnsupportedError, match="no TransformerBridge for readout_layers > 0"):
         to_bridge(model)
     with pytest.raises(UnsupportedError, match="no direction of the stream"):

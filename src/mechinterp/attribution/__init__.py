@@ -11,10 +11,16 @@ from mechinterp.attribution.fourier import (
     restricted_logits,
     sum_spectrum,
 )
+from mechinterp.attribution.head_scores import (
+    duplicate_token_score,
+    head_score_chance,
+    head_scores,
+    induction_score,
+    previous_token_score,
+)
 from mechinterp.attribution.head_types import HEAD_TYPES, best_head, head_types, heads_of_type
-from mechinterp.attribution.heads import head_score_chance, head_scores, value_weighted_attention
 from mechinterp.attribution.logits import logit_attribution, logit_lens
-from mechinterp.attribution.patterns import duplicate_token_score, induction_score, previous_token_score
+from mechinterp.attribution.value_weighted import value_weighted_attention
 from mechinterp.attribution.weights import copying_scores, ov_circuit, qk_circuit
 
 __all__ = [

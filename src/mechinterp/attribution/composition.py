@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import xarray as xr
+from einops import rearrange
 from torch import Tensor
 
 from mechinterp.attribution.weights import HeadWeights, centre, folded_weights
@@ -69,8 +70,8 @@ def _all_pairs(weights: HeadWeights) -> tuple[Tensor, list[str]]:
         writers = (weights.value[:reader].flatten(0, 1)[:, None], weights.output[:reader].flatten(0, 1)[:, None])
         query, key = weights.query[reader], weights.key[reader]
         views = {"q": (query, key.mT), "k": (key, query.mT), "v": (weights.value[reader], weights.output[reader])}
-        table = torch.stack([composition_score(writers, view) for view in views.values()])  # [port, writer, head]
-        scores.append(table.permute(2, 0, 1).flatten())
+        table = torch.stack([composition_score(writers, view) for view in views.values()])
+        scores.append(rearrange(table, "port writer head -> (head port writer)"))
         sources = [f"L{layer}.H{head}" for layer in range(reader) for head in range(heads)]
         names += [
             f"{source}->L{reader}.H{head}.{port}" for head in range(heads) for port in views for source in sources

@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange, reduce
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -104,8 +105,9 @@ def neuron_spectrum(activations: Float[Tensor, "a b neuron"]) -> Float[Tensor, "
     constant = power[0, 0].clone()
     power[0, 0] = 0
     alone = power[0, 1:] + power[1:, 0]
-    both = power[1:, 1:].unflatten(0, (-1, 2)).unflatten(2, (-1, 2)).sum((1, 3))
-    waves = alone.unflatten(0, (-1, 2)).sum(1) + both.diagonal().T
+    # cos and sin of a frequency follow each other.
+    both = reduce(power[1:, 1:], "(f_a wave_a) (f_b wave_b) neuron -> f_a f_b neuron", "sum", wave_a=2, wave_b=2)
+    waves = reduce(alone, "(frequency wave) neuron -> frequency neuron", "sum", wave=2) + both.diagonal().T
     varying = power.sum((0, 1))
     # What rounding leaves of a constant in single precision is no variance.
     return waves / torch.where(varying > 1e-12 * constant, varying, math.nan)
@@ -124,7 +126,7 @@ def embedding_spectrum(embedding: Float[Tensor, "residue d_model"]) -> Float[Ten
         ShapeError: If the number of residues is even.
     """
     power = (_basis(_odd(embedding)) @ embedding.double()).square().sum(1)[1:]
-    return power.unflatten(0, (-1, 2)).sum(1) / power.sum()
+    return reduce(power, "(frequency wave) -> frequency", "sum", wave=2) / power.sum()
 
 
 def restricted_embedding(
@@ -200,7 +202,9 @@ def _basis(p: int) -> Float[Tensor, "wave residue"]:
     residue = torch.arange(p, dtype=torch.float64)
     frequency = torch.arange(1, (p - 1) // 2 + 1, dtype=torch.float64)
     angle = 2 * math.pi / p * frequency[:, None] * residue
-    waves = torch.stack([angle.cos(), angle.sin()], 1).flatten(0, 1) * math.sqrt(2 / p)
+    waves = rearrange([angle.cos(), angle.sin()], "wave frequency residue -> (frequency wave) residue") * math.sqrt(
+        2 / p
+    )
     return torch.cat([torch.full((1, p), 1 / math.sqrt(p), dtype=torch.float64), waves])
 
 

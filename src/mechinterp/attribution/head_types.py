@@ -7,8 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from mechinterp.attribution.heads import head_scores
-from mechinterp.attribution.patterns import SCORES
+from mechinterp.attribution.head_scores import SCORES, head_scores
 from mechinterp.core import Batch, UnsupportedError, derive_seed
 from mechinterp.core.statistics import p_value
 from mechinterp.models import Transformer

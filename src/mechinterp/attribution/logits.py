@@ -12,33 +12,32 @@ from torch import Tensor
 from mechinterp.core import (
     Batch,
     ConfigError,
+    Graph,
     Metric,
+    Options,
     Site,
     UnsupportedError,
     labelled,
     resolve_metric,
-    suggest,
+    takes,
 )
+from mechinterp.core.metrics import LINEAR_METRICS
 from mechinterp.interventions import Activations, activations, source_values
 from mechinterp.models import Transformer
-from mechinterp.models.layers import EPS
+from mechinterp.models.norm import EPS
 
-LOGIT_METRICS = ("logit_diff", "logit", "centered_logit")
 _CHUNK = 64
 """Examples at a time: every source's output at every position is held in memory."""
 
 
-def logit_attribution(
-    model: Transformer, batch: Batch, metric: str = "logit_diff", inputs: str = "merged"
-) -> xr.DataArray:
+@takes("metric", "inputs")
+def logit_attribution(model: Transformer, batch: Batch, *, options: Options) -> xr.DataArray:
     """What each component adds to the answer's logit directly, not through later components.
 
     Args:
         model: Writes logits.
         batch: Scored positions count, averaged within an example.
-        metric: `logit_diff` (right minus `batch.wrong`), `logit` (of the right answer), or `centered_logit` (the
-            right answer's above the mean over the vocabulary, which a shift of all logits does not change).
-        inputs: `merged` takes embedding and positions as one source, `split` as two.
+        options: See `Options`; the metric is linear in the logits: `logit_diff`, `logit` or `centered_logit`.
 
     Returns:
         Dimensions component, example, in logits. Components are the graph's sources and `bias` (all biases of the
@@ -49,22 +48,24 @@ def logit_attribution(
         `logit` has none, as a common shift of all logits counts there.
 
     Raises:
-        ConfigError: If the metric is unknown, or it is `logit_diff` and the batch has no wrong answers.
+        ConfigError: If the metric is unknown or not linear, or it is `logit_diff` and the batch has no wrong answers.
         UnsupportedError: If the model writes values, or reads its logits through hidden layers.
     """
-    if metric not in LOGIT_METRICS:
-        raise ConfigError(f"no logit metric '{metric}'.{suggest(metric, LOGIT_METRICS)}")
     if model.config.outputs != "logits":
         raise UnsupportedError(
             f"logit attribution needs a model of logits, this one has outputs='{model.config.outputs}'"
         )
     if model.config.readout_layers:
         raise UnsupportedError("readout_layers > 0: nothing adds to a logit directly; use patch_nodes or logit_lens")
-    parts = [_attribute(model, batch[start : start + _CHUNK], metric, inputs) for start in range(0, len(batch), _CHUNK)]
-    names = [str(site) for site in model.config.graph(inputs).sources] + ["bias"]
-    chance = math.nan if metric == "logit" else 0.0
-    attrs = {"metric": metric, "method": "direct, final norm's scale frozen", "inputs": inputs, "chance": chance}
-    return labelled(torch.cat(parts, 1), ["component", "example"], {"component": names}, **attrs)
+    name, metric = options.for_model(model).resolved_metric
+    if name not in LINEAR_METRICS:
+        raise ConfigError(f"logit attribution takes a metric that is linear in the logits: {', '.join(LINEAR_METRICS)}")
+    graph = model.config.graph(options.inputs)
+    parts = [_attribute(model, batch[start : start + _CHUNK], metric, graph) for start in range(0, len(batch), _CHUNK)]
+    components = [*map(str, graph.sources), "bias"]
+    chance = math.nan if name == "logit" else 0.0
+    attrs = {"metric": name, "method": "direct, final norm's scale frozen", "inputs": options.inputs, "chance": chance}
+    return labelled(torch.cat(parts, 1), ["component", "example"], {"component": components}, **attrs)
 
 
 @torch.no_grad()
@@ -101,37 +102,26 @@ def logit_lens(model: Transformer, batch: Batch, metric: str | Metric = "log_pro
 
 
 @torch.no_grad()
-def _attribute(model: Transformer, batch: Batch, metric: str, inputs: str) -> Float[Tensor, "component batch"]:
+def _attribute(model: Transformer, batch: Batch, metric: Metric, graph: Graph) -> Float[Tensor, "component batch"]:
     acts = activations(model, batch.inputs)
-    weight, offset = _answer_direction(model, batch, metric)
-    share = batch.scored.to(weight.dtype) / batch.scored.sum(1, keepdim=True)
-    weight, offset = weight * share[..., None], (offset * share).sum(1)
+    per_logit = _logit_weights(metric, model.read(acts.final), batch)
+    weight = per_logit @ model.W_U.T
     reader = _through_norm(model, weight, acts.final)
-    parts = torch.einsum("cbsm,bsm->cb", source_values(model, acts, model.config.graph(inputs)), reader)
-    bias = torch.einsum("m,bsm->b", _stream_bias(model), reader) + offset
+    parts = torch.einsum("cbsm,bsm->cb", source_values(model, acts, graph), reader)
+    bias = torch.einsum("m,bsm->b", model.accumulated_bias(model.config.n_layers), reader)
+    bias = bias + (per_logit @ model.b_U).sum(1)
     shift = getattr(model.ln_final, "b", None)
     if shift is not None:
         bias = bias + torch.einsum("m,bsm->b", shift, weight)
-    return torch.cat([parts, bias[None]])
+    return torch.where(batch.scored.any(1), torch.cat([parts, bias[None]]), math.nan)
 
 
-def _answer_direction(model: Transformer, batch: Batch, metric: str) -> tuple[Tensor, Tensor]:
-    """The metric as a linear function of the normalised stream: `[batch, seq, d_model]` and `[batch, seq]`."""
-
-    def column(tokens: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = tokens.clamp(min=0)
-        return model.W_U.T[tokens], model.b_U[tokens]
-
-    weight, offset = column(batch.targets)
-    if metric == "logit_diff":
-        if batch.wrong is None:
-            raise ConfigError("logit_diff needs batch.wrong (a Pair's clean batch has it); use metric='centered_logit'")
-        other, other_offset = column(batch.wrong)
-    elif metric == "centered_logit":
-        other, other_offset = model.W_U.mean(1), model.b_U.mean()
-    else:
-        return weight, offset
-    return weight - other, offset - other_offset
+def _logit_weights(metric: Metric, logits: Tensor, batch: Batch) -> Float[Tensor, "batch seq vocab"]:
+    """The weight of each logit in a linear metric, which is the metric's gradient."""
+    with torch.enable_grad():
+        logits = logits.detach().requires_grad_()
+        (weights,) = torch.autograd.grad(metric(logits, batch, None).sum(), [logits])
+    return weights
 
 
 def _through_norm(model: Transformer, weight: Tensor, resid: Tensor) -> Float[Tensor, "batch seq d_model"]:
@@ -144,14 +134,6 @@ def _through_norm(model: Transformer, weight: Tensor, resid: Tensor) -> Float[Te
         resid = resid - resid.mean(-1, keepdim=True)
         weight = weight - weight.mean(-1, keepdim=True)
     return weight / (resid.square().mean(-1, keepdim=True) + EPS).sqrt()
-
-
-def _stream_bias(model: Transformer) -> Float[Tensor, " d_model"]:
-    """The sum of all biases that layers add to the residual stream."""
-    biases = [*model.b_O]
-    if model.config.d_mlp:
-        biases += [block.mlp.b_out for block in model.blocks]  # type: ignore[union-attr]
-    return torch.stack(biases).sum(0)
 
 
 def _depths(model: Transformer, acts: Activations) -> list[Tensor]:

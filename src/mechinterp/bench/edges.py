@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from mechinterp.bench.inputs import describe, random_model, random_pair
-from mechinterp.bench.timing import alternate, measure
-from mechinterp.core import Edge, Graph, Options, Pair
+from mechinterp.bench.timing import Figures, alternate, figures, measure
+from mechinterp.core import Edge, Graph, Options, Pair, Site
 from mechinterp.interventions import Scorer, run_edited, take
 from mechinterp.models import Transformer
 from mechinterp.patching import estimate_edges, patch_edges
@@ -21,7 +19,7 @@ _MEANING = (
 )
 
 
-def edges(quick: bool = False) -> dict[str, Any]:
+def edges(quick: bool = False) -> Figures:
     """Time of one hooked pass per edge over ours, and of exact effects over ten steps of EAP-IG.
 
     Args:
@@ -35,14 +33,13 @@ def edges(quick: bool = False) -> dict[str, Any]:
     sizes = {"n_layers": 2, "n_heads": 2, "seq": 10} if quick else {"n_layers": 2, "n_heads": 8, "seq": 40}
     cases: tuple[tuple[str, str, int], ...] = (("merged", "last", 7), ("merged", "all", 3), ("split", "last", 3))
     rows = [_one(sizes, inputs, scored, 1 if quick else blocks) for inputs, scored, blocks in cases]
-    first = {key: rows[0][key] for key in ("ratio", "low", "high", "exact_over_eap_ig", "error")}
-    made = {"name": "edges", **first, "meaning": _MEANING, "target": 15.0, "sizes": rows}
-    return made if quick else {**made, "large": _large()}
+    more = {"exact_over_eap_ig": rows[0]["exact_over_eap_ig"]} | ({} if quick else {"large": _large()})
+    return figures("edges", _MEANING, 15.0, rows, rows[0], **more)
 
 
-def _one(sizes: dict[str, int], inputs: str, scored: str, blocks: int) -> dict[str, Any]:
+def _one(sizes: dict[str, int], inputs: str, scored: str, blocks: int) -> Figures:
     model, pair = random_model(**sizes), random_pair(sizes["seq"], scored)
-    expected, found = hooked_edges(model, pair, inputs).numpy(), _exact(model, pair, inputs)
+    expected, effects = hooked_edges(model, pair, inputs).numpy(), _exact(model, pair, inputs)
     calls = 5 if scored == "last" else 2
     loop = alternate(
         lambda: hooked_edges(model, pair, inputs), lambda: _exact(model, pair, inputs), blocks, (1, calls), warm=False
@@ -52,18 +49,18 @@ def _one(sizes: dict[str, int], inputs: str, scored: str, blocks: int) -> dict[s
     return {
         **describe(model, pair),
         "inputs": inputs,
-        "edges": len(found),
+        "edges": len(effects),
         **loop.ratio(),
         **loop.seconds("hooked_seconds", "our_seconds"),
         "exact_over_eap_ig": against["ratio"],
         "exact_over_eap_ig_low": against["low"],
         "exact_over_eap_ig_high": against["high"],
-        "error": float(np.abs(found - expected).max()),
+        "error": float(np.abs(effects - expected).max()),
         "largest_effect": float(np.abs(expected).max()),
     }
 
 
-def _large() -> dict[str, Any]:
+def _large() -> Figures:
     model, pair = random_model(4, 8, 64, d_mlp=256), random_pair(64, "last")
     count = len(model.config.graph().edges)
     return {**describe(model, pair), "edges": count, "seconds": measure(lambda: _exact(model, pair)), "target": 20.0}
@@ -101,14 +98,11 @@ def hooked_edges(model: Transformer, pair: Pair, inputs: str = "merged") -> Tens
     return torch.stack(rows)
 
 
-def _written(model: Transformer, tokens: Tensor, graph: Graph) -> dict[Any, Tensor]:
+def _written(model: Transformer, tokens: Tensor, graph: Graph) -> dict[Site, Tensor]:
     """What each source writes, through the hooks that anybody would use."""
     _, cache = model.run_with_cache(tokens, names_filter=lambda name: name.endswith(("result", "out", "embed", "pre")))
-    found = {}
-    for site in graph.sources:
-        value = cache[site.hook]
-        found[site] = value[:, :, site.head] if site.head is not None else value
-    return found
+    values = {site: cache[site.hook] for site in graph.sources}
+    return {site: value if site.head is None else value[:, :, site.head] for site, value in values.items()}
 
 
 def _add(edge: Edge, step: Tensor):

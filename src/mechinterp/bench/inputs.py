@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
+from mechinterp.bench.timing import Figures
 from mechinterp.core import Batch, Pair, generator
 from mechinterp.models import ModelConfig, Transformer
 
@@ -29,7 +28,7 @@ def random_pair(seq: int, scored: str, batch: int = BATCH) -> Pair:
     return Pair(Batch(clean, right, mask, wrong), Batch(corrupted, right, mask, wrong))
 
 
-def describe(model: Transformer, pair: Pair) -> dict[str, Any]:
+def describe(model: Transformer, pair: Pair) -> Figures:
     """The sizes, for the result."""
     config = model.config
     return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -13,11 +12,12 @@ from mechinterp._version import __version__
 from mechinterp.bench.edges import edges
 from mechinterp.bench.patching import patching
 from mechinterp.bench.tasks import tasks
+from mechinterp.bench.timing import Figures
 from mechinterp.bench.training import training
 from mechinterp.bench.truth import truth
 from mechinterp.core import ConfigError, suggest, using_threads
 
-BENCHES: dict[str, Callable[[bool], dict[str, Any]]] = {
+BENCHES: dict[str, Callable[[bool], Figures]] = {
     "training": training,
     "patching": patching,
     "edges": edges,
@@ -27,7 +27,7 @@ BENCHES: dict[str, Callable[[bool], dict[str, Any]]] = {
 NAMES = tuple(BENCHES)
 
 
-def run(name: str, quick: bool = False, threads: int = 1) -> dict[str, Any]:
+def run(name: str, quick: bool = False, threads: int = 1) -> Figures:
     """Run one benchmark; each takes under a minute on an idle machine.
 
     Args:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mechinterp import tasks as room
-from mechinterp.bench.timing import alternate
+from mechinterp.bench.timing import Figures, alternate, figures
 from mechinterp.training import Trainer, resolve
 
 _MEANING = "a whole step of training on a task's preset over drawing its examples; the slowest task; target >= 10"
 SHIPPED = ("induction", "markov", "classification", "regression", "modular", "recall")
 
 
-def tasks(quick: bool = False) -> dict[str, Any]:
+def tasks(quick: bool = False) -> Figures:
     """A whole training step (draw, forward, backward, update) over drawing that step's examples alone.
 
     Args:
@@ -22,12 +20,10 @@ def tasks(quick: bool = False) -> dict[str, Any]:
         `ratio`, `low`, `high` of the task that comes off worst; `sizes` has all.
     """
     rows = [_one(name, quick) for name in SHIPPED]
-    worst = min(rows, key=lambda row: row["ratio"])
-    first = {key: worst[key] for key in ("ratio", "low", "high")}
-    return {"name": "tasks", **first, "meaning": _MEANING, "target": 10.0, "sizes": rows}
+    return figures("tasks", _MEANING, 10.0, rows, min(rows, key=lambda row: row["ratio"]))
 
 
-def _one(name: str, quick: bool) -> dict[str, Any]:
+def _one(name: str, quick: bool) -> Figures:
     task = room.get(name)
     trainer = Trainer.of(task, *resolve(task), seed=0)
     size, turn = trainer.settings.batch_size, iter(range(10**9))

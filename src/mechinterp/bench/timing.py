@@ -9,15 +9,25 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-Call = Callable[[], Any]
+Call = Callable[[], object]
+Figures: TypeAlias = dict[str, Any]
+"""Plain data of a benchmark or of one of its cases, as `bench --json` prints it."""
+
+
+def figures(
+    name: str, meaning: str, target: float, rows: Sequence[Figures], headline: Figures, **more: object
+) -> Figures:
+    """What a benchmark prints: the figures of the case that makes the headline, then all cases."""
+    first = {key: headline[key] for key in ("ratio", "low", "high", "error") if key in headline}
+    return {"name": name, **first, "meaning": meaning, "target": target, "sizes": rows, **more}
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import nn
 
 from mechinterp.bench.minimal import Minimal
-from mechinterp.bench.timing import Call, alternate
+from mechinterp.bench.timing import Call, Figures, alternate, figures
 from mechinterp.core import generator
 from mechinterp.models import ModelConfig, Transformer
 
-DEMO: dict[str, Any] = dict(n_layers=2, n_heads=4, d_model=64, d_vocab=64, n_ctx=64, attn_bias=False)
+DEMO = ModelConfig(n_layers=2, n_heads=4, d_model=64, d_vocab=64, n_ctx=64, attn_bias=False)
 SIZES = {
-    "demo": (ModelConfig(**DEMO, positions="rotary", rotary_base=100.0), 32),
-    "learned positions": (ModelConfig(**{**DEMO, "attn_bias": True}), 32),
+    "demo": (DEMO.change(positions="rotary", rotary_base=100.0), 32),
+    "learned positions": (DEMO.change(attn_bias=True), 32),
     "4 layers with MLPs": (
         ModelConfig(n_layers=4, n_heads=4, d_model=128, d_mlp=512, d_vocab=64, n_ctx=64, act_fn="gelu"),
         32,
@@ -25,7 +24,7 @@ SIZES = {
 _MEANING = "our training step over that of a hand-written minimal PyTorch transformer; 1 is no cost, target <= 1.10"
 
 
-def training(quick: bool = False) -> dict[str, Any]:
+def training(quick: bool = False) -> Figures:
     """Our training step with hooks unused over a minimal model's, same shape, data, loss and optimiser.
 
     Args:
@@ -37,11 +36,10 @@ def training(quick: bool = False) -> dict[str, Any]:
     """
     sizes = {"demo": SIZES["demo"]} if quick else SIZES
     rows = [_one(name, config, batch, quick) for name, (config, batch) in sizes.items()]
-    first = {key: rows[0][key] for key in ("ratio", "low", "high")}
-    return {"name": "training", **first, "meaning": _MEANING, "target": 1.10, "sizes": rows}
+    return figures("training", _MEANING, 1.10, rows, rows[0])
 
 
-def _one(name: str, config: ModelConfig, batch: int, quick: bool) -> dict[str, Any]:
+def _one(name: str, config: ModelConfig, batch: int, quick: bool) -> Figures:
     ours, floor = Transformer(config), Minimal(config)
     give_weights(floor, ours)
     draw = generator(0, "bench", "training")
@@ -87,9 +85,9 @@ def give_weights(floor: Minimal, ours: Transformer) -> None:
         floor.pos.weight.copy_(ours.W_pos)
     for layer, block in enumerate(ours.blocks):
         attn = block.attn
-        fused = torch.cat([attn.W_Q, attn.W_K, attn.W_V]).transpose(1, 2).flatten(0, 1)
+        fused = rearrange([attn.W_Q, attn.W_K, attn.W_V], "kind head d_model d_head -> (kind head d_head) d_model")
         theirs[f"blocks.{layer}.qkv.weight"].copy_(fused)
-        theirs[f"blocks.{layer}.out.weight"].copy_(attn.W_O.flatten(0, 1).T)
+        theirs[f"blocks.{layer}.out.weight"].copy_(rearrange(attn.W_O, "head d_head d_model -> d_model (head d_head)"))
         if config.attn_bias:
             theirs[f"blocks.{layer}.qkv.bias"].copy_(torch.cat([attn.b_Q, attn.b_K, attn.b_V]).flatten())
             theirs[f"blocks.{layer}.out.bias"].copy_(attn.b_O)

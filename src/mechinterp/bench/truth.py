@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from mechinterp.core import Batch, Metric, Pair
+from mechinterp.bench.timing import Figures
+from mechinterp.core import Batch, ConfigError, Metric, Options, Pair
 from mechinterp.evaluation import edge_auroc
 from mechinterp.known import KnownModel, known_models
 from mechinterp.patching import estimate_edges, patch_edges
@@ -24,7 +23,7 @@ ROUNDING = 1e-9
 QUICK = ("induction", "or", "compiled/reverse")
 
 
-def truth(quick: bool = False) -> dict[str, Any]:
+def truth(quick: bool = False) -> Figures:
     """Edge AUROC of exact patching and of gradient estimates on every model with a known circuit.
 
     Each exam patches the clean run and scores the edges that it can identify (`KnownModel.seen`) against those outside
@@ -51,32 +50,29 @@ def truth(quick: bool = False) -> dict[str, Any]:
     }
 
 
-def _exam(name: str, ablation: str) -> dict[str, Any]:
-    made = known_models()[name].build(inert_heads=1)
-    pair, seen = made.pair(32, 1), made.seen(ablation)
-    metric = toward_right if made.metric == "mse" else made.metric
-    found: dict[str, Any] = {"size": name, "shape": ablation, "seen": len(seen), "scored_edges": 0}
+def _exam(name: str, ablation: str) -> Figures:
+    known = known_models()[name].build(inert_heads=1)
+    pair, identifiable = known.pair(32, 1), known.seen(ablation)
+    metric: str | Metric = toward_right if known.metric == "mse" else known.metric
+    options = Options(metric=metric, ablation=ablation, inputs=known.circuit.inputs)
+    row: Figures = {"size": name, "shape": ablation, "seen": len(identifiable), "scored_edges": 0}
     for method in _METHODS:
-        effect = abs(_effects(made, pair, method, ablation, metric)).mean("example")
+        effect = abs(_effects(known, pair, method, options)).mean("example")
         effect = effect.where(effect > ROUNDING * float(effect.max()), 0.0)
-        pool = [edge for edge in effect["edge"].values if edge not in made.circuit or edge in seen]
-        found |= {"scored_edges": len(pool), method.replace("-", "_"): edge_auroc(effect, made.circuit, pool)}
-    return found
+        pool = [edge for edge in effect["edge"].values if edge not in known.circuit or edge in identifiable]
+        row |= {"scored_edges": len(pool), method.replace("-", "_"): edge_auroc(effect, known.circuit, pool)}
+    return row
 
 
-def _effects(made: KnownModel, pair: Pair, method: str, ablation: str, metric: str | Metric) -> xr.DataArray:
-    inputs = made.circuit.inputs
+def _effects(known: KnownModel, pair: Pair, method: str, options: Options) -> xr.DataArray:
     if method == "exact":
-        return patch_edges(made.model, pair, direction="noise", ablation=ablation, metric=metric, inputs=inputs)[
-            "effect"
-        ]
-    return estimate_edges(made.model, pair, method=method, steps=10, ablation=ablation, metric=metric, inputs=inputs)[
-        "effect"
-    ]
+        return patch_edges(known.model, pair, options=options)["effect"]
+    return estimate_edges(known.model, pair, method=method, steps=10, options=options)["effect"]
 
 
 def toward_right(output: Tensor, batch: Batch, reference: Tensor | None = None) -> Tensor:
     """Projection of value outputs on the step from the wrong to the right answer, mean over scored positions."""
-    assert batch.wrong is not None
+    if batch.wrong is None:
+        raise ConfigError("toward_right needs batch.wrong")
     along = (output * (batch.targets - batch.wrong)).sum(-1)
     return torch.where(batch.scored, along, torch.zeros_like(along)).sum(1) / batch.scored.sum(1)

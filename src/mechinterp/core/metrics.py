@@ -30,8 +30,20 @@ def logit_diff(output: Tensor, batch: Batch, reference: Tensor | None = None) ->
         ConfigError: If the batch has no wrong answers.
     """
     if batch.wrong is None:
-        raise ConfigError("logit_diff needs batch.wrong (a Pair's clean batch has it); use 'log_prob' or 'margin'")
+        raise ConfigError(
+            "logit_diff needs batch.wrong (a Pair's clean batch has it); use 'log_prob', 'margin' or 'centered_logit'"
+        )
     return _mean(_pick(output, batch.targets) - _pick(output, batch.wrong), batch)
+
+
+def logit(output: Tensor, batch: Batch, reference: Tensor | None = None) -> Tensor:
+    """Logit of the right answer, in nats; a shift of all logits, which changes no probability, counts."""
+    return _mean(_pick(output, batch.targets), batch)
+
+
+def centered_logit(output: Tensor, batch: Batch, reference: Tensor | None = None) -> Tensor:
+    """Logit of the right answer minus the mean over the vocabulary, in nats; a shift of all logits does not count."""
+    return _mean(_pick(output, batch.targets) - output.mean(-1), batch)
 
 
 def log_prob(output: Tensor, batch: Batch, reference: Tensor | None = None) -> Tensor:
@@ -85,12 +97,18 @@ def mse(output: Tensor, batch: Batch, reference: Tensor | None = None) -> Tensor
 
 METRICS: dict[str, Metric] = {
     "logit_diff": logit_diff,
+    "logit": logit,
+    "centered_logit": centered_logit,
     "log_prob": log_prob,
     "kl": kl,
     "margin": margin,
     "accuracy": accuracy,
     "mse": mse,
 }
+
+
+LINEAR_METRICS = ("logit_diff", "logit", "centered_logit")
+"""Metrics that are linear in the logits, so that components which add up to the logits add up to the metric."""
 
 
 def resolve_metric(metric: str | Metric) -> tuple[str, Metric]:

@@ -232,6 +232,14 @@ class Graph:
             readers += [Site("mlp", layer)] if self.mlp else []
         return (*readers, Site("logits"))
 
+    def forks(self, kind: str, layer: int) -> tuple[Site, ...]:
+        """One layer's readers of one kind, `q`, `k` or `v`."""
+        return tuple(Site(kind, layer, head) for head in range(self.n_heads))
+
+    def forks_of(self, layer: int, head: int) -> tuple[Site, ...]:
+        """The queries, keys and values that a head attends with."""
+        return tuple(Site(kind, layer, head) for kind in "qkv")
+
     def incoming(self, reader: Site) -> tuple[Site, ...]:
         """The sources that a reader can see."""
         if reader.layer is None:

@@ -45,11 +45,11 @@ def acdc(
         raise ConfigError(f"threshold={threshold}: ACDC needs a positive one, in the metric's unit (0.02 nats, say)")
     graph = judge.graph
     queue = edge_order(graph, order, seed)
-    kept = set(graph.edges)
+    left = set(graph.edges)
     now = float(judge.scores([judge.whole]).mean())
     done, block = 0, 4
     while done < len(queue):
-        steps = _speculate(queue[done:], kept, block)
+        steps = _speculate(queue[done:], left, block)
         trials = [Circuit(after, graph.inputs) for _, after in steps if after is not None]
         values = iter(judge.scores(trials).mean(1).tolist())
         for edge, after in steps:
@@ -59,11 +59,11 @@ def acdc(
                 # All later trials lacked this edge: they are void, and the loop goes on behind it.
                 block = max(block // 2, 1)
                 break
-            kept.discard(edge)
+            left.discard(edge)
             now = value
         else:
             block = min(2 * block, _LONGEST)
-    return Circuit(kept, graph.inputs)
+    return Circuit(left, graph.inputs)
 
 
 def edge_order(graph: Graph, order: str | Iterable[str | Edge] = "backward", seed: int = 0) -> tuple[Edge, ...]:
@@ -79,31 +79,31 @@ def edge_order(graph: Graph, order: str | Iterable[str | Edge] = "backward", see
         ConfigError: If the order is unknown, or a list that is not every edge once.
     """
     if not isinstance(order, str):
-        given = tuple(graph.check(edge) for edge in order)
-        if sorted(given) != sorted(graph.edges):
-            raise ConfigError(f"an order lists each of the {len(graph.edges)} edges once; {len(given)} were given")
-        return given
+        listed = tuple(graph.check(edge) for edge in order)
+        if sorted(listed) != sorted(graph.edges):
+            raise ConfigError(f"an order lists each of the {len(graph.edges)} edges once; {len(listed)} were given")
+        return listed
     if order not in ORDERS:
         raise ConfigError(f"order='{order}' is unknown.{suggest(order, ORDERS)}")
     rng = np.random.default_rng(derive_seed(seed, "acdc order"))
-    found: list[Edge] = []
+    queue: list[Edge] = []
     for reader in reversed(graph.readers):
         sources = list(graph.incoming(reader))
         if order == "backward":
             sources.reverse()
         elif order == "shuffle":
             sources = [sources[i] for i in rng.permutation(len(sources))]
-        found += [Edge(source, reader) for source in sources]
-    return tuple(found)
+        queue += [Edge(source, reader) for source in sources]
+    return tuple(queue)
 
 
-def _speculate(queue: Sequence[Edge], kept: set[Edge], block: int) -> list[tuple[Edge, frozenset[Edge] | None]]:
+def _speculate(queue: Sequence[Edge], edges: set[Edge], block: int) -> list[tuple[Edge, frozenset[Edge] | None]]:
     """The next edges, each with the circuit to score if it and all before it go; None where it needs no trial.
 
     Most edges go, so scoring a run of removals in one batch and stopping at the first that is missed takes the same
     decisions as one trial at a time.
     """
-    left = set(kept)
+    left = set(edges)
     steps: list[tuple[Edge, frozenset[Edge] | None]] = []
     trials = 0
     for edge in queue:

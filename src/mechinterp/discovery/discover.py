@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias, TypedDict, cast
 
+import xarray as xr
 from torch import nn
 
 from mechinterp.core import Circuit, ConfigError, Edge, HookedModel, Options, Pair, in_words, suggest, takes
+from mechinterp.core.edge_scores import Scores, score_every_edge
 from mechinterp.discovery.acdc import acdc, edge_order
 from mechinterp.discovery.top_k import top_k
 from mechinterp.interventions import Judge
 from mechinterp.patching import patch_edges
 
-Search = Callable[[Judge, Mapping[str, Any]], tuple[Circuit, dict[str, Any]]]
+
+class SearchSettings(TypedDict, total=False):
+    """What a caller set for a search; each method takes some of these."""
+
+    share: float
+    k: int
+    scores: Scores
+    threshold: float
+    order: str | Iterable[str | Edge]
+    seed: int
+
+
+Search: TypeAlias = Callable[[Judge, SearchSettings], tuple[Circuit, dict[str, object]]]
 
 
 @takes("metric", "ablation", "inputs")
@@ -25,6 +39,7 @@ def discover(
     method: str = "top-k",
     share: float | None = None,
     k: int | None = None,
+    scores: Scores | None = None,
     threshold: float | None = None,
     order: str | Iterable[str | Edge] | None = None,
     seed: int | None = None,
@@ -40,6 +55,8 @@ def discover(
         share: For `top-k` without k: the smallest k that reaches this share of the gap on this pair, under each of
             its corruptions; 0.9 by default.
         k: Number of edges that `top-k` takes before pruning.
+        scores: For `top-k`: a signed score of every edge to rank by, such as what `patch_edges` or `estimate_edges`
+            returned for this pair (dimension `edge`, and `example` at most). By default the exact effects are computed.
         threshold: ACDC's tau in the metric's unit; 0.02 by default.
         order: ACDC's order of trials, `backward` by default (see `edge_order`); its result depends on it.
         seed: Of ACDC's `order="shuffle"`; 0 by default.
@@ -51,14 +68,15 @@ def discover(
         corrupted run, so its edges carry the reference value whether they are in the circuit or not.
 
     Raises:
-        ConfigError: If the method is unknown, or a setting belongs to another method.
+        ConfigError: If the method is unknown, a setting belongs to another method, or an edge has no score.
+        SiteError: If a score is for an edge that the model does not have.
         UnsupportedError: If the model has no graph of edges.
 
     Source: Conmy et al. 2023 for ACDC. Differs: decisions are the same, trials run in batches; by default its metric is
     the one that `evaluate` judges by.
     """
-    settings = {"share": share, "k": k, "threshold": threshold, "order": order, "seed": seed}
-    chosen = {name: value for name, value in settings.items() if value is not None}
+    settings = {"share": share, "k": k, "scores": scores, "threshold": threshold, "order": order, "seed": seed}
+    chosen = cast(SearchSettings, {name: value for name, value in settings.items() if value is not None})
     search = _method(method, chosen)
     judge = Judge(model, pair, options)
     circuit, about = search(judge, chosen)
@@ -72,7 +90,7 @@ def discover(
     return Circuit(circuit.edges, judge.graph.inputs, origin)
 
 
-def _acdc(judge: Judge, settings: Mapping[str, Any]) -> tuple[Circuit, dict[str, Any]]:
+def _acdc(judge: Judge, settings: SearchSettings) -> tuple[Circuit, dict[str, object]]:
     threshold, seed = float(settings.get("threshold", 0.02)), int(settings.get("seed", 0))
     order = settings.get("order", "backward")
     order = order if isinstance(order, str) else edge_order(judge.graph, order)
@@ -82,13 +100,17 @@ def _acdc(judge: Judge, settings: Mapping[str, Any]) -> tuple[Circuit, dict[str,
     return (circuit.pruned() if judge.options.ablation == "resample" else circuit), about
 
 
-def _top_k(judge: Judge, settings: Mapping[str, Any]) -> tuple[Circuit, dict[str, Any]]:
-    result = patch_edges(judge.model, judge.pair, options=judge.options.change(direction="noise"))
-    means = result["effect"].mean("example")
-    effects = {Edge.parse(str(edge)): float(value) for edge, value in zip(means["edge"].values, means, strict=True)}
-    k, share = settings.get("k"), settings.get("share", 0.9)
-    circuit, size = top_k(judge.by_corruption(), effects, k=k, share=share)
-    return circuit, {"k": size} if k is not None else {"k": size, "share": share}
+def _top_k(judge: Judge, settings: SearchSettings) -> tuple[Circuit, dict[str, object]]:
+    k, share, scores = settings.get("k"), settings.get("share", 0.9), settings.get("scores")
+    if scores is None:
+        scores = patch_edges(judge.model, judge.pair, options=judge.options.change(direction="noise"))
+    circuit, size = top_k(judge.by_corruption(), score_every_edge(scores, judge.graph), k=k, share=share)
+    about: dict[str, object] = {"k": size} if k is not None else {"k": size, "share": share}
+    if "scores" in settings:
+        about["scores"] = (
+            scores.attrs.get("method", "of the caller") if isinstance(scores, xr.Dataset) else "of the caller"
+        )
+    return circuit, about
 
 
 @dataclass(frozen=True)
@@ -105,12 +127,12 @@ class Method:
 
 
 METHODS: Mapping[str, Method] = {
-    "top-k": Method(_top_k, ("share", "k")),
+    "top-k": Method(_top_k, ("share", "k", "scores")),
     "acdc": Method(_acdc, ("threshold", "order", "seed")),
 }
 
 
-def _method(name: str, settings: Mapping[str, Any]) -> Search:
+def _method(name: str, settings: SearchSettings) -> Search:
     """The search of a method; refuse a setting that it would ignore."""
     if name not in METHODS:
         raise ConfigError(f"no method '{name}'.{suggest(name, METHODS)}")

@@ -90,7 +90,7 @@ def untrained_nulls(
     losses, gaps = np.full(count, np.nan), np.full(count, np.nan)
     pair = on_model(judge.pair, judge.model)
     for number in range(count):
-        model = judge.model.untrained(derive_seed(seed, "untrained", number))
+        model = judge.transformer.untrained(derive_seed(seed, "untrained", number))
         with torch.no_grad():
             clean = model(pair.clean.inputs)
             losses[number] = _mean_loss(clean, pair.clean, pair.task).mean()

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
+from torch import nn
 
 from mechinterp._version import __version__
-from mechinterp.core import Circuit, ConfigError, Edge, Options, Pair, rank_edges, takes
-from mechinterp.evaluation.scores import Scores, edge_scores, score_every_edge
+from mechinterp.core import Circuit, ConfigError, Edge, HookedModel, Options, Pair, rank_edges, takes
+from mechinterp.core.edge_scores import Scores, edge_scores, score_every_edge
 from mechinterp.evaluation.truth import FRACTIONS
 from mechinterp.interventions import Judge
 
 
 @takes("metric", "ablation")
 def curve(
-    model: Any,
+    model: HookedModel | nn.Module,
     pair: Pair,
     scores: Scores,
     *,
@@ -81,7 +81,7 @@ def circuit_at(result: xr.Dataset, k: int) -> Circuit:
 
 
 @takes("metric", "ablation")
-def cpr_cmd(model: Any, pair: Pair, scores: Scores, *, options: Options) -> xr.Dataset:
+def cpr_cmd(model: HookedModel | nn.Module, pair: Pair, scores: Scores, *, options: Options) -> xr.Dataset:
     """CPR and CMD exactly as MIB defines them.
 
     At ten fractions x of the edges the int(x |E|) first edges are taken, pruned to whole paths and run. CPR is the
@@ -117,7 +117,9 @@ def cpr_cmd(model: Any, pair: Pair, scores: Scores, *, options: Options) -> xr.D
     return result.assign_attrs(_attrs(judge))
 
 
-def _judged(model: Any, pair: Pair, scores: Scores, options: Options) -> tuple[Judge, dict[Edge, float]]:
+def _judged(
+    model: HookedModel | nn.Module, pair: Pair, scores: Scores, options: Options
+) -> tuple[Judge, dict[Edge, float]]:
     """A judge in the scores' input convention, and a score for every edge of its graph."""
     values = edge_scores(scores)
     split = any(edge.source.kind in ("embed", "pos") for edge in values)
@@ -131,5 +133,5 @@ def _base(judge: Judge) -> xr.Dataset:
     return xr.Dataset({"m_full": judge.full.mean(), "m_empty": judge.nothing.mean(), **ends})
 
 
-def _attrs(judge: Judge) -> dict[str, Any]:
+def _attrs(judge: Judge) -> dict[str, object]:
     return {**judge.options.attrs("metric", "ablation"), "pair": judge.pair.fingerprint, "version": __version__}

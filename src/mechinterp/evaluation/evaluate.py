@@ -13,7 +13,7 @@ from mechinterp.core import OPTIONS, Circuit, ConfigError, Edge, Options, Pair, 
 from mechinterp.core.statistics import Interval, p_value, t_interval
 from mechinterp.evaluation.found import LEVEL, found
 from mechinterp.evaluation.live import live_edges
-from mechinterp.evaluation.minimality import minimality
+from mechinterp.evaluation.minimality import judged_minimality
 from mechinterp.evaluation.nulls import rival_circuits
 from mechinterp.interventions import Judge
 
@@ -132,7 +132,7 @@ def evaluate(
     parts |= {"removal_effect": ("edge", effects.mean(1))}
     parts |= {"removal_effect_low": ("edge", bounds[:, 0]), "removal_effect_high": ("edge", bounds[:, 1])}
     outcome = found(judge, circuit, random, exhaustive=exhaustive, untrained=untrained, seed=seed)
-    result = xr.Dataset(parts).merge(outcome.data).merge(minimality(judge, circuit))
+    result = xr.Dataset(parts).merge(outcome.data).merge(judged_minimality(judge, circuit))
     found_with = circuit.origin.get("metric", judge.options.metric_name)
     if found_with != judge.options.metric_name:
         result.attrs["found_with_metric"] = found_with

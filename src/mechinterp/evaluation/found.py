@@ -106,7 +106,7 @@ def found(
     losses, gaps = untrained_nulls(judge, untrained, seed)
     # The two ends of an interval at 1 - 2 level are one-sided bounds, each at `level`.
     confidence = 1 - 2 * level
-    able = ability(judge.model, judge.pair, untrained=losses, confidence=confidence)
+    able = ability(judge.transformer, judge.pair, untrained=losses, confidence=confidence)
     gap = judge.full - judge.nothing
     gap_p = p_value(gap_size(gap), gaps)
     valid = gap_between(judge.full, judge.nothing, confidence)

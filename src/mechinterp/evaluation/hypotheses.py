@@ -20,14 +20,14 @@ Source: Shi et al. 2024, "Hypothesis testing the circuit hypothesis in LLMs", ht
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
+from torch import nn
 
 from mechinterp._version import __version__
-from mechinterp.core import Circuit, ConfigError, Edge, Options, Pair, derive_seed, takes
+from mechinterp.core import Circuit, ConfigError, Edge, HookedModel, Options, Pair, derive_seed, takes
 from mechinterp.core.statistics import binomial_test, rounding
 from mechinterp.evaluation.live import live_edges
 from mechinterp.evaluation.nulls import inflate, random_circuits
@@ -39,7 +39,7 @@ SPEAKS_FOR = ("null kept", "null kept", "null kept", "null rejected", "null reje
 
 @takes("metric", "ablation")
 def hypothesis_tests(
-    model: Any,
+    model: HookedModel | nn.Module,
     pair: Pair,
     circuit: Circuit,
     *,
@@ -96,20 +96,20 @@ def hypothesis_tests(
     ]
     values = judge.scores([item for group in groups for item in group])
     parts = np.split(values, np.cumsum([len(group) for group in groups])[:-1])
-    (full,), (kept,), (out,), random, random_out, bigger, smaller, less = parts
+    (full,), (inside,), (out,), random, random_out, bigger, smaller, less = parts
 
     def far(m: np.ndarray) -> np.ndarray:
         return np.asarray(np.abs(m.mean(-1) - full.mean()))
 
     tie = rounding(values)
     added = np.abs(bigger.mean(1) - smaller.mean(1))
-    effects = np.abs(kept.mean() - less.mean(1))
+    effects = np.abs(inside.mean() - less.mean(1))
     edge_p = np.array([binomial_test(int((e > added + tie).sum()), len(added), quantile, "less") for e in effects])
     results = [
-        equivalence_test(kept, full, epsilon),
+        equivalence_test(inside, full, epsilon),
         independence_test(out, full, 10 * nulls, derive_seed(seed, "permutations")),
         (effects.min() if len(effects) else np.nan, min(edge_p.min() * len(edge_p), 1.0) if len(edge_p) else np.nan),
-        _share(int((far(kept) < far(random) - tie).sum()), len(drawn) if len(circuit) else 0, quantile),
+        _share(int((far(inside) < far(random) - tie).sum()), len(drawn) if len(circuit) else 0, quantile),
         _share(int((far(out) > far(random_out) + tie).sum()), len(drawn) if len(circuit) else 0, quantile),
     ]
     p_values = np.array([p for _, p in results])

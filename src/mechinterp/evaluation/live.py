@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from torch import nn
 
-from mechinterp.core import Circuit, Edge, Options, Pair, takes
+from mechinterp.core import Circuit, Edge, HookedModel, Options, Pair, takes
 from mechinterp.patching import patch_edges
 
 
 @takes("metric", "ablation", "inputs")
-def live_edges(model: Any, pair: Pair, *, options: Options) -> tuple[Edge, ...]:
+def live_edges(model: HookedModel | nn.Module, pair: Pair, *, options: Options) -> tuple[Edge, ...]:
     """Edges whose exact effect is not identically zero, on a path of such edges from an input to the logits.
 
     An edge is dead if no example shows an effect beyond rounding (a hundred units in the last place of the largest

@@ -6,13 +6,15 @@ from collections.abc import Iterable
 
 import numpy as np
 import xarray as xr
+from torch import nn
 
-from mechinterp.core import Circuit, Edge, Site, component
+from mechinterp.core import Circuit, Edge, HookedModel, Options, Pair, Site, component, takes
 from mechinterp.core.statistics import t_interval
 from mechinterp.interventions import Judge
 
 
-def minimality(judge: Judge, circuit: Circuit) -> xr.Dataset:
+@takes("metric", "ablation")
+def minimality(model: HookedModel | nn.Module, pair: Pair, circuit: Circuit, *, options: Options) -> xr.Dataset:
     """For each edge e the change from removing it out of C\\K, for the subset K of C that shows it most.
 
     Tried for K: nothing; all edges that touch another head (or the MLP) in the layer of e's reader; the same for its
@@ -20,8 +22,10 @@ def minimality(judge: Judge, circuit: Circuit) -> xr.Dataset:
     the largest absolute change, and the change is measured on the other, so that choosing does not inflate it.
 
     Args:
-        judge: Scores circuits on one pair; K is chosen on its examples 0, 2, 4, ..., measured on 1, 3, 5, ...
+        model: The model.
+        pair: Clean and corrupted examples; K is chosen on examples 0, 2, 4, ..., and measured on 1, 3, 5, ...
         circuit: The circuit C.
+        options: See `Options`; the input convention is the circuit's.
 
     Returns:
         minimality, minimality_low, minimality_high (edge), in the metric's unit, positive where the edge helps;
@@ -29,6 +33,11 @@ def minimality(judge: Judge, circuit: Circuit) -> xr.Dataset:
 
     Source: Wang et al. 2022, section 4. Differs: their K were found by hand; ours are these four.
     """
+    return judged_minimality(Judge(model, pair, options.change(inputs=circuit.inputs)), circuit)
+
+
+def judged_minimality(judge: Judge, circuit: Circuit) -> xr.Dataset:
+    """`minimality` by a judge, which runs no circuit twice."""
     edges = list(circuit)
     first, second = judge.part(slice(0, None, 2)), judge.part(slice(1, None, 2))
     without = [Circuit(circuit.edges - {edge}, circuit.inputs) for edge in edges]
@@ -40,8 +49,8 @@ def minimality(judge: Judge, circuit: Circuit) -> xr.Dataset:
         sizes = {frozenset(): abs(plain[row, ::2].mean())}
         sizes |= {k: abs(shows[edge, k].mean()) for k in tried[edge]}
         best[edge] = max(sizes, key=lambda k: sizes[k])
-    held = _changes(circuit, [(edge, k) for edge, k in best.items() if k], second)
-    values = [held[edge, best[edge]] if best[edge] else plain[row, 1::2] for row, edge in enumerate(edges)]
+    held_out = _changes(circuit, [(edge, k) for edge, k in best.items() if k], second)
+    values = [held_out[edge, best[edge]] if best[edge] else plain[row, 1::2] for row, edge in enumerate(edges)]
     bounds = np.array([t_interval(value) for value in values]).reshape(-1, 2)
     removed = ["; ".join(str(item) for item in sorted(best[edge])) or "none" for edge in edges]
     return xr.Dataset(
@@ -72,8 +81,8 @@ def _changes(
     circuit: Circuit, wanted: Iterable[tuple[Edge, frozenset[Edge]]], judge: Judge
 ) -> dict[tuple[Edge, frozenset[Edge]], np.ndarray]:
     """m(C\\K) - m(C\\(K + e)) per example, for each (e, K)."""
-    asked = list(wanted)
-    with_edge = [Circuit(circuit.edges - k, circuit.inputs) for _, k in asked]
-    without = [Circuit(circuit.edges - k - {edge}, circuit.inputs) for edge, k in asked]
+    keys = list(wanted)
+    with_edge = [Circuit(circuit.edges - k, circuit.inputs) for _, k in keys]
+    without = [Circuit(circuit.edges - k - {edge}, circuit.inputs) for edge, k in keys]
     values = judge.scores([*with_edge, *without])
-    return {key: values[row] - values[row + len(asked)] for row, key in enumerate(asked)}
+    return {key: values[row] - values[row + len(keys)] for row, key in enumerate(keys)}

@@ -50,11 +50,11 @@ def random_circuits(
     if size > len(pool):
         raise ConfigError(f"circuits of {size} edges were asked for, and {len(pool)} live edges lie on a path")
     incoming = _incoming(pool.edges)
-    made = []
+    circuits = []
     for number in range(n):
         rng = np.random.default_rng(derive_seed(seed, "random circuit", number))
-        made.append(Circuit(_draw(size, incoming, rng), graph.inputs))
-    return made
+        circuits.append(Circuit(_draw(size, incoming, rng), graph.inputs))
+    return circuits
 
 
 def rival_circuits(
@@ -182,7 +182,7 @@ def _closing(chosen: frozenset[Edge], incoming: Mapping[Site, Sequence[Edge]]) -
 
 
 def _incoming(edges: Iterable[Edge]) -> dict[Site, list[Edge]]:
-    found: dict[Site, list[Edge]] = {}
+    by_reader: dict[Site, list[Edge]] = {}
     for edge in sorted(edges):
-        found.setdefault(component(edge.reader), []).append(edge)
-    return found
+        by_reader.setdefault(component(edge.reader), []).append(edge)
+    return by_reader

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from mechinterp.core import LOGITS, Circuit, ConfigError, Edge, Graph, component, rank_edges
-from mechinterp.evaluation.scores import Scores, edge_scores, score_every_edge
+from mechinterp.core.edge_scores import Scores, edge_scores, score_every_edge
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -65,8 +65,8 @@ def group_auroc(scores: Scores, groups: Sequence[Circuit]) -> float:
     if len(truth) < len(members):
         raise ConfigError("two groups share an edge: an edge stands in for those of one group")
     label, values = _labels(scores, truth, None)
-    found = edge_scores(scores)
-    best = [max(found[edge] for edge in group) for group in groups]
+    by_edge = edge_scores(scores)
+    best = [max(by_edge[edge] for edge in group) for group in groups]
     outside = values[~label]
     return float(roc_auc_score([1] * len(best) + [0] * len(outside), [*best, *outside]))
 
@@ -99,13 +99,13 @@ def mib_auroc(scores: Scores, truth: Circuit, graph: Graph) -> float:
 
     Source: Mueller et al. 2025 (MIB), `evaluate_area_under_roc`.
     """
-    found = score_every_edge(scores, graph)
+    by_edge = score_every_edge(scores, graph)
     wrong = len(graph.edges) - len(truth)
     if not len(truth) or not wrong:
         raise ConfigError("an ROC curve needs true and false edges; the known circuit is empty or has every edge")
     rates = []
     for fraction in FRACTIONS:
-        chosen = Circuit(_greedy(found, math.ceil(fraction * len(graph.edges))), graph.inputs).pruned()
+        chosen = Circuit(_greedy(by_edge, math.ceil(fraction * len(graph.edges))), graph.inputs).pruned()
         hits = len(chosen & truth)
         rates.append(((len(chosen) - hits) / wrong, hits / len(truth)))
     x, y = np.array(rates).T
@@ -140,8 +140,8 @@ def pessimistic_auc(x: Sequence[float], y: Sequence[float]) -> float:
 def rates(circuit: Circuit, truth: Circuit, identifiable: Iterable[str | Edge]) -> xr.Dataset:
     """True- and false-positive rate, precision and Jaccard index of a found circuit, over the identifiable edges."""
     pool = frozenset(Edge.parse(edge) for edge in identifiable)
-    found, true = circuit.edges & pool, truth.edges & pool
-    hits = len(found & true)
+    claimed, true = circuit.edges & pool, truth.edges & pool
+    hits = len(claimed & true)
 
     def share(part: int, whole: int) -> float:
         return part / whole if whole else float("nan")
@@ -149,25 +149,25 @@ def rates(circuit: Circuit, truth: Circuit, identifiable: Iterable[str | Edge]) 
     return xr.Dataset(
         {
             "tpr": share(hits, len(true)),
-            "fpr": share(len(found) - hits, len(pool) - len(true)),
-            "precision": share(hits, len(found)),
-            "jaccard": share(hits, len(found | true)),
+            "fpr": share(len(claimed) - hits, len(pool) - len(true)),
+            "precision": share(hits, len(claimed)),
+            "jaccard": share(hits, len(claimed | true)),
         },
-        attrs={"edges": len(pool), "true_edges": len(true), "found_edges": len(found)},
+        attrs={"edges": len(pool), "true_edges": len(true), "found_edges": len(claimed)},
     )
 
 
 def _labels(scores: Scores, truth: Circuit, identifiable: Iterable[str | Edge] | None) -> tuple[np.ndarray, np.ndarray]:
-    found = edge_scores(scores)
-    pool = sorted(found if identifiable is None else {Edge.parse(edge) for edge in identifiable})
+    by_edge = edge_scores(scores)
+    pool = sorted(by_edge if identifiable is None else {Edge.parse(edge) for edge in identifiable})
     wanted = truth.edges if identifiable is None else truth.edges & set(pool)
-    lost = sorted((set(pool) | wanted) - set(found))
+    lost = sorted((set(pool) | wanted) - set(by_edge))
     if lost:
         raise ConfigError(f"{len(lost)} edges have no score (the first: '{lost[0]}'): score every edge in question")
     label = np.array([edge in wanted for edge in pool])
     if label.all() or not label.any():
         raise ConfigError(f"{int(label.sum())} of {label.size} edges are true: an ROC curve needs true and false ones")
-    return label, np.array([found[edge] for edge in pool])
+    return label, np.array([by_edge[edge] for edge in pool])
 
 
 def _greedy(scores: Mapping[Edge, float], count: int) -> set[Edge]:

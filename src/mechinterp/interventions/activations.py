@@ -94,5 +94,5 @@ def source_values(model: Transformer, acts: Activations, graph: Graph) -> Float[
     for layer, block in enumerate(model.blocks):
         parts += block.attn.write_heads(acts.z[layer]).unbind(-2)
         if block.has_mlp:
-            parts.append(acts.post[layer] @ block.mlp.W_out)
+            parts.append(block.mlp.write(acts.post[layer]))
     return torch.stack(parts)

@@ -121,7 +121,7 @@ class _Runner:
     ) -> Float[Tensor, "circuit batch scored out"]:
         """Outputs at the scored positions."""
         heads, many = range(self.graph.n_heads), len(roots)
-        columns = [[self.graph.readers.index(Site(kind, 0, head)) for kind in "qkv"] for head in heads]
+        columns = [[self.graph.readers.index(fork) for fork in self.graph.forks_of(0, head)] for head in heads]
         inputs = rearrange(masks[:, :many, columns], "circuit root head kind -> (circuit head) (root kind)")
         variants, which = inputs.unique(dim=0, return_inverse=True)
         as_masks = torch.zeros(len(variants), *masks.shape[1:], dtype=torch.bool, device=masks.device)
@@ -171,7 +171,7 @@ class _Stream:
             self.add(result, block.attn.bias)
             if block.has_mlp:
                 read = self.mixed([Site("mlp", layer)], block.mlp_reads(before, self.constant))
-                self.add(block.mlp.neurons(block.ln2(read)) @ block.mlp.W_out, block.mlp.bias)
+                self.add(block.mlp.write(block.mlp.neurons(block.ln2(read))), block.mlp.bias)
         return model.read(self.mixed([Site("logits")], self.constant)[:, 0])
 
     def add(self, written: Float[Tensor, "circuit source batch seq d_model"], bias: Tensor | None) -> None:
@@ -192,11 +192,10 @@ class _Stream:
 
     def attention(self, layer: int, at: Positions) -> Float[Tensor, "circuit head batch row d_model"]:
         """What a layer's heads write at some positions."""
-        block, where, heads = self.run.model.blocks[layer], self.run.where, range(self.run.graph.n_heads)
+        block, where = self.run.model.blocks[layer], self.run.where
 
         def project(kind: str, rows: Positions) -> Tensor:
-            readers = [Site(kind, layer, head) for head in heads]
-            x = block.ln1(self.mixed(readers, rows.take(self.constant), rows))
+            x = block.ln1(self.mixed(self.run.graph.forks(kind, layer), rows.take(self.constant), rows))
             return block.attn.project_heads(kind, x.movedim(1, -2), rows)
 
         z = block.attn.attend(project("q", at), project("k", where), project("v", where), at, where)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +42,8 @@ def gradients(
     values: dict[str, Tensor] = {}
 
     # Under the requested name: a bridge's hook points answer to several.
-    def watcher(name: str) -> Callable[[Tensor, Any], Tensor]:
-        def watch(value: Tensor, hook: Any) -> Tensor:
+    def watcher(name: str) -> Callable[[Tensor, object], Tensor]:
+        def watch(value: Tensor, hook: object) -> Tensor:
             if name in edits:
                 value = edits[name](value).detach()
             # Frozen weights would leave nothing to differentiate; the graph may as well start here.

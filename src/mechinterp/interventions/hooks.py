@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +62,7 @@ def run_edited(model: HookedModel | nn.Module, inputs: Tensor, edits: Mapping[st
     model, fired = as_hooked(model), set()
 
     def hook_of(name: str, edit: Edit):
-        def hooked(value: Tensor, hook: Any) -> Tensor:
+        def hooked(value: Tensor, hook: object) -> Tensor:
             fired.add(name)
             return edit(value)
 

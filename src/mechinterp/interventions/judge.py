@@ -5,17 +5,19 @@ N is the whole model, C a circuit, 0 the empty circuit, m the metric. The gap is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from torch import nn
 
-from mechinterp.core import Circuit, Graph, Options, Pair
+from mechinterp.core import Circuit, Edge, Graph, HookedModel, Options, Pair
 from mechinterp.core.statistics import Gap, Interval, gap_between, ratio_of_means, ratio_rows
-from mechinterp.interventions.circuits import BUDGET_MB, graph_of, score_circuits
+from mechinterp.interventions.circuits import BUDGET_MB, RUNNER, score_circuits
+from mechinterp.interventions.placement import as_transformer
+from mechinterp.models import Transformer
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +34,7 @@ class Judge:
         SiteError: If a circuit has an edge that the model has not.
     """
 
-    model: Any
+    model: HookedModel | nn.Module
     pair: Pair
     options: Options = field(default_factory=Options)
     _scores: dict[Circuit, np.ndarray] = field(default_factory=dict, init=False, repr=False)
@@ -40,10 +42,15 @@ class Judge:
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", self.options.for_model(self.model))
 
+    @property
+    def transformer(self) -> Transformer:
+        """The model, checked: circuits can be run in it."""
+        return as_transformer(self.model, RUNNER)
+
     @cached_property
     def graph(self) -> Graph:
         """The model's edges."""
-        return graph_of(self.model, self.options.inputs)
+        return self.transformer.config.graph(self.options.inputs)
 
     @cached_property
     def whole(self) -> Circuit:
@@ -55,7 +62,7 @@ class Judge:
         """0: no edge."""
         return Circuit([], self.graph.inputs)
 
-    def circuit(self, edges: Any) -> Circuit:
+    def circuit(self, edges: Iterable[str | Edge]) -> Circuit:
         """A circuit in this judge's input convention; its edges are checked."""
         return Circuit([self.graph.check(edge) for edge in edges], self.graph.inputs)
 

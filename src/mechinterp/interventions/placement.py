@@ -1,4 +1,4 @@
-"""_Inputs where the model is, and models that an analysis can use."""
+"""Inputs where the model is, and models that an analysis can use."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ Why the shortcuts are exact:
 * *Scored positions.* The metric reads the output at scored positions only, and in the last layer a query's output
   depends on no other query. So the last layer's queries, its MLP and the unembedding run at those positions alone.
 * *Rows.* A stream that differs at some positions differs there alone until an attention layer reads it: an MLP, a norm,
-  q, k and v act on each position by itself (see `models.layers`). So they are computed for those rows, and put among
+  q, k and v act on each position by itself (see `models.block`). So they are computed for those rows, and put among
   the base run's.
 
 Outputs at scored positions before the first change are computed from the base run's stream: they are its outputs.

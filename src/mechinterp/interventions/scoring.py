@@ -77,7 +77,7 @@ def score_runs(model: HookedModel | nn.Module, pair: Pair, *, options: Options) 
     """The metric of the plain clean and the plain corrupted run, held to the clean answers.
 
     Args:
-        model: HookedModel | nn.Module model that maps inputs to outputs.
+        model: A model that maps inputs to outputs.
         pair: Clean and corrupted inputs.
         options: See `Options`.
 

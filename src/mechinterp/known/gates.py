@@ -99,7 +99,7 @@ def _moving(
 ) -> list[Edge]:
     """The edges of both heads that show: patching one changes its head's fact, and that fact decides the gate."""
     clean, corrupted = facts
-    run, found = (clean if direction == "noise" else corrupted), []
+    run, moving = (clean if direction == "noise" else corrupted), []
     for head, edges in enumerate(heads):
         # An AND is decided by one input where the other is 1, an OR where it is 0.
         decides = run[1 - head] == (gate == "and")
@@ -118,8 +118,8 @@ def _moving(
             changes = ["k", "v", "write"] if differs else ["k", "v"]
         else:
             changes = ["q", "k", "v", "write"]
-        found += [edges[name] for name in changes]
-    return found
+        moving += [edges[name] for name in changes]
+    return moving
 
 
 def _plain(gate: str, seq_len: int, fillers: int, dtype: torch.dtype) -> Transformer:
@@ -161,11 +161,11 @@ def _pair(gate: str, seq_len: int, fillers: int, batch: int, seed: int, corrupti
     places = torch.rand(batch, seq_len - 1, generator=draw).argsort(1)[:, :2]
     tokens[:, -1] = 0
 
-    def told(facts: tuple[int, int]) -> Tensor:
-        made = tokens.clone()
+    def sequences(facts: tuple[int, int]) -> Tensor:
+        copies = tokens.clone()
         for fact in range(1 if gate == "copies" else 2):
-            made[rows, places[:, fact]] = 1 + 2 * fact + facts[fact]
-        return made
+            copies[rows, places[:, fact]] = 1 + 2 * fact + facts[fact]
+        return copies
 
     scored = torch.zeros(batch, seq_len, dtype=torch.bool)
     scored[:, -1] = True
@@ -174,5 +174,5 @@ def _pair(gate: str, seq_len: int, fillers: int, batch: int, seed: int, corrupti
         roles["fact_B"] = places[:, 1]
     right, wrong = (torch.full_like(tokens, -1) for _ in range(2))
     right[:, -1], wrong[:, -1] = 1, 0
-    clean, corrupted = (told(facts) for facts in FACTS[gate][corruption])
+    clean, corrupted = (sequences(facts) for facts in FACTS[gate][corruption])
     return Pair(Batch(clean, right, scored, wrong, roles), Batch(corrupted, wrong, scored, right, roles))

@@ -61,14 +61,14 @@ class KnownModel:
         Raises:
             ConfigError: If there is no such exam.
         """
-        asked = (ablation, corruption or self.corruptions[0], direction)
+        exam = (ablation, corruption or self.corruptions[0], direction)
         for place, name in enumerate(("ablation", "corruption", "direction")):
             known = {key[place] for key in self.exams}
-            if asked[place] not in known:
-                raise ConfigError(f"no {name} '{asked[place]}'.{suggest(asked[place], known)}")
-        if asked not in self.exams:
+            if exam[place] not in known:
+                raise ConfigError(f"no {name} '{exam[place]}'.{suggest(exam[place], known)}")
+        if exam not in self.exams:
             raise ConfigError(f"direction='{direction}' takes ablation='resample', not '{ablation}'")
-        return self.exams[asked]
+        return self.exams[exam]
 
 
 @torch.no_grad()
@@ -100,9 +100,9 @@ def conceal(
     wide = ModelConfig(**{**old.model_dump(), **sizes})
     model = Transformer(wide, seed).to(plain.dtype)
     places = [_places(old.n_heads, wide.n_heads, layer, seed) for layer in range(old.n_layers)]
-    width, given = old.d_model, dict(plain.named_parameters())
+    width, weights = old.d_model, dict(plain.named_parameters())
     for name, weight in model.named_parameters():
-        leaf, value = name.rsplit(".", 1)[-1], given[name]
+        leaf, value = name.rsplit(".", 1)[-1], weights[name]
         if leaf in _ATTENTION:
             slots = places[int(name.split(".")[1])]
             if leaf == "W_O":
@@ -122,8 +122,8 @@ def conceal(
         return Site(site.kind, site.layer, places[site.layer][site.head])
 
     def moved(edge: str | Edge) -> Edge:
-        found = Edge.parse(edge)
-        return Edge(move(found.source), move(found.reader))
+        original = Edge.parse(edge)
+        return Edge(move(original.source), move(original.reader))
 
     return model, moved
 

@@ -66,7 +66,7 @@ def induction_model(
         "query": ["ask_token", "write"],
     }
 
-    def seen(ablation: str, corruption: str) -> Circuit:
+    def visible(ablation: str, corruption: str) -> Circuit:
         if ablation in ("zero", "mean-pos"):
             return Circuit(wires.values(), "split")
         # A source that is equal in the run and in its replacement has no effect; positions always are.
@@ -76,7 +76,7 @@ def induction_model(
     def pair(batch: int = 64, seed: int = 0, corruption: str = "successor") -> Pair:
         return _induction_pair(vocab, seq_len, batch, seed, corruption)
 
-    exams = {(ablation, kind, way): seen(ablation, kind) for ablation, way in WAYS for kind in _CORRUPTIONS}
+    exams = {(ablation, kind, way): visible(ablation, kind) for ablation, way in WAYS for kind in _CORRUPTIONS}
     return KnownModel(model, Circuit(wires.values(), "split"), pair, exams)
 
 
@@ -142,10 +142,10 @@ def _induction_pair(vocab: int, seq_len: int, batch: int, seed: int, corruption:
         "answer": torch.full((batch,), seq_len - 1),
     }
 
-    def made(inputs: Tensor, answer: Tensor, wrong: Tensor) -> Batch:
+    def answered(inputs: Tensor, answer: Tensor, wrong: Tensor) -> Batch:
         blank = torch.full_like(tokens, -1)
         targets, wrongs = blank.clone(), blank.clone()
         targets[:, -1], wrongs[:, -1] = answer, wrong
         return Batch(inputs, targets, scored, wrongs, roles)
 
-    return Pair(made(tokens, right, other), made(changed, other, right))
+    return Pair(answered(tokens, right, other), answered(changed, other, right))

@@ -61,14 +61,14 @@ def gradient_step_model(
     edges = {name: moved(f"input->L0.H0.{name}") for name in "qkv"} | {"write": moved("L0.H0->logits")}
     circuit, changed = Circuit(edges.values()), {"weights": "v", "query": "q"}
 
-    def seen(ablation: str, corruption: str) -> Circuit:
+    def visible(ablation: str, corruption: str) -> Circuit:
         # Another w changes no x, and another query no example, so by resampling k is never seen.
         return Circuit([edges[changed[corruption]], edges["write"]]) if ablation == "resample" else circuit
 
     def pair(batch: int = 64, seed: int = 0, corruption: str = "weights") -> Pair:
         return _pair(dim, pairs, batch, seed, corruption)
 
-    exams = {(ablation, kind, way): seen(ablation, kind) for ablation, way in WAYS for kind in _CORRUPTIONS}
+    exams = {(ablation, kind, way): visible(ablation, kind) for ablation, way in WAYS for kind in _CORRUPTIONS}
     return KnownModel(model, circuit, pair, exams, metric="mse")
 
 

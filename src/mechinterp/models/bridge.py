@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mechinterp.core import UnsupportedError
-from mechinterp.models.layers import EPS
+from mechinterp.models.norm import EPS
 from mechinterp.models.transformer import Transformer
 
 if TYPE_CHECKING:
+    from transformer_lens.config import TransformerBridgeConfig
     from transformer_lens.model_bridge import TransformerBridge
 
 EXPRESSIBLE = {
@@ -31,8 +32,8 @@ def to_bridge(model: Transformer) -> TransformerBridge:
     """The same function as a `TransformerBridge`, for everything that TransformerLens offers on one.
 
     Args:
-        model: Any architecture but: vector inputs, linear attention, shortformer positions, a readout. What the
-            native model has and ours lacks becomes zeros: attention biases, learned positions, the unembedding's bias.
+        model: Not with vector inputs, linear attention, shortformer positions or a readout. What the native model has
+            and ours lacks becomes zeros: attention biases, learned positions, the unembedding's bias.
 
     Returns:
         A bridge in evaluation mode, in the model's type and on its device, with copies of the weights. Outputs agree
@@ -67,7 +68,7 @@ def to_bridge(model: Transformer) -> TransformerBridge:
     return bridge.eval()
 
 
-def bridge_settings(model: Transformer) -> Any:
+def bridge_settings(model: Transformer) -> TransformerBridgeConfig:
     """The `TransformerBridgeConfig` of a model.
 
     Raises:

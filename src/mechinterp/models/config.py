@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -62,7 +62,7 @@ class ModelConfig(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill(cls, data: Any) -> Any:
+    def _fill(cls, data: object) -> object:
         if isinstance(data, dict) and data.get("d_head") is None:
             d_model, n_heads = data.get("d_model"), data.get("n_heads")
             if isinstance(d_model, int) and isinstance(n_heads, int) and n_heads > 0:
@@ -121,13 +121,18 @@ class ModelConfig(Settings):
         rotary = 16 * self.n_ctx * self.d_head if self.positions == "rotary" else 0
         return 4 * self.n_weights + self.n_layers * (rotary + _LAYER_BYTES)
 
+    @property
+    def row_width(self) -> int:
+        """Numbers that a row holds at once while a layer runs: the stream and its norm, q, k, v, z and the MLP."""
+        return 4 * self.d_model + 5 * self.n_heads * self.d_head + 2 * self.d_mlp
+
     def graph(self, inputs: str = "merged") -> Graph:
         """All sources, readers and edges of this architecture."""
         return Graph(self.n_layers, self.n_heads, self.d_mlp > 0, self.position_source, inputs)
 
-    def change(self, **settings: Any) -> ModelConfig:
+    def change(self, **settings: object) -> ModelConfig:
         """A copy with some settings changed; `d_head` follows `d_model` and `n_heads` unless it is given."""
         data = self.model_dump()
         if {"d_model", "n_heads"} & set(settings) and data["d_head"] * data["n_heads"] == data["d_model"]:
             data.pop("d_head")
-        return ModelConfig(**{**data, **settings})
+        return ModelConfig.model_validate({**data, **settings})

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mechinterp.models.config import ModelConfig
-from mechinterp.models.layers import ACTIVATIONS
+from mechinterp.models.mlp import ACTIVATIONS
 
 
 class Embed(nn.Module):

@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
-import torch
+from einops import rearrange
 from torch import Tensor
 
 from mechinterp.core import ConfigError, ShapeError, UnsupportedError, suggest
 from mechinterp.models.config import ModelConfig
-from mechinterp.models.layers import EPS
+from mechinterp.models.norm import EPS
 from mechinterp.models.transformer import Transformer
 
+NEEDED = ("n_layers", "n_heads", "d_model", "n_ctx", "d_vocab")
+SIZES = (*NEEDED, "d_head", "d_mlp", "d_vocab_out")
 BUFFERS = ("mask", "IGNORE", "rotary_sin", "rotary_cos")
-_ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_new": "gelu_new", "gelu_pytorch_tanh": "gelu_new", "silu": "silu"}
-NORMS = {"LN": "LN", "LNPre": "LN", "RMS": "RMS", "RMSPre": "RMS", None: "none"}
-POSITIONS = {"standard": "learned", "rotary": "rotary", "shortformer": "shortformer"}
+_ACTIVATIONS: dict[str | None, str] = {
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_new",
+    "gelu_pytorch_tanh": "gelu_new",
+    "silu": "silu",
+}
+NORMS: dict[str | None, str] = {"LN": "LN", "LNPre": "LN", "RMS": "RMS", "RMSPre": "RMS", None: "none"}
+POSITIONS: dict[str | None, str] = {"standard": "learned", "rotary": "rotary", "shortformer": "shortformer"}
 # Settings that change the function, and the only value with which our model is the same function.
 ONLY = {
     "gated_mlp": False, "parallel_attn_mlp": False, "scale_attn_by_inverse_layer_idx": False, "use_local_attn": False,
@@ -31,7 +38,7 @@ ONLY = {
 }  # fmt: skip
 
 
-def from_legacy(state_dict: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Transformer:
+def from_legacy(state_dict: Mapping[str, Tensor], settings: Mapping[str, object]) -> Transformer:
     """A `Transformer` with the weights of a `HookedTransformer`.
 
     Args:
@@ -65,7 +72,7 @@ def from_legacy(state_dict: Mapping[str, Tensor], settings: Mapping[str, Any]) -
     return model.eval()
 
 
-def legacy_config(state_dict: Mapping[str, Tensor], settings: Mapping[str, Any]) -> ModelConfig:
+def legacy_config(state_dict: Mapping[str, Tensor], settings: Mapping[str, object]) -> ModelConfig:
     """Our configuration of a `HookedTransformer`'s.
 
     Args:
@@ -76,13 +83,15 @@ def legacy_config(state_dict: Mapping[str, Tensor], settings: Mapping[str, Any])
         UnsupportedError: If a setting has no counterpart, naming it.
         ConfigError: If a setting is missing.
     """
-    for name in ("n_layers", "n_heads", "d_model", "n_ctx", "d_vocab"):
+    for name in NEEDED:
         if settings.get(name) is None:
             raise ConfigError(f"the settings of a HookedTransformer need {name}")
     for name, value in ONLY.items():
         if settings.get(name, value) not in (value, None):
             raise UnsupportedError(f"no Transformer for {name}={settings[name]!r}: only {value!r} has a counterpart")
-    heads, d_head = settings["n_heads"], settings.get("d_head") or settings["d_model"] // settings["n_heads"]
+    sizes = {name: _positive(settings.get(name)) for name in SIZES}
+    heads, d_model = sizes["n_heads"], sizes["d_model"]
+    d_head = int(sizes["d_head"] or d_model // heads)
     same = {
         "n_key_value_heads": (heads, "each head has its own keys and values"),
         "rotary_dim": (d_head, "all features of a head rotate"),
@@ -93,34 +102,31 @@ def legacy_config(state_dict: Mapping[str, Tensor], settings: Mapping[str, Any])
             raise UnsupportedError(f"no Transformer for {name}={settings[name]!r}: {reason}, as with {value!r}")
     mlp = not settings.get("attn_only", False)
     bias = state_dict.get("unembed.b_U")
-    return ModelConfig(
-        n_layers=settings["n_layers"],
-        n_heads=heads,
-        d_model=settings["d_model"],
-        d_head=d_head,
-        d_mlp=(settings.get("d_mlp") or 4 * settings["d_model"]) if mlp else 0,
-        n_ctx=settings["n_ctx"],
-        d_vocab=settings["d_vocab"],
-        d_vocab_out=_positive(settings.get("d_vocab_out")) or settings["d_vocab"],
-        positions=_named("positional_embedding_type", POSITIONS, settings, "standard"),
-        rotary_base=float(settings.get("rotary_base", 10_000.0)),
-        normalization=_named("normalization_type", NORMS, settings, "LN"),
-        causal=settings.get("attention_dir", "causal") == "causal",
-        unembed_bias=bias is not None and bool(bias.any()),
-        act_fn=_named("act_fn", _ACTIVATIONS, settings, "relu") if mlp else "relu",
-        attn_scale=_scale(settings, d_head),
+    return ModelConfig.model_validate(
+        {
+            **{name: sizes[name] for name in NEEDED},
+            "d_head": d_head,
+            "d_mlp": (sizes["d_mlp"] or 4 * d_model) if mlp else 0,
+            "d_vocab_out": sizes["d_vocab_out"] or sizes["d_vocab"],
+            "positions": _named("positional_embedding_type", POSITIONS, settings, "standard"),
+            "rotary_base": settings.get("rotary_base", 10_000.0),
+            "normalization": _named("normalization_type", NORMS, settings, "LN"),
+            "causal": settings.get("attention_dir", "causal") == "causal",
+            "unembed_bias": bias is not None and bool(bias.any()),
+            "act_fn": _named("act_fn", _ACTIVATIONS, settings, "relu") if mlp else "relu",
+            "attn_scale": _scale(settings, d_head),
+        }
     )
 
 
-def _named(name: str, known: Mapping[Any, str], settings: Mapping[str, Any], default: str) -> Any:
+def _named(name: str, known: Mapping[str | None, str], settings: Mapping[str, object], default: str) -> str:
     value = settings.get(name, default)
-    if value not in known:
-        near = suggest(str(value), (str(key) for key in known))
-        raise UnsupportedError(f"no Transformer for {name}={value!r}.{near}")
+    if not isinstance(value, str | None) or value not in known:
+        raise UnsupportedError(f"no Transformer for {name}={value!r}.{suggest(str(value), map(str, known))}")
     return known[value]
 
 
-def _scale(settings: Mapping[str, Any], d_head: int) -> float:
+def _scale(settings: Mapping[str, object], d_head: int) -> float:
     """Theirs divides scores by a number, by sqrt(d_head) unless it is given; ours multiplies what sqrt(d_head) left."""
     if not settings.get("use_attn_scale", True):
         return math.sqrt(d_head)
@@ -128,12 +134,12 @@ def _scale(settings: Mapping[str, Any], d_head: int) -> float:
     return math.sqrt(d_head) / divisor if divisor else 1.0
 
 
-def _positive(value: Any) -> Any:
-    """A number, or None where theirs says -1 for the default."""
-    return value if value is not None and value > 0 else None
+def _positive(value: object) -> int | float:
+    """A number above zero, or 0 where theirs says None or -1 for the default."""
+    return value if isinstance(value, int | float) and value > 0 else 0
 
 
-def _rotates(settings: Mapping[str, Any]) -> bool:
+def _rotates(settings: Mapping[str, object]) -> bool:
     return settings.get("positional_embedding_type") == "rotary"
 
 
@@ -148,7 +154,7 @@ def _to_pairs(name: str, value: Tensor) -> Tensor:
     """
     if name.rsplit(".", 1)[-1] not in ("W_Q", "W_K", "b_Q", "b_K"):
         return value
-    return torch.stack(value.chunk(2, -1), -1).flatten(-2)
+    return rearrange(value, "... (half pair) -> ... (pair half)", half=2)
 
 
 def _check(weights: Mapping[str, Tensor], model: Transformer) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 import torch
 from jaxtyping import Float
@@ -12,10 +11,12 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from mechinterp.core import ShapeError, SiteError, UnsupportedError, check_memory, generator, suggest
+from mechinterp.models.block import Block
 from mechinterp.models.config import ModelConfig
 from mechinterp.models.ends import Embed, PosEmbed, Readout, Unembed
-from mechinterp.models.layers import Block, hooked, make_norm
+from mechinterp.models.hook_points import hooked
 from mechinterp.models.lens import LensTools
+from mechinterp.models.norm import make_norm
 from mechinterp.models.positions import Positions
 
 
@@ -142,69 +143,3 @@ class Transformer(LensTools):
         if name not in self.hook_dict:
             raise SiteError(f"no hook '{name}' in this model.{suggest(name, self.hook_dict)}")
         return name
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights live."""
-        return self.embed.W_E.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the weights."""
-        return self.embed.W_E.dtype
-
-    @property
-    def cfg(self) -> SimpleNamespace:
-        """The configuration under TransformerLens's names, for its utilities."""
-        config = self.config
-        kinds = {"learned": "standard"}
-        extra = {
-            "attn_only": config.d_mlp == 0,
-            "d_mlp": config.d_mlp or None,
-            "d_vocab_out": config.features_out,
-            "normalization_type": None if config.normalization == "none" else config.normalization,
-            "positional_embedding_type": kinds.get(config.positions, config.positions),
-            "n_key_value_heads": None,
-            "eps": 1e-5,
-            "device": self.device,
-            "dtype": self.dtype,
-            "use_attn_result": False,
-            "use_split_qkv_input": True,
-            "use_hook_mlp_in": True,
-            "use_attn_in": False,
-        }
-        return SimpleNamespace(**{**config.model_dump(), **extra})
-
-    W_E = property(lambda self: self.embed.W_E, doc="Embedding `[d_vocab or d_in, d_model]`.")
-    W_U = property(lambda self: self.unembed.W_U, doc="Unembedding `[d_model, d_vocab_out or d_out]`.")
-    W_Q = property(lambda self: self._stack("W_Q"), doc="Query weights `[layer, head, d_model, d_head]`.")
-    W_K = property(lambda self: self._stack("W_K"), doc="Key weights `[layer, head, d_model, d_head]`.")
-    W_V = property(lambda self: self._stack("W_V"), doc="Value weights `[layer, head, d_model, d_head]`.")
-    W_O = property(lambda self: self._stack("W_O"), doc="Output weights `[layer, head, d_head, d_model]`.")
-    b_Q = property(lambda self: self._stack("b_Q"), doc="Query biases `[layer, head, d_head]`, 0 where absent.")
-    b_K = property(lambda self: self._stack("b_K"), doc="Key biases `[layer, head, d_head]`, 0 where absent.")
-    b_V = property(lambda self: self._stack("b_V"), doc="Value biases `[layer, head, d_head]`, 0 where absent.")
-    b_O = property(lambda self: self._stack("b_O"), doc="Output biases `[layer, d_model]`, 0 where absent.")
-
-    @property
-    def W_pos(self) -> Float[Tensor, "n_ctx d_model"]:
-        """Learned positions.
-
-        Raises:
-            UnsupportedError: If positions are rotary or absent.
-        """
-        if not hasattr(self, "pos_embed"):
-            raise UnsupportedError(f"positions='{self.config.positions}' has no W_pos")
-        return self.pos_embed.W_pos
-
-    @property
-    def b_U(self) -> Float[Tensor, " out"]:
-        """Bias of the unembedding, 0 where absent."""
-        return self.unembed.b_U if self.config.unembed_bias else self.W_U.new_zeros(self.config.features_out)
-
-    def _stack(self, name: str) -> Tensor:
-        config = self.config
-        if name.startswith("b_") and not config.attn_bias:
-            shape = (config.d_model,) if name == "b_O" else (config.n_heads, config.d_head)
-            return self.W_U.new_zeros(config.n_layers, *shape)
-        return torch.stack([getattr(block.attn, name) for block in self.blocks])

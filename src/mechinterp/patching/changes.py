@@ -89,7 +89,8 @@ class ForkChange:
         forks = {"k": acts.k[self.layer][None], "v": acts.v[self.layer][None]}
         forks[self.kind] = forks[self.kind] + masks[..., None, None] * self.moved
         patched = attn.attend(q[None], forks["k"], forks["v"], at, acts.where)
-        written = attn.write_heads(patched - z, slice(self.heads[units.start], self.heads[units.stop - 1] + 1))
+        forks = slice(self.heads[units.start], self.heads[units.stop - 1] + 1)
+        written = attn.write_forks(self.kind, patched - z, forks)
         values = at.take(base.stream(self.layer, self.stage)) + written.movedim(-2, 1)
         return Start(self.layer, self.stage, values.flatten(0, 1), at)
 
@@ -160,13 +161,11 @@ def _head_change(runs: Runs, kind: str, layer: int, heads: range) -> LocalChange
 
 def _neuron_change(runs: Runs, layer: int) -> LocalChange:
     """MLP neurons one by one."""
-    weight = runs.model.blocks[layer].mlp.W_out
+    mlp = runs.model.blocks[layer].mlp
     difference = runs.step(runs.other.post[layer], runs.base.acts.post[layer])
 
     def moved(units: range, at: Positions) -> Tensor:
         few = slice(units.start, units.stop)
-        # [*place batch row neuron] -> [*place neuron batch row d_model]
-        step = at.take(difference[..., few])
-        return torch.einsum("...bsn,nm->...nbsm", step, weight[few])
+        return mlp.write_each(at.take(difference[..., few]), few)
 
     return LocalChange(difference.shape[-1], layer + 1, "pre", moved)

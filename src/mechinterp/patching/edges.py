@@ -118,8 +118,7 @@ def _head_start(runs: Runs, steps: Tensor, layer: int, kind: str, sources: list[
     number = {source: i for i, source in enumerate(unique)}
     edge = torch.tensor([number[source] for source in sources], device=z.device)
     head = torch.tensor(heads, device=z.device)
-    change = z[edge, :, :, head] - at.take(acts.z[layer], 2)[:, :, head].movedim(2, 0)
-    delta = torch.einsum("ebsd,edm->ebsm", change, block.attn.W_O[head])
+    delta = block.attn.write_edges(kind, z - at.take(acts.z[layer], 2), edge, head)
     if base.mixes_after(layer, "mid"):
         at = at.since(_first_change(delta))
         delta = at.take(delta)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 import xarray as xr
-from einops import repeat
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -187,7 +187,7 @@ def pattern_gradient(model: HookedModel | nn.Module, batch: Batch, *, options: O
     _, positions, _ = pair.clean.at_scored()
     scorer = Scorer.of(pair, options, take(record(model, pair.clean.inputs, [])[0], positions))
     mine, grads = gradients(model, pair.clean.inputs, names, lambda output: scorer(take(output, positions)))
-    products = torch.stack([mine[name] * grads[name] for name in names]).movedim(1, -1)
+    products = rearrange([mine[name] * grads[name] for name in names], "layer example ... -> layer ... example")
     return labelled(
         products, ["layer", "head", "query", "key", "example"], metric=scorer.name, method="pattern x gradient"
     )

@@ -10,13 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mechinterp.core import HookedModel, Options, Pair, Site, patching_result, takes
-from mechinterp.interventions import (
-    as_hooked,
-    check_unhooked,
-    on_model,
-    quiet,
-    resume,
-)
+from mechinterp.interventions import as_hooked, check_unhooked, on_model, quiet, resume
 from mechinterp.models import Transformer
 from mechinterp.patching.changes import Change, node_change
 from mechinterp.patching.places import Places, places

@@ -57,9 +57,8 @@ class Runs:
     def affordable(self, tail: int) -> int:
         """How many patched runs of `tail` positions fit into a memory budget; at least one."""
         config = self.model.config
-        # Live at once: stream, its norm, q, k, v, z and the MLP; scores where attention is explicit; outputs.
-        width = 4 * config.d_model + 5 * config.n_heads * config.d_head + 2 * config.d_mlp
+        # Live at once: a row's activations; scores where attention is explicit; outputs.
         scored = self.base.scored.index.shape[1]
-        numbers = tail * (width + config.n_heads * min(tail, scored)) + 4 * scored * config.features_out
+        numbers = tail * (config.row_width + config.n_heads * min(tail, scored)) + 4 * scored * config.features_out
         size = numbers * self.clean.element_size() * len(self.clean)
         return max(1, int(self.options.budget_mb * 2**20 / size))

@@ -8,7 +8,20 @@ import xarray as xr
 
 from mechinterp.core.errors import ConfigError
 from mechinterp.core.results import recovery
-from mechinterp.plots.style import DIVERGING, FAINT, HELPS, INK, LABEL_SIZE, MUTED, NULL, PAPER, base, rgba
+from mechinterp.plots.style import (
+    DIVERGING,
+    FAINT,
+    HELPS,
+    INK,
+    LABEL_SIZE,
+    MUTED,
+    NULL,
+    PAPER,
+    base,
+    rgba,
+    whiskers,
+    write,
+)
 
 _MOST_WORDS = 200
 
@@ -57,10 +70,8 @@ def node_heatmap(nodes: xr.Dataset | xr.DataArray, unit: str | None = None) -> g
     figure.update_xaxes(side="top", showline=False, ticks="", tickangle=0 if len(across) < 7 else -40)
     if shown:
         _write_values(figure, z, across, names, limit)
-        words = _words(f"each cell: {unit}", MUTED)
-        figure.add_annotation(
-            **words, x=0, xref="paper", xanchor="left", y=1, yref="paper", yanchor="bottom", yshift=42
-        )
+        place = {"x": 0, "xref": "paper", "xanchor": "left", "y": 1, "yref": "paper", "yanchor": "bottom"}
+        write(figure, f"each cell: {unit}", **place, yshift=42)
     if columns == ["pos"]:
         figure.update_xaxes(side="bottom", title={"text": "position"}, nticks=12).update_layout(margin={"b": 48})
     # The residual stream flows upwards, here as in the circuit's graph: layer 0 at the bottom.
@@ -123,9 +134,7 @@ def faithfulness_curve(
     figure = base(height=380, margin={"l": 64, "r": 20, "t": 28})
     if target is not None:
         figure.add_hline(y=target, line={"color": FAINT, "width": 1.2})
-        figure.add_annotation(
-            **_words(f"{target:.0%}", MUTED), x=1, xref="x domain", xanchor="right", y=target, yanchor="top"
-        )
+        write(figure, f"{target:.0%}", x=1, xref="x domain", xanchor="right", y=target, yanchor="top")
     extent = [y]
     if isinstance(random, xr.DataArray):
         _add_random_band(figure, random)
@@ -156,8 +165,8 @@ def _mark(figure: go.Figure, size: float, share: float, end: float) -> None:
     """A point on the curve, named above the figure."""
     figure.add_scatter(x=[size], y=[share], mode="markers", marker={"size": 9, "color": HELPS}, hoverinfo="skip")
     figure.add_vline(x=size, line={"color": MUTED, "width": 1.2, "dash": "dot"}, layer="below")
-    words = _words(f"{share:.0%} with {size:.0f} edges", HELPS)
-    figure.add_annotation(**words, x=size, y=1, yref="y domain", yanchor="bottom", **_beside(size, end, 0))
+    place = {"x": size, "y": 1, "yref": "y domain", "yanchor": "bottom", **_beside(size, end, 0)}
+    write(figure, f"{share:.0%} with {size:.0f} edges", HELPS, **place)
 
 
 def _add_circuit(figure: go.Figure, evaluation: xr.Dataset, end: float) -> None:
@@ -172,26 +181,19 @@ def _add_circuit(figure: go.Figure, evaluation: xr.Dataset, end: float) -> None:
         hovertemplate="random circuit of %{x} edges: %{y:.1%}<extra></extra>",
     )
     limit = float(np.nanquantile(drawn, 0.95)) if np.isfinite(drawn).any() else 0.0
-    words = _words(f"{len(drawn)} random circuits<br>95% below {limit:.0%}", MUTED)
-    figure.add_annotation(**words, x=size, y=limit, **_beside(size, end), yanchor="middle")
-    whisker = {
-        "symmetric": False,
-        "array": [float(evaluation["faithfulness_high"]) - value],
-        "arrayminus": [value - float(evaluation["faithfulness_low"])],
-        "color": INK,
-        "thickness": 1.6,
-        "width": 4,
-    }
+    words = f"{len(drawn)} random circuits<br>95% below {limit:.0%}"
+    write(figure, words, x=size, y=limit, **_beside(size, end), yanchor="middle")
+    ends = (np.array([float(evaluation[f"faithfulness_{end}"])]) for end in ("low", "high"))
     figure.add_scatter(
         x=[size],
         y=[value],
         mode="markers",
         marker={"symbol": "diamond", "size": 10, "color": INK},
-        error_y=whisker,
+        error_y=whiskers(np.array([value]), *ends),
         hovertemplate="the circuit, %{x} edges: %{y:.1%}<extra></extra>",
     )
-    words = _words(f"<b>the circuit, {size} edges: {value:.0%}</b>", INK)
-    figure.add_annotation(**words, x=size, y=value, **_beside(size, end), yanchor="top", yshift=-6)
+    words = f"<b>the circuit, {size} edges: {value:.0%}</b>"
+    write(figure, words, INK, x=size, y=value, **_beside(size, end), yanchor="top", yshift=-6)
 
 
 def _add_random_band(figure: go.Figure, random: xr.DataArray) -> None:
@@ -209,16 +211,10 @@ def _add_random_band(figure: go.Figure, random: xr.DataArray) -> None:
         hovertemplate="%{x} edges drawn at random: %{y:.1%}<extra>median</extra>",
     )
     at = int(np.argmin(np.abs(x - 0.62 * x.max())))
-    figure.add_annotation(
-        **_words("random circuits", MUTED), x=x[at], y=middle[at], xanchor="left", xshift=8, yanchor="top"
-    )
+    write(figure, "random circuits", x=x[at], y=middle[at], xanchor="left", xshift=8, yanchor="top")
 
 
 def _beside(x: float, end: float, gap: int = 10) -> dict:
     """Words to the right of a point, or to the left where it stands far right."""
     right = x < 0.6 * end
     return {"xanchor": "left" if right else "right", "xshift": gap if right else -gap}
-
-
-def _words(text: str, colour: str) -> dict:
-    return {"text": text, "font": {"size": LABEL_SIZE, "color": colour}, "showarrow": False, "align": "left"}

@@ -15,7 +15,7 @@ import xarray as xr
 from mechinterp.core.circuits import Circuit, component
 from mechinterp.core.errors import ConfigError
 from mechinterp.core.sites import Edge, Site
-from mechinterp.plots.style import FAINT, HELPS, HURTS, INK, LABEL_SIZE, MUTED, PAPER, base
+from mechinterp.plots.style import FAINT, HELPS, HURTS, INK, MUTED, PAPER, base, write
 
 WIDEST = 9.0
 _PORTS = {"q": -0.2, "k": 0.0, "v": 0.2}
@@ -70,23 +70,23 @@ def circuit_graph(
     scale = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0
 
     place = _places(everywhere)
-    many = values.shape[0] > 1 and steps is not None
+    frames = steps if len(values) > 1 else None
     rows = max(y for _, y in place.values()) + 1
     figure = base(
-        height=int(60 + 118 * rows + (84 if many else 0)), margin={"l": 8, "r": 8, "t": 40, "b": 84 if many else 12}
+        height=int(60 + 118 * rows + (0 if frames is None else 84)),
+        margin={"l": 8, "r": 8, "t": 40, "b": 12 if frames is None else 84},
     )
     looks = [_looks(values[i], None if errors is None else errors[i], scale) for i in range(values.shape[0])]
     for number, edge in enumerate(edges):
         inside = circuit is None or edge in circuit
         figure.add_trace(_wire(edge, place, inside, looks[-1][number], unit))
     _add_components(figure, place, circuit)
-    if many:
-        assert steps is not None
+    if frames is not None:
         numbers = list(range(len(edges)))
         figure.frames = [
-            go.Frame(name=f"{step:g}", data=look, traces=numbers) for step, look in zip(steps, looks, strict=True)
+            go.Frame(name=f"{step:g}", data=look, traces=numbers) for step, look in zip(frames, looks, strict=True)
         ]
-        _add_slider(figure, [f"{step:g}" for step in steps])
+        _add_slider(figure, [f"{step:g}" for step in frames])
     _add_key(figure, scale, unit, circuit)
     wide = max(*(abs(x) for x, _ in place.values()), 0.9) + 0.62  # a lone head keeps its ports beside it
     figure.update_xaxes(visible=False, range=[-wide, wide], fixedrange=True)
@@ -266,6 +266,4 @@ def _add_key(figure: go.Figure, scale: float, unit: str, circuit: Circuit | None
     words += f"   widest line: {scale:.3g} {unit}"
     if circuit is not None:
         words += f"<br>solid: the circuit ({len(circuit)} edges)   dotted: other wires"
-    font = {"size": LABEL_SIZE, "color": MUTED}
-    place = {"x": 0, "xref": "paper", "xanchor": "left", "y": 1, "yref": "paper", "yanchor": "bottom"}
-    figure.add_annotation(text=words, showarrow=False, align="left", font=font, **place)
+    write(figure, words, x=0, xref="paper", xanchor="left", y=1, yref="paper", yanchor="bottom")

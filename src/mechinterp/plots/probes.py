@@ -10,7 +10,7 @@ import xarray as xr
 
 from mechinterp.core.errors import ConfigError, in_words
 from mechinterp.core.statistics import t_interval
-from mechinterp.plots.style import HELPS, INK, LABEL_SIZE, MUTED, NULL, PAPER, base, rgba
+from mechinterp.plots.style import HELPS, INK, LABEL_SIZE, MUTED, NULL, PAPER, add_title, base, rgba, spaced, whiskers
 
 _NULLS = {"untrained": ("line-ns", "| untrained"), "shuffled": ("diamond-open", "◇ shuffled")}
 _MAJORITY = ("circle-open", "○ constant")
@@ -33,7 +33,7 @@ def probe_bars(probes: xr.Dataset | Mapping[str, xr.Dataset]) -> go.Figure:
         if "score" not in result or result["score"].dims != ("layer",):
             raise ConfigError(f"the probe of '{target}' has no 'score' over 'layer': expected what `probe` returned")
     parts = [result.sel(layer=[layer]) for result in results.values() for layer in result["layer"].values]
-    rows = [f"{t.replace('_', ' ')}<br>{_where(r, int(la))}" for t, r in results.items() for la in r["layer"].values]
+    rows = [f"{spaced(t)}<br>{_where(r, int(la))}" for t, r in results.items() for la in r["layer"].values]
     used = [part for part in parts if "effect" in part and bool(np.isfinite(part["effect"]).any())]
     panels = 2 if used else 1
     panel, between = 26 + 36 * len(rows), 104
@@ -44,25 +44,18 @@ def probe_bars(probes: xr.Dataset | Mapping[str, xr.Dataset]) -> go.Figure:
     _add_scores(figure, parts, rows)
     key = "   ".join([words for _, words in _NULLS.values()] + [_MAJORITY[1]])
     scales = sorted({str(part.attrs.get("probe", "held-out score")).split(", ")[-1] for part in parts})
-    _title(figure, 1, "Can be read", key)
+    add_title(figure, _title("Can be read", key), 1, 0)
     figure.update_xaxes(title={"text": f"held-out {in_words(scales)}"}, row=1, col=1)
     low = min([0.0, *(float(np.nanmin(part["score"])) for part in parts)])
     figure.update_xaxes(range=[1.04 * low, 1.04], row=1, col=1)
     if used:
         _add_effects(figure, parts, rows)
         metrics = sorted({str(part.attrs.get("metric", "metric")) for part in used})
-        _title(figure, 2, "Is used", "grey: as many random directions erased")
+        add_title(figure, _title("Is used", "grey: as many random directions erased"), 2, 0)
         figure.update_xaxes(title={"text": f"{in_words(metrics).replace('_', ' ')} lost by erasing it"}, row=2, col=1)
     # The first variable on top, in reading order.
-    return figure.update_yaxes(
-        autorange="reversed",
-        automargin=True,
-        showline=False,
-        ticklen=6,
-        tickcolor=PAPER,
-        showgrid=False,
-        type="category",
-    )
+    bare = {"showline": False, "showgrid": False, "ticklen": 6, "tickcolor": PAPER}
+    return figure.update_yaxes(autorange="reversed", automargin=True, type="category", **bare)
 
 
 def _where(result: xr.Dataset, layer: int) -> str:
@@ -78,7 +71,7 @@ def _add_scores(figure: go.Figure, parts: list[xr.Dataset], rows: list[str]) -> 
         orientation="h",
         width=0.56,
         marker={"color": rgba(HELPS, 0.6)},
-        error_x=_bar(score, low, high, INK),
+        error_x=whiskers(score, low, high),
         hovertemplate="%{y}: %{x:.3f}<extra></extra>",
         row=1,
         col=1,
@@ -113,25 +106,16 @@ def _add_effects(figure: go.Figure, parts: list[xr.Dataset], rows: list[str]) ->
             width=width,
             offset=offset - width / 2,
             marker={"color": rgba(colour, 0.6)},
-            error_x=_bar(mean, low, high, INK),
+            error_x=whiskers(mean, low, high),
             hovertemplate=f"%{{y}}<br>{words}: %{{x:.3f}} lost<extra></extra>",
             row=2,
             col=1,
         )
 
 
-def _bar(middle: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str) -> dict:
-    """Whiskers from low to high; none where the interval is not finite."""
-    up, down = np.where(np.isfinite(high), high - middle, 0.0), np.where(np.isfinite(low), middle - low, 0.0)
-    return {"symmetric": False, "array": up, "arrayminus": down, "color": colour, "thickness": 1.4, "width": 3}
-
-
 def _one(part: xr.Dataset, name: str) -> float:
     return float(part[name].values.item()) if name in part else float("nan")
 
 
-def _title(figure: go.Figure, row: int, title: str, key: str) -> None:
-    number = "" if row == 1 else str(row)
-    place = {"x": 0, "xref": f"x{number} domain", "xanchor": "left", "y": 1, "yref": f"y{number} domain"}
-    words = f"<b>{title}</b><br><span style='color:{MUTED};font-size:{LABEL_SIZE}px'>{key}</span>"
-    figure.add_annotation(text=words, showarrow=False, align="left", yanchor="bottom", font={"color": INK}, **place)
+def _title(title: str, key: str) -> str:
+    return f"<b>{title}</b><br><span style='color:{MUTED};font-size:{LABEL_SIZE}px'>{key}</span>"

@@ -22,13 +22,7 @@ HELPS = "#0072b2"
 HURTS = "#c8500a"
 # Okabe and Ito's colours, distinct for every common colour vision; yellow left out (too light on white).
 COLOURS = ("#0072b2", "#c8500a", "#00805e", "#a8568a", "#b07d00", "#3d8fc4", "#5b4ba0", "#5c5c5c")
-DIVERGING = (
-    (0.0, "#a63603"),
-    (0.25, "#f0a875"),
-    (0.5, "#fbfbfb"),
-    (0.75, "#7fb8dc"),
-    (1.0, "#00517f"),
-)
+DIVERGING = ((0.0, "#a63603"), (0.25, "#f0a875"), (0.5, "#fbfbfb"), (0.75, "#7fb8dc"), (1.0, "#00517f"))
 LABEL_SIZE = 12
 
 
@@ -39,14 +33,8 @@ def base(height: int, margin: Mapping[str, int] | None = None) -> go.Figure:
         height: Pixels.
         margin: Pixels at `l`, `r`, `t`, `b` where they differ from the usual.
     """
-    axis = {
-        "showline": True,
-        "linecolor": FAINT,
-        "ticks": "outside",
-        "tickcolor": FAINT,
-        "ticklen": 4,
-        "zeroline": False,
-    }
+    ticks = {"ticks": "outside", "tickcolor": FAINT, "ticklen": 4}
+    axis = {"showline": True, "linecolor": FAINT, "zeroline": False, **ticks}
     title = {"standoff": 8, "font": {"size": 13, "color": MUTED}}
     template = go.layout.Template(
         layout={
@@ -211,19 +199,8 @@ def add_end_labels(
     if not finite:
         return
     gap = (LABEL_SIZE + 3) * (span[1] - span[0]) / height
-    number = "" if row in (None, 1) else str(row)
     for (_, words, colour), y in zip(finite, spread([item[0] for item in finite], gap, *span), strict=True):
-        figure.add_annotation(
-            x=1,
-            xref=f"x{number} domain",
-            y=y,
-            yref=f"y{number}",
-            text=words,
-            showarrow=False,
-            xanchor="left",
-            xshift=6,
-            font={"size": LABEL_SIZE, "color": colour},
-        )
+        write(figure, words, colour, LABEL_SIZE, x=1, y=y, **_across(row), xanchor="left", xshift=6)
 
 
 def spread(values: Sequence[float], gap: float, low: float = -np.inf, high: float = np.inf) -> list[float]:
@@ -261,22 +238,45 @@ def add_null(
         row: Row of the subplot, counted from 1.
         line: Height of the dashed line, if not `high`.
     """
-    number = "" if row in (None, 1) else str(row)
-    across = {"xref": f"x{number} domain", "yref": f"y{number}", "x0": 0, "x1": 1, "layer": "below"}
+    across = {**_across(row), "x0": 0, "x1": 1, "layer": "below"}
     if high > low:
         figure.add_shape(type="rect", y0=low, y1=high, fillcolor=rgba(NULL, 0.16), line={"width": 0}, **across)
     at = high if line is None else line
     figure.add_shape(type="line", y0=at, y1=at, line={"color": NULL, "width": 1.4, "dash": "dash"}, **across)
     if words:
-        figure.add_annotation(
-            x=0,
-            xref=f"x{number} domain",
-            y=max(at, high),
-            yref=f"y{number}",
-            text=words,
-            showarrow=False,
-            xanchor="left",
-            yanchor="bottom",
-            xshift=4,
-            font={"size": LABEL_SIZE - 1, "color": MUTED},
-        )
+        place = {"x": 0, "y": max(at, high), "xanchor": "left", "yanchor": "bottom", "xshift": 4}
+        write(figure, words, size=LABEL_SIZE - 1, **_across(row), **place)
+
+
+def write(figure: go.Figure, words: str, colour: str = MUTED, size: float = LABEL_SIZE, **place: object) -> None:
+    """Words, without an arrow; `place` as plotly's annotations take it."""
+    font = {"size": size, "color": colour}
+    figure.add_annotation(text=words, showarrow=False, align="left", font=font, **place)
+
+
+def add_title(figure: go.Figure, words: str, row: int = 1, lift: int = 4) -> None:
+    """The title of a subplot, at the left above it."""
+    place = {**_across(row), "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "yshift": lift}
+    write(figure, words, INK, 13, **{**place, "yref": f"{place['yref']} domain"})
+
+
+def whiskers(middle: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict:
+    """Error bars from low to high; none where the interval is not finite."""
+    up, down = np.where(np.isfinite(high), high - middle, 0.0), np.where(np.isfinite(low), middle - low, 0.0)
+    return {"symmetric": False, "array": up, "arrayminus": down, "color": INK, "thickness": 1.5, "width": 3}
+
+
+def colours_of(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each name, in order."""
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+
+
+def spaced(name: str) -> str:
+    """`previous_token` -> `previous token`."""
+    return name.replace("_", " ")
+
+
+def _across(row: int | None) -> dict[str, str]:
+    """A subplot's axes, the horizontal one as 0 to 1 from its left to its right."""
+    number = "" if row in (None, 1) else str(row)
+    return {"xref": f"x{number} domain", "yref": f"y{number}"}

@@ -71,12 +71,12 @@ def finding_cells(finding: Mapping[str, Any]) -> tuple[str, str, str, str]:
     )
 
 
-def _span(ends: Sequence[Any], unit: str) -> str:
+def _span(ends: Sequence[float | None], unit: str) -> str:
     """Both ends of an interval, with the unit once."""
     return f"{in_words(ends[0], unit if unit == '%' else '')} to {in_words(ends[1], unit)}"
 
 
-def in_words(value: Any, unit: str = "") -> str:
+def in_words(value: float | str | None, unit: str = "") -> str:
     """A number as a reader wants it: three digits, `%` from a share, thousands parted; words stay.
 
     >>> in_words(0.00341, "nats"), in_words(12345, "steps"), in_words(0.9995), in_words(float("nan")), in_words("L0.H2")

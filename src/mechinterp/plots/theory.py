@@ -9,7 +9,21 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from mechinterp.core.errors import ConfigError
-from mechinterp.plots.style import COLOURS, INK, MUTED, NULL, StepAxis, add_end_labels, add_line, base, rgba
+from mechinterp.plots.style import (
+    COLOURS,
+    MUTED,
+    NULL,
+    PAPER,
+    StepAxis,
+    add_end_labels,
+    add_line,
+    add_title,
+    base,
+    colours_of,
+    rgba,
+    spaced,
+    write,
+)
 
 _PANEL, _GAP, _STRIP = 220, 62, 0.09
 _LEAST = 1e-4
@@ -36,7 +50,7 @@ def theory(timeline: xr.Dataset, name: str = "predictor_distance", unit: str = "
     data = timeline[name].transpose("predictor", "step")
     error = timeline[f"{name}_se"].transpose("predictor", "step") if f"{name}_se" in timeline else None
     names = [str(predictor) for predictor in data["predictor"].values]
-    colours = {predictor: COLOURS[i % len(COLOURS)] for i, predictor in enumerate(names)}
+    colours = colours_of(names)
     steps = data["step"].values
     axis = StepAxis(steps)
     figure = base(height=26 + 2 * _PANEL + _GAP + 48, margin={"r": 150, "t": 26, "b": 48})
@@ -46,21 +60,15 @@ def theory(timeline: xr.Dataset, name: str = "predictor_distance", unit: str = "
     span = (float(span[0] - 0.16 * (span[1] - span[0]) - 0.1), float(span[1] + 0.05 * (span[1] - span[0]) + 0.05))
     for row, predictor in zip(values, names, strict=True):
         se = None if error is None else error.sel(predictor=predictor).values
-        add_line(figure, axis(steps), row, _words(predictor), colours[predictor], se, steps, row=1, unit=unit)
-    ends = [(float(np.log10(row[-1])), _words(one), colours[one]) for row, one in zip(values, names, strict=True)]
+        add_line(figure, axis(steps), row, spaced(predictor), colours[predictor], se, steps, row=1, unit=unit)
+    ends = [(float(np.log10(row[-1])), spaced(one), colours[one]) for row, one in zip(values, names, strict=True)]
     add_end_labels(figure, ends, span, _PANEL, row=1)
     nearest = [names[i] for i in np.nan_to_num(values, nan=np.inf).argmin(0)]
     _strip(figure, axis, steps, nearest, colours)
     _split(figure, axis, steps, values, unit)
-    for row, text in (
-        (1, "<b>distance to each predictor</b>, and the nearest"),
-        (2, "<b>explained and unexplained</b>"),
-    ):
-        number = "" if row == 1 else str(row)
-        figure.add_annotation(
-            text=text, x=0, xref=f"x{number} domain", y=1, yref=f"y{number} domain", xanchor="left", yanchor="bottom",
-            yshift=4, showarrow=False, font={"size": 13, "color": INK},
-        )  # fmt: skip
+    titles = ("<b>distance to each predictor</b>, and the nearest", "<b>explained and unexplained</b>")
+    for row, title in enumerate(titles, start=1):
+        add_title(figure, title, row)
         shown = {**axis.layout(), "showticklabels": row == 2}
         figure.update_xaxes(**({**shown, "title": None} if row == 1 else shown), row=row, col=1)
     figure.update_yaxes(
@@ -82,11 +90,9 @@ def _strip(figure: go.Figure, axis: StepAxis, steps: np.ndarray, nearest: list[s
             type="rect", x0=low, x1=high, xref="x", y0=0, y1=_STRIP, yref="y domain", line={"width": 0},
             fillcolor=rgba(colours[predictor], 0.85),
         )  # fmt: skip
-        if axis.fraction(high) - axis.fraction(low) > 0.014 * len(_words(predictor)):
-            figure.add_annotation(
-                text=_words(predictor), x=float(np.log10(low * high) / 2), xref="x", y=_STRIP / 2, yref="y domain",
-                showarrow=False, yanchor="middle", font={"size": 11, "color": "#ffffff"},
-            )  # fmt: skip
+        if axis.fraction(high) - axis.fraction(low) > 0.014 * len(spaced(predictor)):
+            place = {"x": float(np.log10(low * high) / 2), "xref": "x", "y": _STRIP / 2, "yref": "y domain"}
+            write(figure, spaced(predictor), PAPER, 11, yanchor="middle", **place)
         index += count
 
 
@@ -107,7 +113,3 @@ def _split(figure: go.Figure, axis: StepAxis, steps: np.ndarray, values: np.ndar
         ends.append((float(foot[-1] + height[-1] / 2), f"<b>{words}</b> {height[-1]:.2g}", ink))
         foot = foot + height
     add_end_labels(figure, ends, (0.0, float(whole.max()) * 1.05), _PANEL, row=2)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

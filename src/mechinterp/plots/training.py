@@ -10,7 +10,21 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from mechinterp.core.errors import ConfigError
-from mechinterp.plots.style import COLOURS, FAINT, INK, MUTED, StepAxis, add_end_labels, add_line, add_null, base, rgba
+from mechinterp.plots.style import (
+    FAINT,
+    INK,
+    MUTED,
+    StepAxis,
+    add_end_labels,
+    add_line,
+    add_null,
+    add_title,
+    base,
+    colours_of,
+    rgba,
+    spaced,
+    write,
+)
 
 
 @runtime_checkable
@@ -72,8 +86,8 @@ def loss_curve(
     for level in sorted(set(predictors.values())):
         add_null(figure, level, level)
     labels += [(level, name, MUTED) for name, level in predictors.items()]
-    for name, colour in zip(names, _colours(len(names)), strict=True):
-        words = _words(name)
+    for name, colour in colours_of(names).items():
+        words = spaced(name.removeprefix("loss_"))
         se = metrics[f"{name}_se"].values if f"{name}_se" in metrics else None
         add_line(figure, axis(steps), values[name], words, colour, se, steps, unit=unit)
         labels.append((_last(values[name]), f"<b>{words}</b>", colour))
@@ -114,7 +128,7 @@ def head_scores(
         raise ConfigError(
             f"chosen head '{unknown[0]}' does not exist: this Timeline has {heads[0][2]} to {heads[-1][2]}"
         )
-    colours = dict(zip(chosen, _colours(len(chosen)), strict=True))
+    colours = colours_of(chosen)
     scores = [str(score) for score in data["score"].values]
     steps = data["step"].values
     axis = StepAxis(steps)
@@ -144,10 +158,7 @@ def head_scores(
         add_end_labels(figure, [end for end in ends if end[0] > 0.12 * span[1]], span, panel, row=row)
         figure.update_yaxes(range=list(span), row=row, col=1)
         figure.update_xaxes(**{**axis.layout(), "title": None, "showticklabels": row == len(scores)}, row=row, col=1)
-        number = "" if row == 1 else str(row)
-        title = {"text": f"<b>{_words(score)}</b>", "font": {"size": 13, "color": INK}, "showarrow": False}
-        place = {"x": 0, "xref": f"x{number} domain", "xanchor": "left", "y": 1, "yref": f"y{number} domain"}
-        figure.add_annotation(**title, **place, yanchor="bottom", yshift=4)
+        add_title(figure, f"<b>{spaced(score)}</b>", row)
     figure.update_xaxes(title={"text": "training step"}, row=len(scores), col=1)
     _mark(figure, axis, marks, lift=20)
     return figure
@@ -180,18 +191,9 @@ def _mark(figure: go.Figure, axis: StepAxis, marks: Mapping[str, tuple[float, fl
         stem = {"ysizemode": "pixel", "yanchor": 1, "yref": "paper", "y0": 0, "y1": shift + 14}
         figure.add_shape(type="line", x0=at, x1=at, line=line, **stem)
         left = axis.fraction(step) > 0.5
-        figure.add_annotation(
-            x=np.log10(at),
-            y=1,
-            yref="paper",
-            text=f"{words}: step {step:,.0f}",
-            showarrow=False,
-            xanchor="right" if left else "left",
-            xshift=-3 if left else 3,
-            yanchor="bottom",
-            yshift=shift - 2,
-            font={"size": 12, "color": MUTED},
-        )
+        side = {"xanchor": "right", "xshift": -3} if left else {"xanchor": "left", "xshift": 3}
+        place = {"x": np.log10(at), "y": 1, "yref": "paper", "yanchor": "bottom", "yshift": shift - 2}
+        write(figure, f"{words}: step {step:,.0f}", **place, **side)
 
 
 def _thin(metrics: xr.Dataset) -> xr.Dataset:
@@ -201,15 +203,6 @@ def _thin(metrics: xr.Dataset) -> xr.Dataset:
         return metrics
     indices = np.unique(np.geomspace(1, count, _MOST_POINTS).round().astype(int)) - 1
     return metrics.isel(step=indices)
-
-
-def _colours(count: int) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(count)]
-
-
-def _words(name: str) -> str:
-    """`loss_fresh` -> `fresh`, `previous_token` -> `previous token`."""
-    return name.removeprefix("loss_").replace("_", " ")
 
 
 def _last(values: np.ndarray) -> float:

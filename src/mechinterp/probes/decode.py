@@ -124,28 +124,28 @@ def probe(
     labels = _latent(batch, task, target)
     train, test = choose_places(batch, labels, where, positions, seed)
     constant = constant_score(_rows(train, None), _rows(test, None))
-    found: dict[str, list[Interval]] = {name: [] for name in PROBES}
+    results: dict[str, list[Interval]] = {name: [] for name in PROBES}
     erasers: list[list[Eraser]] = []
     reasons = []
     activations = features(model, batch.inputs, sites, (train, test), _CHUNK)
     untrained = features(_untrained(model, seed), batch.inputs, sites, (train, test), _CHUNK) if with_nulls else None
     for number, (x_train, x_test) in enumerate(activations):
         fit, ask = _rows(train, x_train), _rows(test, x_test)
-        found["score"].append(probe_score(fit, ask))
+        results["score"].append(probe_score(fit, ask))
         reasons.append(no_control(fit))
         if untrained is not None:
             fit_other, ask_other = (_rows(part, x) for part, x in zip((train, test), untrained[number], strict=True))
-            found["untrained"].append(probe_score(fit_other, ask_other))
+            results["untrained"].append(probe_score(fit_other, ask_other))
             shuffles = (replace(fit, y=shuffled_labels(train, derive_seed(seed, draw))) for draw in range(DRAWS))
-            found["shuffled"].append(mean_score([probe_score(one, ask) for one in shuffles]))
+            results["shuffled"].append(mean_score([probe_score(one, ask) for one in shuffles]))
             if not reasons[-1]:
                 controls = (control_labels(fit, ask, derive_seed(seed, draw)) for draw in range(DRAWS))
-                found["control"].append(mean_score([probe_score(*one) for one in controls]))
+                results["control"].append(mean_score([probe_score(*one) for one in controls]))
         if erase:
             erasers.append(_erasers(x_train, train, derive_seed(seed, "probe", "random", str(sites[number]))))
             for name, eraser in zip(("erased", "random_erased"), erasers[-1], strict=False):
-                found[name].append(probe_score(_rows(train, eraser(x_train)), _rows(test, eraser(x_test))))
-        for scores in found.values():
+                results[name].append(probe_score(_rows(train, eraser(x_train)), _rows(test, eraser(x_test))))
+        for scores in results.values():
             scores += [Interval.missing()] * (number + 1 - len(scores))
     held = batch[test.sequences]
     name, score = resolve_metric(metric or ("mse" if model.config.outputs == "values" else "log_prob"))
@@ -157,31 +157,26 @@ def probe(
         "selectivity_reason": next((reason for reason in reasons if reason), ""),
         "erasure_reason": next((reason for group in erasers if (reason := _too_wide(group[0]))), ""),
     }  # fmt: skip
-    return _dataset(sites, found, [group[0].rank for group in erasers], constant, effects, attrs)
+    return _dataset(sites, results, [group[0].rank for group in erasers], constant, effects, attrs)
 
 
 def _sites(model: Transformer, site: str | Site, layer: int | Sequence[int] | None) -> list[Site]:
     """One site per layer, checked."""
-    kinds = {
-        **{kind: kind for kind in _KINDS},
-        "attn_out": "attn",
-        "mlp_out": "mlp",
-        "post": "mlp_post",
-        "neurons": "mlp_post",
-    }
+    kinds = {kind: kind for kind in _KINDS}
+    kinds |= {"attn_out": "attn", "mlp_out": "mlp", "post": "mlp_post", "neurons": "mlp_post"}
     if isinstance(site, str) and site in kinds:
         layers = range(model.config.n_layers) if layer is None else [layer] if isinstance(layer, int) else list(layer)
-        found = [Site(kinds[site], number) for number in layers]
+        chosen = [Site(kinds[site], number) for number in layers]
     else:
         one = Site.parse(site)
         if one.kind not in _KINDS:
             raise SiteError(f"no probe reads '{site}' position by position.{suggest(one.kind, _KINDS)}")
         if layer is not None:
             raise ConfigError(f"site '{one}' has its layer already: leave layer out, or ask for site='{one.kind}'")
-        found = [one]
-    if not found:
+        chosen = [one]
+    if not chosen:
         raise ConfigError("layer=[] leaves nothing to probe: name some layers, or None for all")
-    return [model.config.graph().check_site(one) for one in found]
+    return [model.config.graph().check_site(one) for one in chosen]
 
 
 def _untrained(model: Transformer, seed: int) -> Transformer:
@@ -195,8 +190,8 @@ def _latent(batch: Batch, task: Task, target: str) -> Tensor:
 
 
 def _rows(places: ProbePlaces, x: Tensor | None) -> Rows:
-    found = np.zeros((len(places.labels), 0)) if x is None else x.cpu().numpy()
-    return Rows(found, places.labels, places.sequence.cpu().numpy(), places.tokens)
+    values = np.zeros((len(places.labels), 0)) if x is None else x.cpu().numpy()
+    return Rows(values, places.labels, places.sequence.cpu().numpy(), places.tokens)
 
 
 def _erasers(x: Tensor, places: ProbePlaces, seed: int) -> list[Eraser]:
@@ -213,7 +208,7 @@ def _too_wide(eraser: Eraser) -> str:
 
 def _dataset(
     sites: list[Site],
-    found: dict[str, list[Interval]],
+    results: dict[str, list[Interval]],
     ranks: list[int],
     constant: float,
     effects: dict[str, Tensor],
@@ -221,7 +216,7 @@ def _dataset(
 ) -> xr.Dataset:
     layers = {"layer": [site.layer for site in sites]}
     parts = {}
-    for name, scores in found.items():
+    for name, scores in results.items():
         for suffix, key in (("", "value"), ("_low", "low"), ("_high", "high")):
             parts[name + suffix] = labelled(np.array([asdict(one)[key] for one in scores]), ["layer"], layers)
     parts["selectivity"] = parts["score"] - parts["control"]

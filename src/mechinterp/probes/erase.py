@@ -58,8 +58,8 @@ def leace(x: Float[Tensor, "n d"], z: Shaped[Tensor, " rows *k"]) -> Eraser:
     cross = white.T @ (x.double() - mean).T @ targets / len(x)
     u, s, _ = torch.linalg.svd(cross, full_matrices=False)
     # Correlations below rounding are none: one-hot columns depend on each other, and a constant label has none.
-    kept = s > 1e-9 * max(float(targets.square().mean(0).max()) ** 0.5, 1e-300)
-    return _remove(mean, white, colour, u[:, kept])
+    correlated = s > 1e-9 * max(float(targets.square().mean(0).max()) ** 0.5, 1e-300)
+    return _remove(mean, white, colour, u[:, correlated])
 
 
 def random_eraser(x: Float[Tensor, "n d"], rank: int, seed: int = 0) -> Eraser:
@@ -81,8 +81,8 @@ def _whitening(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, `white` [d, r] with (x - mean) white of unit covariance, and `colour` [d, r], its inverse transposed."""
     mean = x.double().mean(0)
     _, s, vt = torch.linalg.svd((x.double() - mean) / len(x) ** 0.5, full_matrices=False)
-    kept = s > s.max() * x.shape[1] * torch.finfo(x.dtype).eps
-    s, v = s[kept], vt[kept].T
+    varies = s > s.max() * x.shape[1] * torch.finfo(x.dtype).eps
+    s, v = s[varies], vt[varies].T
     return mean, v / s, v * s
 
 

@@ -48,11 +48,11 @@ def probe_score(train: Rows, test: Rows, confidence: float = 0.95) -> Interval:
     """
     mean, scale = train.x.mean(0), train.x.std(0)
     scale = np.where(scale > 1e-12 * max(float(scale.max()), 1e-300), scale, 1.0)
-    fitted, asked = (train.x - mean) / scale, (test.x - mean) / scale
+    fitted, held_out = (train.x - mean) / scale, (test.x - mean) / scale
     if train.classes:
-        right = _classify(fitted, train.y, asked) == test.y
+        right = _classify(fitted, train.y, held_out) == test.y
         return accuracy_interval(right, test.sequence, confidence)
-    return r2_interval(_regress(fitted, train.y, asked), test.y, test.sequence, confidence)
+    return r2_interval(_regress(fitted, train.y, held_out), test.y, test.sequence, confidence)
 
 
 def mean_score(scores: Sequence[Interval]) -> Interval:
@@ -70,19 +70,19 @@ def constant_score(train: Rows, test: Rows) -> float:
     return r2_interval(guess, test.y, test.sequence).value
 
 
-def _classify(x: np.ndarray, y: np.ndarray, asked: np.ndarray) -> np.ndarray:
+def _classify(x: np.ndarray, y: np.ndarray, held_out: np.ndarray) -> np.ndarray:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     if (y == y[0]).all():
-        return np.full(len(asked), y[0])
+        return np.full(len(held_out), y[0])
     with warnings.catch_warnings():
         # A probe that stopped early decodes less, so it can only understate what is there.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return LogisticRegression(C=INVERSE_DECAY, tol=1e-3, max_iter=200).fit(x, y).predict(asked)
+        return LogisticRegression(C=INVERSE_DECAY, tol=1e-3, max_iter=200).fit(x, y).predict(held_out)
 
 
-def _regress(x: np.ndarray, y: np.ndarray, asked: np.ndarray) -> np.ndarray:
+def _regress(x: np.ndarray, y: np.ndarray, held_out: np.ndarray) -> np.ndarray:
     from sklearn.linear_model import Ridge
 
-    return Ridge(alpha=RIDGE).fit(x, y).predict(asked).reshape(len(asked), -1)
+    return Ridge(alpha=RIDGE).fit(x, y).predict(held_out).reshape(len(held_out), -1)

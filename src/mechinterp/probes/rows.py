@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -78,10 +79,10 @@ def choose_places(batch: Batch, labels: Tensor, where: str, limit: int, seed: in
             draw = torch.randperm(len(sequence), generator=generator(seed, "probe", "positions", name))[:limit]
             keep = draw.sort().values.to(sequence.device)
             sequence, pos = sequence[keep], pos[keep]
-        found = labels[sequence, pos].cpu().numpy()
-        found = found.reshape(len(found), -1).astype(float) if labels.is_floating_point() else found
+        values = labels[sequence, pos].cpu().numpy()
+        values = values.reshape(len(values), -1).astype(float) if labels.is_floating_point() else values
         tokens = batch.inputs[sequence, pos].cpu().numpy() if batch.inputs.ndim == 2 else None
-        halves.append(ProbePlaces(half.nonzero().flatten(), sequence, pos, found, tokens))
+        halves.append(ProbePlaces(half.nonzero().flatten(), sequence, pos, values, tokens))
     if (halves[0].labels == halves[0].labels[:1]).all():
         raise ConfigError(f"the variable has one value only ({halves[0].labels[0]}): there is nothing to probe")
     return halves[0], halves[1]
@@ -93,20 +94,24 @@ def features(
     """Activations of each site (outer list) at the places of each half (inner list)."""
     parts: list[list[list[Tensor]]] = [[[] for _ in halves] for _ in sites]
     for start in range(0, len(inputs), chunk):
-        _, kept = record(model, inputs[start : start + chunk], sites)
-        for site, found in zip(sites, parts, strict=True):
-            x = view(kept[site.hook], site)
-            for places, piece in zip(halves, found, strict=True):
+        _, activations = record(model, inputs[start : start + chunk], sites)
+        for site, pieces in zip(sites, parts, strict=True):
+            x = view(activations[site.hook], site)
+            for places, piece in zip(halves, pieces, strict=True):
                 here = (places.sequence >= start) & (places.sequence < start + chunk)
                 piece.append(x[places.sequence[here] - start, places.pos[here]])
-    return [[torch.cat(piece) for piece in found] for found in parts]
+    return [[torch.cat(piece) for piece in pieces] for pieces in parts]
 
 
 def view(value: Tensor, site: Site) -> Float[Tensor, "batch seq d"]:
     """An activation as one vector per position: a single head's, or all heads' side by side."""
     if not site.has_heads:
         return value
-    return value[:, :, site.head] if site.head is not None else value.flatten(2)
+    return (
+        value[:, :, site.head]
+        if site.head is not None
+        else rearrange(value, "batch seq head d_head -> batch seq (head d_head)")
+    )
 
 
 def written(value: Tensor, site: Site, x: Float[Tensor, "batch seq d"]) -> Tensor:
@@ -115,19 +120,19 @@ def written(value: Tensor, site: Site, x: Float[Tensor, "batch seq d"]) -> Tenso
         return x
     if site.head is None:
         return x.unflatten(2, value.shape[2:])
-    made = value.clone()
-    made[:, :, site.head] = x
-    return made
+    edited = value.clone()
+    edited[:, :, site.head] = x
+    return edited
 
 
 def shuffled_labels(places: ProbePlaces, seed: int) -> np.ndarray:
     """Labels exchanged at random between the places at one position of different sequences."""
     rng = np.random.default_rng(generator(seed, "probe", "shuffle").initial_seed())
-    made, pos = places.labels.copy(), places.pos.cpu().numpy()
+    shuffled, pos = places.labels.copy(), places.pos.cpu().numpy()
     for here in np.unique(pos):
         rows = np.flatnonzero(pos == here)
-        made[rows] = places.labels[rng.permutation(rows)]
-    return made
+        shuffled[rows] = places.labels[rng.permutation(rows)]
+    return shuffled
 
 
 def no_control(rows: Rows) -> str:
@@ -146,7 +151,8 @@ def control_labels(fit: Rows, ask: Rows, seed: int) -> tuple[Rows, Rows]:
 
     Source: Hewitt & Liang 2019.
     """
-    assert fit.token is not None and ask.token is not None
+    if fit.token is None or ask.token is None:
+        raise ConfigError(no_control(fit if fit.token is None else ask))
     rng = np.random.default_rng(generator(seed, "probe", "control").initial_seed())
     largest = int(max(fit.token.max(), ask.token.max()))
     label = fit.y[rng.integers(len(fit.y), size=largest + 1)]

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from safetensors.torch import load_file
 
 from mechinterp.core import Circuit, ConfigError, Edge, suggest
-from mechinterp.known.compiled.programs import CORRUPTION, Program
+from mechinterp.known.compiled.programs import CORRUPTION, Output, Program, Word
 from mechinterp.known.ground_truth import WAYS, KnownModel, conceal
 from mechinterp.models.config import ModelConfig
 from mechinterp.models.transformer import Transformer
@@ -37,7 +37,7 @@ class CompiledModel(KnownModel):
     carries: Mapping[Edge, tuple[str, ...]]
     not_true: Mapping[Edge, str]
 
-    def run(self, tokens: Sequence[Any]) -> list[Any]:
+    def run(self, tokens: Sequence[Word]) -> list[Output]:
         """What the program puts out, one value per word, in plain Python.
 
         Raises:
@@ -73,7 +73,7 @@ def compiled_model(
     if name not in compiled_names():
         raise ConfigError(f"no compiled program '{name}'.{suggest(name, compiled_names())}")
     data = _read(name)
-    plain = Transformer(ModelConfig(**data["model"])).to(dtype)
+    plain = Transformer(ModelConfig.model_validate(data["model"])).to(dtype)
     plain.load_state_dict(load_file(WEIGHTS / f"{name}.safetensors"))
     model, moved = conceal(plain, inert_heads, rotate, seed)
     program = compiled_program(name)
@@ -106,5 +106,22 @@ def compiled_names() -> list[str]:
     return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
 
 
-def _read(name: str) -> dict[str, Any]:
+class _Carried(TypedDict):
+    carries: list[str]
+
+
+class _Archive(TypedDict):
+    """What is written beside a program's weights, as far as it is read here."""
+
+    rasp: str
+    vocabulary: list[Word]
+    outputs: list[Output] | None
+    length: int
+    model: dict[str, object]
+    edges: dict[str, _Carried]
+    drawn_but_not_true: dict[str, str]
+    seen: dict[str, list[str]]
+
+
+def _read(name: str) -> _Archive:
     return json.loads((WEIGHTS / f"{name}.json").read_text(encoding="utf-8"))

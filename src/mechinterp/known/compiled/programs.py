@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -14,31 +14,34 @@ from torch import Tensor
 
 from mechinterp.core import Batch, ConfigError, Pair, generator, suggest
 
+Word: TypeAlias = str | int
+Output: TypeAlias = str | int | float | bool | None
+
 CORRUPTION = "inputs"
 """The one corruption of a program's pairs: another sequence."""
 
 
-def reverse(tokens: Sequence[Any]) -> list[Any]:
+def reverse(tokens: Sequence[Word]) -> Sequence[Output]:
     """The sequence backwards."""
     return list(reversed(tokens))
 
 
-def sort(tokens: Sequence[Any]) -> list[Any]:
+def sort(tokens: Sequence[Word]) -> Sequence[Output]:
     """The tokens in rising order."""
-    return sorted(tokens)
+    return sorted(tokens)  # type: ignore[type-var]
 
 
-def histogram(tokens: Sequence[Any]) -> list[Any]:
+def histogram(tokens: Sequence[Word]) -> Sequence[Output]:
     """How often each position's token occurs in the whole sequence."""
     return [tokens.count(token) for token in tokens]
 
 
-def duplicates(tokens: Sequence[Any]) -> list[Any]:
+def duplicates(tokens: Sequence[Word]) -> Sequence[Output]:
     """Whether each position's token occurs elsewhere in the sequence."""
     return [tokens.count(token) > 1 for token in tokens]
 
 
-def induction(tokens: Sequence[Any]) -> list[Any]:
+def induction(tokens: Sequence[Word]) -> Sequence[Output]:
     """The token that followed the earlier copy of each position's token; nothing where there is no earlier copy.
 
     Only for sequences in which no token occurs three times: then there is one earlier copy at most.
@@ -46,23 +49,23 @@ def induction(tokens: Sequence[Any]) -> list[Any]:
     return [tokens[tokens.index(token) + 1] if token in tokens[:i] else None for i, token in enumerate(tokens)]
 
 
-def fraction_previous(tokens: Sequence[Any]) -> list[Any]:
+def fraction_previous(tokens: Sequence[Word]) -> Sequence[Output]:
     """The share of `x` among the tokens up to and with each position."""
     return [tokens[: i + 1].count("x") / (i + 1) for i in range(len(tokens))]
 
 
-def pair_balance(tokens: Sequence[Any]) -> list[Any]:
+def pair_balance(tokens: Sequence[Word]) -> Sequence[Output]:
     """Opening minus closing brackets up to and with each position, over the number of tokens so far."""
     return [(tokens[: i + 1].count("(") - tokens[: i + 1].count(")")) / (i + 1) for i in range(len(tokens))]
 
 
-def dyck_1(tokens: Sequence[Any]) -> list[Any]:
+def dyck_1(tokens: Sequence[Word]) -> Sequence[Output]:
     """Whether the brackets of the whole sequence are balanced, said at every position."""
     depths = list(itertools.accumulate(1 if token == "(" else -1 for token in tokens))
     return [min(depths) >= 0 and depths[-1] == 0] * len(tokens)
 
 
-RUNS: dict[str, Callable[[Sequence[Any]], list[Any]]] = {
+RUNS: dict[str, Callable[[Sequence[Word]], Sequence[Output]]] = {
     "dyck_1": dyck_1,
     "duplicates": duplicates,
     "fraction_previous": fraction_previous,
@@ -91,8 +94,8 @@ class Program:
 
     name: str
     rasp: str
-    vocabulary: tuple[Any, ...]
-    outputs: tuple[Any, ...] | None
+    vocabulary: tuple[Word, ...]
+    outputs: tuple[Output, ...] | None
     length: int
 
     @property
@@ -100,7 +103,7 @@ class Program:
         """What it computes, in words."""
         return (RUNS[self.name].__doc__ or "").partition("\n")[0]
 
-    def run(self, tokens: Sequence[Any]) -> list[Any]:
+    def run(self, tokens: Sequence[Word]) -> list[Output]:
         """One output per word, in plain Python.
 
         Raises:
@@ -113,30 +116,30 @@ class Program:
         if not 0 < len(tokens) <= self.length or not self.fits(tokens):
             rule = " and no word three times" if self.name == "induction" else ""
             raise ConfigError(f"{self.name} takes 1 to {self.length} words{rule}, got {list(tokens)}")
-        return RUNS[self.name](list(tokens))
+        return list(RUNS[self.name](list(tokens)))
 
-    def fits(self, tokens: Sequence[Any]) -> bool:
+    def fits(self, tokens: Sequence[Word]) -> bool:
         """Whether the program is defined on these words."""
         return self.name != "induction" or all(tokens.count(token) <= 2 for token in tokens)
 
-    def sequences(self, length: int | None = None) -> list[tuple[Any, ...]]:
+    def sequences(self, length: int | None = None) -> list[tuple[Word, ...]]:
         """All sequences of a length, by default the longest."""
         every = itertools.product(self.vocabulary, repeat=length or self.length)
         return [tokens for tokens in every if self.fits(tokens)]
 
-    def inputs(self, sequences: Iterable[Sequence[Any]]) -> Int[Tensor, "batch seq"]:
+    def inputs(self, sequences: Iterable[Sequence[Word]]) -> Int[Tensor, "batch seq"]:
         """Token numbers of sequences of one length, the starting token before them."""
         number = {word: i + 1 for i, word in enumerate(self.vocabulary)}
         return torch.tensor([[0, *(number[word] for word in words)] for words in sequences])
 
-    def targets(self, sequences: Iterable[Sequence[Any]]) -> Float[Tensor, "batch seq out"]:
+    def targets(self, sequences: Iterable[Sequence[Word]]) -> Float[Tensor, "batch seq out"]:
         """What a model should put out, float64; zeros at the starting token, where nothing is asked."""
         rows = [[self._written(value) for value in self.run(words)] for words in sequences]
-        made = torch.tensor(rows, dtype=torch.float64)
-        return torch.cat([torch.zeros_like(made[:, :1]), made], 1)
+        answers = torch.tensor(rows, dtype=torch.float64)
+        return torch.cat([torch.zeros_like(answers[:, :1]), answers], 1)
 
-    def _written(self, value: Any) -> list[float]:
-        return [float(value)] if self.outputs is None else [float(value == one) for one in self.outputs]
+    def _written(self, value: Output) -> list[float]:
+        return [float(value or 0)] if self.outputs is None else [float(value == one) for one in self.outputs]
 
     @cached_property
     def _all(self) -> tuple[Tensor, Tensor]:
@@ -157,12 +160,12 @@ class Program:
         if corruption != CORRUPTION:
             raise ConfigError(f"no corruption '{corruption}'.{suggest(corruption, [CORRUPTION])}")
         inputs, targets = self._all
-        draw, kept = generator(seed, "compiled", self.name), torch.empty(0, 2, dtype=torch.long)
-        while len(kept) < batch:
+        draw, different = generator(seed, "compiled", self.name), torch.empty(0, 2, dtype=torch.long)
+        while len(different) < batch:
             drawn = torch.randint(len(inputs), (4 * batch, 2), generator=draw)
             differ = (targets[drawn[:, 0]] != targets[drawn[:, 1]]).flatten(1).any(1)
-            kept = torch.cat([kept, drawn[differ]])[:batch]
-        first, second = kept.unbind(1)
+            different = torch.cat([different, drawn[differ]])[:batch]
+        first, second = different.unbind(1)
         scored = (targets[first] != targets[second]).any(-1)
         return Pair(
             Batch(inputs[first], targets[first], scored, targets[second]),

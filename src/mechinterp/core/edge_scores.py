@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import xarray as xr
 
-from mechinterp.core import ConfigError, Edge, Graph
+from mechinterp.core.errors import ConfigError
+from mechinterp.core.sites import Edge, Graph
 
-Scores: TypeAlias = Mapping[Any, float] | xr.DataArray | xr.Dataset
+Scores: TypeAlias = Mapping[str, float] | Mapping[Edge, float] | xr.DataArray | xr.Dataset
 
 
 def edge_scores(scores: Scores) -> dict[Edge, float]:
@@ -39,8 +40,8 @@ def score_every_edge(scores: Scores, graph: Graph) -> dict[Edge, float]:
         ConfigError: If an edge of the graph has no score.
         SiteError: If a score is for an edge that the graph does not have.
     """
-    found = {graph.check(edge): score for edge, score in edge_scores(scores).items()}
-    lost = [edge for edge in graph.edges if edge not in found]
-    if lost:
-        raise ConfigError(f"{len(lost)} of {len(graph.edges)} edges have no score (the first: '{lost[0]}')")
-    return {edge: found[edge] for edge in graph.edges}
+    by_edge = {graph.check(edge): score for edge, score in edge_scores(scores).items()}
+    missing = [edge for edge in graph.edges if edge not in by_edge]
+    if missing:
+        raise ConfigError(f"{len(missing)} of {len(graph.edges)} edges have no score (the first: '{missing[0]}')")
+    return {edge: by_edge[edge] for edge in graph.edges}

@@ -1,14 +1,20 @@
-"""Scores of attention patterns, and what uniform attention gets: plain functions on tensors."""
+"""Scores of heads by what they attend to, and what uniform attention gets. A new score is a function and an entry here.
+
+The first half scores an attention pattern (plain functions on tensors), the second every head of a model on a batch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+import xarray as xr
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mechinterp.core import ShapeError
+from mechinterp.core import Batch, HookedModel, ShapeError, Site, labelled
+from mechinterp.interventions import record
 
 Pattern = Float[Tensor, "batch *head query key"]
 Score = Float[Tensor, "batch *head"]
@@ -103,6 +109,58 @@ SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "induction": induction_score,
     "duplicate_token": duplicate_token_score,
 }
+"""Name -> function of patterns and inputs."""
+
+_CHUNK = 64
+"""Examples per forward pass: patterns of long sequences are large."""
+
+
+def head_scores(model: HookedModel, batch: Batch) -> xr.DataArray:
+    """Previous-token, induction and duplicate-token score of every head on every example.
+
+    Args:
+        model: A `Transformer`, or any model with TransformerLens's hook points and `cfg`.
+        batch: Which positions are scored plays no part: a mean is over all queries for which a score is defined.
+
+    Returns:
+        Dimensions score, layer, head, example. NaN where a score is undefined: for an example without repeated
+        tokens, and for the last two scores of a model that reads vectors. Under linear attention, whose rows do not
+        sum to 1, a score is not a share.
+
+    See `head_score_chance` for what uniform attention gets.
+    """
+    layers = range(model.cfg.n_layers)
+    parts = []
+    for start in range(0, len(batch), _CHUNK):
+        inputs = batch.inputs[start : start + _CHUNK]
+        _, activations = record(model, inputs, [Site("pattern", layer) for layer in layers])
+        patterns = torch.stack([activations[Site("pattern", layer).hook] for layer in layers], 1)
+        parts.append(_all_scores(patterns, inputs))
+    scores = rearrange(torch.cat(parts, 1), "score example layer head -> score layer head example")
+    return labelled(scores, ["score", "layer", "head", "example"], {"score": list(SCORES)})
+
+
+def head_score_chance(batch: Batch, causal: bool = True) -> xr.DataArray:
+    """What a head that spreads its attention evenly would score, in closed form.
+
+    Args:
+        batch: As for `head_scores`: the two scores that look for repeats depend on where these are.
+        causal: Whether a position sees only itself and what came before.
+
+    Returns:
+        Dimensions score, example; NaN as in `head_scores`.
+    """
+    pattern = uniform_pattern(batch.seq_len, causal).expand(len(batch), -1, -1).to(batch.device)
+    return labelled(_all_scores(pattern, batch.inputs), ["score", "example"], {"score": list(SCORES)})
+
+
+def _all_scores(pattern: Tensor, inputs: Tensor) -> Tensor:
+    """`[score, batch, ...]`; what needs tokens is NaN for vectors."""
+    tokens = inputs.ndim == 2
+    blank = torch.full(pattern.shape[:-2], float("nan"), dtype=pattern.dtype, device=pattern.device)
+    return torch.stack(
+        [score(pattern, inputs) if tokens or name == "previous_token" else blank for name, score in SCORES.items()]
+    )
 
 
 def _mean_over_queries(pattern: Tensor, target: Bool[Tensor, "batch query key"]) -> Tensor:

@@ -1,15 +1,10 @@
-"""The parts of a `Transformer`: normalisation, attention, MLP, block. Names and shapes are TransformerLens's.
+"""Attention: project, attend, write. Names and shapes are TransformerLens's.
 
-The forward pass is written here and nowhere else. Whatever runs a part of it (`interventions`, `patching`) calls the
-same methods at some of the positions:
-
-* Norms, `project`, `write`, `MLP` and `Block.add_mlp` act on each row by itself: on any rows, in any order.
+* `project`, `project_heads`, `write` and `write_heads` act on each row by itself: on any rows, in any order.
 * `attend` and `pattern` mix rows. They take keys and values at all positions, queries at any, and where both stand.
 
-So a kind of positions, attention or MLP is a setting of `ModelConfig` and a few lines here.
-
-A hook point costs nothing until something hooks it: what only a hook would see (scores, patterns, per-head results,
-the inputs forked to q, k and v) is computed only then.
+What runs a part of the model calls these methods and never reads the weights; so a kind of attention or of positions,
+or heads that share keys, is a setting of `ModelConfig` and a few lines here.
 """
 
 from __future__ import annotations
@@ -18,65 +13,20 @@ import math
 
 import torch
 import torch.nn.functional as F
-from einops import repeat
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch._C._functorch import is_batchedtensor  # type: ignore[reportMissingImports]
 from transformer_lens.hook_points import HookPoint
 
 from mechinterp.models.config import ModelConfig
+from mechinterp.models.hook_points import hooked
 from mechinterp.models.positions import Positions, broadcast
 
-EPS = 1e-5
-ACTIVATIONS = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
-    "silu": F.silu,
-}
 WEIGHTINGS = {
     "softmax": (float("-inf"), lambda scores: scores.softmax(-1)),
     "linear": (0.0, lambda scores: scores),
 }
 """Per kind of attention: the score of a key that the query must not see, and what turns scores into weights."""
-
-
-def hooked(*points: HookPoint) -> bool:
-    """Whether anything reads or edits one of these hook points."""
-    return any(p._forward_hooks or p._backward_hooks or p._forward_pre_hooks for p in points)
-
-
-class Norm(nn.Module):
-    """Layer or RMS normalisation over the last axis, with hooks on its scale and its output."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.kind = config.normalization
-        self.w = nn.Parameter(torch.ones(config.d_model))
-        if self.kind == "LN":
-            self.b = nn.Parameter(torch.zeros(config.d_model))
-        self.hook_scale = HookPoint()
-        self.hook_normalized = HookPoint()
-
-    def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
-        if not hooked(self.hook_scale, self.hook_normalized):
-            return self.plain(x)
-        if self.kind == "LN":
-            x = x - x.mean(-1, keepdim=True)
-        x = x / self.hook_scale((x.square().mean(-1, keepdim=True) + EPS).sqrt())
-        # As in TransformerLens: a layer norm's hook sees the output, an RMS norm's what comes before the weight.
-        return self.hook_normalized(x * self.w + self.b) if self.kind == "LN" else self.hook_normalized(x) * self.w
-
-    def plain(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
-        """The same without hooks, fused."""
-        if self.kind == "LN":
-            return F.layer_norm(x, self.w.shape, self.w, self.b, EPS)
-        return F.rms_norm(x, self.w.shape, self.w, EPS)
-
-
-def make_norm(config: ModelConfig) -> nn.Module:
-    """A `Norm`, or nothing where the model has none."""
-    return nn.Identity() if config.normalization == "none" else Norm(config)
 
 
 class Attention(nn.Module):
@@ -203,6 +153,28 @@ class Attention(nn.Module):
         """What each head (or some of them) adds to the stream, without the bias."""
         return torch.einsum("...hd,hdm->...hm", z[..., heads, :], self.W_O[heads])
 
+    def write_forks(
+        self, kind: str, z: Float[Tensor, "... all_heads d_head"], forks: slice
+    ) -> Float[Tensor, "... fork d_model"]:
+        """What a change of z adds to the stream, by the queries, keys or values that caused it; without the bias.
+
+        Args:
+            kind: `q`, `k` or `v`. Each head has its own, so what one of them causes is what its head writes.
+            z: The change, where all of them change at once.
+            forks: Which of them.
+        """
+        return self.write_heads(z, forks)
+
+    def write_edges(
+        self,
+        kind: str,
+        z: Float[Tensor, "change batch row all_heads d_head"],
+        change: Int[Tensor, " edge"],
+        fork: Int[Tensor, " edge"],
+    ) -> Float[Tensor, "edge batch row d_model"]:
+        """`write_forks` for one of the changes and one of the queries, keys or values an edge."""
+        return torch.einsum("ebsd,edm->ebsm", z[change, :, :, fork], self.W_O[fork])
+
     def visible(self, queries: Positions, keys: Positions) -> Bool[Tensor, "... query key"] | None:
         """Which keys a query sees: `[query key]`, or with each example's own queries `[... batch 1 query key]`."""
         if not self.config.causal:
@@ -240,82 +212,3 @@ def rotary_tables(config: ModelConfig) -> tuple[Float[Tensor, "seq d_head"], Flo
     angles = torch.outer(torch.arange(config.n_ctx, dtype=torch.float64), config.rotary_base**-steps)
     angles = angles.repeat_interleave(2, -1)
     return angles.cos(), angles.sin()
-
-
-class MLP(nn.Module):
-    """Two linear maps with an activation between them."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.W_in = nn.Parameter(torch.empty(config.d_model, config.d_mlp))
-        self.b_in = nn.Parameter(torch.zeros(config.d_mlp))
-        self.W_out = nn.Parameter(torch.empty(config.d_mlp, config.d_model))
-        self.b_out = nn.Parameter(torch.zeros(config.d_model))
-        self.act = ACTIVATIONS[config.act_fn]
-        self.hook_pre, self.hook_post = HookPoint(), HookPoint()
-
-    @property
-    def bias(self) -> Float[Tensor, " d_model"]:
-        """What it writes whatever its neurons do."""
-        return self.b_out
-
-    def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
-        return F.linear(self.neurons(x), self.W_out.T, self.b_out)
-
-    def neurons(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_mlp"]:
-        """Neurons after the activation."""
-        return self.hook_post(self.act(self.hook_pre(F.linear(x, self.W_in.T, self.b_in))))
-
-
-class Block(nn.Module):
-    """One layer: attention, then an MLP where the model has them."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.heads = config.n_heads
-        self.ln1 = make_norm(config)
-        self.attn = Attention(config)
-        self.hook_resid_pre, self.hook_attn_out, self.hook_resid_post = HookPoint(), HookPoint(), HookPoint()
-        self.hook_q_input, self.hook_k_input, self.hook_v_input = HookPoint(), HookPoint(), HookPoint()
-        self.has_mlp = config.d_mlp > 0
-        if self.has_mlp:
-            self.ln2, self.mlp = make_norm(config), MLP(config)
-            self.hook_resid_mid, self.hook_mlp_in, self.hook_mlp_out = HookPoint(), HookPoint(), HookPoint()
-
-    def forward(self, resid: Float[Tensor, "... seq d_model"], where: Positions) -> Float[Tensor, "... seq d_model"]:
-        resid = self.hook_resid_pre(resid)
-        z = self.attn.attend(*self.project(resid, where), where, where)
-        mid = resid + self.hook_attn_out(self.attn.write(z))
-        if self.has_mlp:
-            mid = self.hook_resid_mid(mid)
-            mid = self.add_mlp(mid, self.mlp_reads(resid, mid))
-        return self.hook_resid_post(mid)
-
-    def project(self, resid: Float[Tensor, "... row d_model"], where: Positions) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k and v, `[... row head d_head]`; those whose input is hooked read a fork of the stream per head."""
-        points = {"q": self.hook_q_input, "k": self.hook_k_input, "v": self.hook_v_input}
-        forks = [kind for kind, point in points.items() if hooked(point)]
-        projected = {}
-        for kind in forks:
-            # Copies in memory too, so that a hook can edit one head's in place.
-            copies = repeat(resid, "... d_model -> ... head d_model", head=self.heads).clone()
-            projected[kind] = self.attn.project_heads(kind, self.ln1(points[kind](copies)), where)
-        shared = "".join(kind for kind in points if kind not in forks)
-        # The shared stream is normalised last, so that a cache of ln1's hooks keeps its usual shape.
-        if shared or (isinstance(self.ln1, Norm) and hooked(self.ln1.hook_scale, self.ln1.hook_normalized)):
-            x = self.ln1(resid)
-            if shared:
-                projected |= zip(shared, self.attn.project(shared, x, where), strict=True)
-        return projected["q"], projected["k"], projected["v"]
-
-    def mlp_reads(self, pre: Float[Tensor, "... d_model"], mid: Float[Tensor, "... d_model"]) -> Tensor:
-        """The stream that the MLP reads, of the streams before the layer and after its attention."""
-        return mid
-
-    def add_mlp(
-        self, mid: Float[Tensor, "... d_model"], read: Float[Tensor, "... d_model"]
-    ) -> Float[Tensor, "... d_model"]:
-        """The stream after the MLP, from the one before it and what the MLP reads."""
-        # A copy, so that a hook can edit what the MLP reads in place and leave the stream alone.
-        read = self.hook_mlp_in(read.clone() if hooked(self.hook_mlp_in) else read)
-        return mid + self.hook_mlp_out(self.mlp(self.ln2(read)))

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mechinterp.attribution.patterns import (
+from mechinterp.attribution.head_scores import (
     duplicate_token_score,
     induction_score,
     previous_token_score,

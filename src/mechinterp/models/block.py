@@ -1,0 +1,74 @@
+"""A block, which is one layer: how attention and MLP read the residual stream and write to it (parallel or in turn).
+
+The forward pass is written here and in what a block is made of (`norm`, `attention`, `mlp`), and nowhere else. Whatever
+runs a part of it (`interventions`, `patching`) calls the same methods at some of the positions: norms, `project`,
+`mlp_reads` and `add_mlp` act on each row by itself.
+"""
+
+from __future__ import annotations
+
+from einops import repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+
+from mechinterp.models.attention import Attention
+from mechinterp.models.config import ModelConfig
+from mechinterp.models.hook_points import hooked
+from mechinterp.models.mlp import MLP
+from mechinterp.models.norm import Norm, make_norm
+from mechinterp.models.positions import Positions
+
+
+class Block(nn.Module):
+    """One layer: attention, then an MLP where the model has them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.n_heads
+        self.ln1 = make_norm(config)
+        self.attn = Attention(config)
+        self.hook_resid_pre, self.hook_attn_out, self.hook_resid_post = HookPoint(), HookPoint(), HookPoint()
+        self.hook_q_input, self.hook_k_input, self.hook_v_input = HookPoint(), HookPoint(), HookPoint()
+        self.has_mlp = config.d_mlp > 0
+        if self.has_mlp:
+            self.ln2, self.mlp = make_norm(config), MLP(config)
+            self.hook_resid_mid, self.hook_mlp_in, self.hook_mlp_out = HookPoint(), HookPoint(), HookPoint()
+
+    def forward(self, resid: Float[Tensor, "... seq d_model"], where: Positions) -> Float[Tensor, "... seq d_model"]:
+        resid = self.hook_resid_pre(resid)
+        z = self.attn.attend(*self.project(resid, where), where, where)
+        mid = resid + self.hook_attn_out(self.attn.write(z))
+        if self.has_mlp:
+            mid = self.hook_resid_mid(mid)
+            mid = self.add_mlp(mid, self.mlp_reads(resid, mid))
+        return self.hook_resid_post(mid)
+
+    def project(self, resid: Float[Tensor, "... row d_model"], where: Positions) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v, `[... row head d_head]`; those whose input is hooked read a fork of the stream per head."""
+        points = {"q": self.hook_q_input, "k": self.hook_k_input, "v": self.hook_v_input}
+        forks = [kind for kind, point in points.items() if hooked(point)]
+        projected = {}
+        for kind in forks:
+            # Copies in memory too, so that a hook can edit one head's in place.
+            copies = repeat(resid, "... d_model -> ... head d_model", head=self.heads).clone()
+            projected[kind] = self.attn.project_heads(kind, self.ln1(points[kind](copies)), where)
+        shared = "".join(kind for kind in points if kind not in forks)
+        # The shared stream is normalised last, so that a cache of ln1's hooks keeps its usual shape.
+        if shared or (isinstance(self.ln1, Norm) and hooked(self.ln1.hook_scale, self.ln1.hook_normalized)):
+            x = self.ln1(resid)
+            if shared:
+                projected |= zip(shared, self.attn.project(shared, x, where), strict=True)
+        return projected["q"], projected["k"], projected["v"]
+
+    def mlp_reads(self, pre: Float[Tensor, "... d_model"], mid: Float[Tensor, "... d_model"]) -> Tensor:
+        """The stream that the MLP reads, of the streams before the layer and after its attention."""
+        return mid
+
+    def add_mlp(
+        self, mid: Float[Tensor, "... d_model"], read: Float[Tensor, "... d_model"]
+    ) -> Float[Tensor, "... d_model"]:
+        """The stream after the MLP, from the one before it and what the MLP reads."""
+        # A copy, so that a hook can edit what the MLP reads in place and leave the stream alone.
+        read = self.hook_mlp_in(read.clone() if hooked(self.hook_mlp_in) else read)
+        return mid + self.hook_mlp_out(self.mlp(self.ln2(read)))
