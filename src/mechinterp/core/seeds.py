@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import torch
 
@@ -12,12 +13,16 @@ def derive_seed(seed: int, *names: str | int) -> int:
 
     Args:
         seed: The user's seed.
-        names: What the randomness is for, from general to special.
+        names: What the randomness is for, from general to special. A name may hold any text: `"a/b"` is another use
+            than `"a", "b"`. A number and its text are one name.
 
     >>> derive_seed(0, "data") == derive_seed(0, "data"), derive_seed(0, "data") == derive_seed(0, "init")
     (True, False)
     """
-    text = "/".join([str(int(seed)), *(str(name) for name in names)])
+    words = [str(int(seed)), *(str(name) for name in names)]
+    # Joined by slashes no two lists of plain words are equal; where a word holds a slash, a list in JSON, which unlike a
+    # joined one does not begin with a number, keeps them apart.
+    text = json.dumps(words) if any("/" in word for word in words) else "/".join(words)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
