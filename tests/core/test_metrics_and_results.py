@@ -86,7 +86,16 @@ def test_seeds_differ_by_name_and_repeat():
 
 
 def test_a_name_with_a_slash_is_one_name():
-    uses = [("a/b",), ("a", "b"), ("a/", "b"), ("a", "/b"), ("a", "", "b"), ("a", "b/"), ("a", "b", ""), ('["a"', '"b"]')]
+    uses = [
+        ("a/b",),
+        ("a", "b"),
+        ("a/", "b"),
+        ("a", "/b"),
+        ("a", "", "b"),
+        ("a", "b/"),
+        ("a", "b", ""),
+        ('["a"', '"b"]'),
+    ]
     assert len({derive_seed(0, *names) for names in uses}) == len(uses)
     # Shipped weights and stored results were drawn with these.
     assert derive_seed(0, "a", "b") == 6129914920959480835

@@ -93,15 +93,38 @@ def test_change_points_finds_two_levels_and_says_between_which_checkpoints():
     assert change_points(line, count=2).steps == found.steps
 
 
-def test_change_points_in_noise_are_rare_and_none_without_change():
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.8, 0.95])
+def test_change_points_are_rare_in_noise_that_wanders(correlation: float):
     rng = np.random.default_rng(1)
-    draws = [
-        len(change_points(xr.DataArray(rng.normal(0, 1, len(STEPS)), dims="step", coords={"step": STEPS})).steps)
-        for _ in range(100)
-    ]
-    assert np.mean(np.array(draws) > 0) < 0.2
+    flat = [len(change_points(log_spaced(wandering(rng, 53, correlation))).steps) > 0 for _ in range(100)]
+    assert sum(flat) <= 6  # 94 of 100 at 0.8 while the noise was taken to be independent
+
+
+@pytest.mark.parametrize(("correlation", "jump", "fewest"), [(0.0, 2.0, 90), (0.5, 4.0, 90), (0.8, 4.0, 90)])
+def test_change_points_in_noise_that_wanders_are_found(correlation: float, jump: float, fewest: int):
+    rng, step = np.random.default_rng(1), np.arange(53) >= 26
+    found = [change_points(log_spaced(wandering(rng, 53, correlation) + jump * step)) for _ in range(100)]
+    assert sum(len(one.steps) == 1 for one in found) >= fewest
+    assert np.median([one.noise for one in found]) == pytest.approx(1, rel=0.25)
+    if correlation == 0.8:
+        assert 0.5 <= np.median([one.correlation for one in found]) <= 0.9
+
+
+def test_no_change_points_without_change():
     flat = xr.DataArray(np.ones(len(STEPS)), dims="step", coords={"step": STEPS})
     assert change_points(flat).steps == () and str(change_points(flat)) == "no change point (level 1)"
+
+
+def log_spaced(values: np.ndarray) -> xr.DataArray:
+    return xr.DataArray(values, dims="step", coords={"step": np.exp(0.12 * np.arange(len(values)))})
+
+
+def wandering(rng: np.random.Generator, size: int, correlation: float) -> np.ndarray:
+    """Gaussian noise of variance one, autoregressive of order one."""
+    noise = rng.normal(size=size)
+    for i in range(1, size):
+        noise[i] = correlation * noise[i - 1] + np.sqrt(1 - correlation**2) * noise[i]
+    return noise
 
 
 def test_change_points_thin_dense_late_checkpoints():

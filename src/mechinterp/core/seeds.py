@@ -20,8 +20,8 @@ def derive_seed(seed: int, *names: str | int) -> int:
     (True, False)
     """
     words = [str(int(seed)), *(str(name) for name in names)]
-    # Joined by slashes no two lists of plain words are equal; where a word holds a slash, a list in JSON, which unlike a
-    # joined one does not begin with a number, keeps them apart.
+    # No two lists of plain words are equal when joined by slashes. Words with a slash are written as a list in JSON,
+    # which no joined text equals, because that begins with a number.
     text = json.dumps(words) if any("/" in word for word in words) else "/".join(words)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 

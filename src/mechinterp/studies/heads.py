@@ -99,10 +99,11 @@ def _type_rows(timeline: xr.Dataset, types: xr.Dataset, name: str) -> list[Row]:
         layer, number = (int(part) for part in head.removeprefix("L").split(".H"))
         last = timeline.isel(step=-1)
         score, interval = mean_and_interval(last, "head_scores", score=name, layer=layer, head=number)
-        p = float(head_entry(types["p_value"].sel(score=name), head))
+        p, looked = (float(head_entry(types[part].sel(score=name), head)) for part in ("p_value", "q_value"))
+        size = types.sizes["layer"] * types.sizes["head"]
         note = (
-            f"Chosen on other examples; there p = {p:.2g}. Null: the best heads of {len(null.draws)} untrained models "
-            "there, 95th percentile."
+            f"Chosen on other examples; there p = {p:.2g}, and by itself, for looking at {size} heads, q = {looked:.2g}. "
+            f"Null: the best heads of {len(null.draws)} untrained models there, 95th percentile."
         )
         if not group:
             note += " No head stands out from untrained models: no head is of this type."
