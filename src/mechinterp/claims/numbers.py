@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -66,20 +67,21 @@ def claim_number(claim: Claim, subjects: Mapping[str, Subject]) -> Interval:
 
 
 def _passage_number(claim: Claim, subjects: Mapping[str, Subject]) -> float:
-    """The step of a passage, or the lead of one over another at the threshold least favourable to the claim."""
+    """The step of a passage, or the lead of one over another, at the threshold least favourable to the claim.
+
+    A passage that was not seen is taken where it speaks least for the claim. NaN for an order (`after`) that the last
+    step does not decide.
+    """
     quantity, other = claim.quantity, claim.other
     first = passages(quantity, subjects[quantity.model])
     if other is None:
-        return float(first["step"].fillna(np.inf)[0])
-    second = passages(other, subjects[other.model])
-    # For the size of a lead, a passage that never came is later than the last step, and no more is known.
-    latest = np.inf if claim.compare == "after" else _last_step(subjects[other.model])
-    by_threshold = leads(first, second, relative=claim.relative, latest=latest).values
-    return float(by_threshold.max() if claim.compare == "<=" else by_threshold.min())
-
-
-def _last_step(subject: Subject) -> int:
-    return subject.run.steps[-1] if subject.run is not None else 0
+        unseen = np.inf if claim.compare == "<=" else first["clear"] + 1
+        return float(first["step"].fillna(unseen)[0])
+    bounds = leads(first, passages(other, subjects[other.model]), relative=claim.relative)
+    least, most = float(bounds["least"].min()), float(bounds["most"].max())
+    if claim.compare == "after" and least <= claim.value < float(bounds["most"].min()):
+        return math.nan
+    return most if claim.compare == "<=" else least
 
 
 def number(quantity: Quantity, subject: Subject) -> Interval:
@@ -96,7 +98,7 @@ def number(quantity: Quantity, subject: Subject) -> Interval:
 def passages(quantity: Quantity, subject: Subject) -> xr.Dataset:
     """The checkpoint at which a quantity first passes each threshold: the result of `first_passage`.
 
-    Heads of a type are those of the trained model, at every checkpoint.
+    Of heads of a type the best at each checkpoint counts: a head chosen at the end is dated by its own way there.
 
     Raises:
         UnsupportedError: If the model has no history.
@@ -105,9 +107,12 @@ def passages(quantity: Quantity, subject: Subject) -> xr.Dataset:
     if how is None:
         raise UnsupportedError("this claim has no passage: its quantity is a number at one step")
     history = subject.history(_measure(quantity, subject, "final"), quantity.task)
-    values = [pick(history.sel(step=step, drop=True), quantity.select, subject).value for step in history["step"]]
+    select = quantity.select
+    if select.head_type is not None:
+        select = Select(where=select.where, reduce="max")
+    values = [pick(history.sel(step=step, drop=True), select, subject).value for step in history["step"]]
     series = xr.DataArray(values, dims="step", coords={"step": history["step"].values})
-    return first_passage(series, how.chance, how.best, how.thresholds, how.hold)
+    return first_passage(series, how.chance, how.best, how.thresholds, how.hold, how.lasts)
 
 
 def _measure(quantity: Quantity, subject: Subject, of: str) -> Measure:

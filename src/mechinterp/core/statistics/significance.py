@@ -123,7 +123,7 @@ def order_test(
 
     Args:
         orders: One word per seed: `first`, `second`, or anything else for a seed without an order (`which_first` gives
-            `tie`, `mixed`, `censored`).
+            `tie`, `mixed`, `undecided`).
         alternative: `less` only if the direction was declared beforehand: five seeds of five then give p = 0.031;
             `two-sided` needs six for p < 0.05.
         ties: `drop` seeds without an order, or count each `against` the claim (the cautious choice; one-sided only).
