@@ -14,7 +14,7 @@ from mechinterp.attribution import HEAD_TYPES
 from mechinterp.claims.schema import Claim, Quantity, Select
 from mechinterp.claims.subjects import Subject
 from mechinterp.core import ConfigError, SiteError, UnsupportedError, suggest
-from mechinterp.core.statistics import Interval, mean_interval
+from mechinterp.core.statistics import Interval, Kind
 from mechinterp.curves import first_passage, leads
 from mechinterp.measures import Measure, measure
 
@@ -161,7 +161,7 @@ def pick(table: xr.DataArray, select: Select, subject: Subject, of: str = "final
     value, index = _reduced(means, select)
     if index is None:
         return Interval.exact(value)
-    return mean_interval(rows[index])
+    return Kind.of(table.attrs).interval(rows[index])
 
 
 def _mean(rows: np.ndarray, axis: int) -> np.ndarray:

@@ -54,8 +54,9 @@ def _order(claim: Claim, values: np.ndarray) -> Verdict:
     if len(values) < ORDER_SEEDS:
         return "not testable at this scale"
     leads = values.tolist()
-    verdicts = {_sign_test([most if math.isnan(one) else one > claim.value for one in leads]) for most in (False, True)}
-    return verdicts.pop() if len(verdicts) == 1 else "not testable at this scale"
+    worst, best = ([most if math.isnan(one) else one > claim.value for one in leads] for most in (False, True))
+    verdict = _sign_test(worst)
+    return verdict if verdict == _sign_test(best) else "not testable at this scale"
 
 
 def _sign_test(first: Sequence[bool]) -> Verdict:

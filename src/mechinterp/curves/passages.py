@@ -154,14 +154,15 @@ def which_first(first: xr.Dataset, second: xr.Dataset) -> Ordering:
     if list(first["threshold"].values) != list(second["threshold"].values):
         raise ConfigError("the two measures have different thresholds: declare the same for both")
     bounds = leads(first, second)
-    by = {
+    by: dict[float, Order] = {
         float(threshold): _order(float(least), float(most))
         for threshold, least, most in zip(bounds["threshold"], bounds["least"], bounds["most"], strict=True)
     }
     kinds = set(by.values())
     decided = kinds - {"undecided"}
-    order = "mixed" if len(decided) > 1 else "undecided" if "undecided" in kinds else decided.pop()
-    return Ordering(order, by)
+    if len(decided) > 1:
+        return Ordering("mixed", by)
+    return Ordering("undecided" if "undecided" in kinds else decided.pop(), by)
 
 
 def _order(least: float, most: float) -> Order:

@@ -9,9 +9,11 @@ from mechinterp.core.statistics.intervals import (
     ratio_of_means,
     ratio_rows,
     rounding,
+    skewed_interval,
     summary_interval,
     t_interval,
 )
+from mechinterp.core.statistics.kinds import Kind
 from mechinterp.core.statistics.over_seeds import SeedInterval, kaplan_meier, seed_interval
 from mechinterp.core.statistics.significance import (
     Null,
@@ -27,6 +29,7 @@ from mechinterp.core.statistics.significance import (
 __all__ = [
     "Gap",
     "Interval",
+    "Kind",
     "Null",
     "OrderTest",
     "SeedInterval",
@@ -45,6 +48,7 @@ __all__ = [
     "rounding",
     "seed_interval",
     "sign_test",
+    "skewed_interval",
     "summary_interval",
     "t_interval",
 ]
