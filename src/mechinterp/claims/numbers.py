@@ -91,7 +91,7 @@ def number(quantity: Quantity, subject: Subject) -> Interval:
     model's own best head.
     """
     of = "untrained" if quantity.step == "untrained" else "final"
-    table = subject.table(_measure(quantity, subject, of), quantity.step, quantity.task)
+    table = subject.table(measure_of(quantity, subject, of), quantity.step, quantity.task)
     return pick(table, quantity.select, subject, of)
 
 
@@ -106,7 +106,7 @@ def passages(quantity: Quantity, subject: Subject) -> xr.Dataset:
     how = quantity.passage
     if how is None:
         raise UnsupportedError("this claim has no passage: its quantity is a number at one step")
-    history = subject.history(_measure(quantity, subject, "final"), quantity.task)
+    history = subject.history(measure_of(quantity, subject, "final"), quantity.task)
     select = quantity.select
     if select.head_type is not None:
         select = Select(where=select.where, reduce="max")
@@ -115,7 +115,7 @@ def passages(quantity: Quantity, subject: Subject) -> xr.Dataset:
     return first_passage(series, how.chance, how.best, how.thresholds, how.hold, how.lasts)
 
 
-def _measure(quantity: Quantity, subject: Subject, of: str) -> Measure:
+def measure_of(quantity: Quantity, subject: Subject, of: str) -> Measure:
     """The quantity's measure; `{induction}` in its parameters becomes the head of that type in `of`."""
     return measure(quantity.measure, **_with_heads(quantity.params, subject, of))
 
