@@ -17,7 +17,7 @@ import xarray as xr
 
 from mechinterp.claims import LoadedCircuit, Subject, load_circuit
 from mechinterp.claims.numbers import measure_of, pick
-from mechinterp.claims.schema import Claim, Quantity
+from mechinterp.claims.schema import Claim, Quantity, Select
 from mechinterp.claims.shipped import circuit_names
 from mechinterp.core import MechinterpError
 from mechinterp.core.statistics import Interval, Kind
@@ -35,7 +35,7 @@ _MEANING = (
 
 
 def coverage(quick: bool = False) -> dict[str, Any]:
-    """Coverage and width of the interval of every number in the shipped claims, and of the losses in a study's findings.
+    """Coverage and width of the interval of every number in the shipped claims, and of the losses in findings.
 
     Claims without an interval over examples are left out (weights alone, counts, dates), and so are those that search a
     circuit on their own examples: the claims about the shipped circuit stand for them.
@@ -86,7 +86,7 @@ def _losses(circuit: LoadedCircuit) -> Iterator[tuple[str, Claim]]:
     for group in main.task.groups(main.task.batch(2)):
         told = {"id": "finding", "sentence": "", "compare": ">=", "value": 0.0, "model": circuit.main}
         params = {"examples": EXAMPLES}
-        yield f"loss on {group}", Claim(**told, measure="loss", params=params, select={"where": {"group": group}})
+        yield f"loss on {group}", Claim(**told, measure="loss", params=params, select=Select(where={"group": group}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +137,7 @@ def _row(
         "resolved": resolved,
         "shape": shape,
     }
+    row |= {"shape": shape}
     return row | ({"failures": _failures(sides[0])} if Kind.of(sides[0].table.attrs).name == "proportion" else {})
 
 
@@ -172,14 +173,14 @@ def _side(quantity: Quantity, subject: Subject, populations: dict[Any, xr.DataAr
     total = min(TRUTH.get(chosen.name, 100_000), most)
     key = (id(subject), quantity.step, str(quantity.task), chosen.name, str(params))
     if key not in populations:
-        model = subject.final if quantity.step == "final" or subject.run is None else subject.run.model(quantity.step)
+        step = quantity.step
+        model = subject.run.model(step) if isinstance(step, int) and subject.run is not None else subject.final
         task = from_dict({**subject.task.to_dict(), **quantity.task})
         many = measure(chosen.name, **params) if "examples" in chosen.params else chosen
         tables = [many(model, task, 1_000_000)]
         if "example" in tables[0].dims:
             tables += [many(model, task, 1_000_000 + number) for number in range(1, -(-total // AT_ONCE))]
-        populations[key] = (
-            xr.concat(tables, "example", join="exact", combine_attrs="override") if tables[1:] else tables[0]
-        )
+            tables = [xr.concat(tables, "example", join="exact", combine_attrs="override")]
+        populations[key] = tables[0]
     table = populations[key]
     return _Side(quantity, subject, table, chosen.params["examples"] if "example" in table.dims else None)

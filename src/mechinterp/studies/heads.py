@@ -104,7 +104,7 @@ def _type_rows(timeline: xr.Dataset, types: xr.Dataset, name: str) -> list[Row]:
         p, looked = (float(head_entry(types[part].sel(score=name), head)) for part in ("p_value", "q_value"))
         size = types.sizes["layer"] * types.sizes["head"]
         note = (
-            f"Chosen on other examples; there p = {p:.2g}, and by itself, for looking at {size} heads, q = {looked:.2g}. "
+            f"Chosen on other examples; there p = {p:.2g}; by itself, for looking at {size} heads, q = {looked:.2g}. "
             f"Null: the best heads of {len(null.draws)} untrained models there, 95th percentile."
         )
         if not group:
