@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from mechinterp.attribution import best_head, head_types, heads_of_type
+from mechinterp.attribution.head_types import head_entry
 from mechinterp.core import UnsupportedError, derive_seed
+from mechinterp.core.statistics import false_discovery
 from mechinterp.known import induction_model
 from mechinterp.measures import measure
 from mechinterp.models import ModelConfig, Transformer
@@ -22,6 +24,15 @@ def test_the_heads_of_the_hand_made_model_have_their_types():
     assert best_head(types, "previous_token").startswith("L0") and best_head(types, "induction").startswith("L1")
     best = types["p_value"].sel(score=["previous_token", "induction"]).min(["layer", "head"])
     assert best.values.tolist() == [0.05, 0.05]
+
+
+def test_each_head_has_its_p_value_and_what_is_left_of_it_after_looking_at_all():
+    types = head_types(HAND.model, TASK, seed=3, untrained=60)
+    alone, looked = (types[name].sel(score="induction") for name in ("single_p_value", "q_value"))
+    best = best_head(types, "induction")
+    assert head_entry(alone, best) == pytest.approx(1 / (60 * HAND.model.config.n_heads + 1))  # of all of its layer
+    assert np.allclose(looked.values.ravel(), false_discovery(alone.values.ravel()))
+    assert head_entry(looked, best) <= 0.05 and (looked >= alone).all()
 
 
 def test_scores_are_those_of_the_measure_and_the_null_is_the_best_head_on_the_same_batch():

@@ -48,6 +48,10 @@ def test_quick_run(name):
         # told apart, the rest are ties.
         assert scores["induction", "zero"]["eap_ig"] == pytest.approx((2 + 5 / 2) / 7)
         assert result["low"] == scores["compiled/reverse", "zero"]["eap_ig"] == pytest.approx((2 + 6 / 2) / 8)
+    elif name == "coverage":
+        rows = {row["size"]: row for row in result["sizes"]}
+        assert rows["regression: error-of-one-step"]["coverage"] > 0.85 and len(rows) >= 10
+        assert result["target"] == 0.93
     else:
         assert result["error"] < 1e-5
         assert all(row["largest_effect"] > 0.1 for row in result["sizes"] if row["scored"] == "last")

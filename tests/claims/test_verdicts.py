@@ -50,7 +50,8 @@ def numbers(*values: float) -> list[Interval]:
         (ORDER, (20.0,) * 4, "not testable at this scale"),
         (ORDER, (20.0, 20.0, math.inf, 20.0, 20.0), "reproduced"),  # the other never came
         (ORDER, (20.0, 20.0, 0.0, 20.0, 20.0), "weaker"),  # a tie counts against it: p = 6/32
-        (ORDER, (20.0, 20.0, math.nan, 20.0, 20.0), "weaker"),  # so does a run in which neither came
+        (ORDER, (20.0, 20.0, math.nan, 20.0, 20.0), "not testable at this scale"),  # 5 of 5, or 4
+        (ORDER, (20.0, -20.0, -20.0, math.nan, 0.0), "not reproduced"),  # whatever was not watched
         (ORDER, (20.0, -20.0, -20.0, 20.0, 0.0), "not reproduced"),
         (ORDER, (20.0, -20.0, *[20.0] * 6), "reproduced"),  # 7 of 8: p = 9/256
         (ORDER, (20.0, -20.0, *[20.0] * 5), "weaker"),  # 6 of 7: p = 8/128 = .0625

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from mechinterp.core import ConfigError
-from mechinterp.core.statistics import holm, kaplan_meier, order_test, p_value, seed_interval
+from mechinterp.core.statistics import false_discovery, holm, kaplan_meier, order_test, p_value, seed_interval
 
 
 def test_a_p_value_counts_the_value_itself():
@@ -52,6 +53,28 @@ def test_kaplan_meier_by_hand():
     assert found.attrs["median"] == 300 and found.attrs["censored"] == 2
     nobody = kaplan_meier([np.nan, np.nan], last=500)
     assert nobody.attrs["median"] == np.inf and nobody["waiting"].values.tolist() == [1.0]
+
+
+def test_false_discovery_by_hand():
+    single = np.array([0.01, np.nan, 0.04, 0.03])
+    assert false_discovery(single, "positive") == pytest.approx([0.03, np.nan, 0.04, 0.04], nan_ok=True)
+    assert false_discovery(single) == pytest.approx(np.array([0.03, np.nan, 0.04, 0.04]) * 11 / 6, nan_ok=True)
+    assert false_discovery(np.array([])).size == 0
+    with pytest.raises(ConfigError, match=r"lie in \[0, 1\]"):
+        false_discovery(np.array([1.5]))
+
+
+@pytest.mark.parametrize("dependence", ["positive", "any"])
+def test_of_what_is_found_among_many_few_are_false(dependence: str):
+    """90 nulls with a common part beside 10 true effects: the share of false findings stays below the level."""
+    rng, shares, hits = np.random.default_rng(0), [], []
+    for _ in range(300):
+        z = 0.7 * rng.normal() + 0.714 * rng.normal(size=100)
+        z[:10] += 5
+        found = false_discovery(stats.norm.sf(z), dependence) <= 0.05
+        shares.append(found[10:].sum() / max(found.sum(), 1))
+        hits.append(found[:10].sum())
+    assert np.mean(shares) <= 0.05 and np.mean(hits) >= 5
 
 
 def test_holm_by_hand():

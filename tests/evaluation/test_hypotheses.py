@@ -80,7 +80,7 @@ def test_the_true_circuit_among_all_edges(made):
     }
     assert 0.3 < float(result["statistic"].sel(test="partial_necessity")) < 0.7
     # Each true edge matters more than any inert one added.
-    assert (result["edge_p_value"] > 0.9).all()
+    assert (result["edge_p_value"] > 0.9).all() and (result["edge_q_value"] >= result["edge_p_value"]).all()
 
 
 def test_a_circuit_with_an_inert_edge_is_not_minimal_and_half_a_circuit_not_sufficient(made):

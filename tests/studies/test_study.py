@@ -88,7 +88,7 @@ def test_the_circuit_holds_both_halves_and_does_the_task_alone(found: Study):
 
 
 def test_onsets_lie_between_the_right_checkpoints(found: Study):
-    assert [name.split(" L")[0] for name in found.onsets] == ["previous token", "induction", "loss on repeat"]
+    assert list(found.onsets) == ["previous token head", "induction head", "loss on repeat"]
     for dated in found.onsets.values():
         assert dated.found and 32 <= dated.step <= 46
 

@@ -137,7 +137,7 @@ def head_scores(model: HookedModel, batch: Batch) -> xr.DataArray:
         patterns = torch.stack([activations[Site("pattern", layer).hook] for layer in layers], 1)
         parts.append(_all_scores(patterns, inputs))
     scores = rearrange(torch.cat(parts, 1), "score example layer head -> score layer head example")
-    return labelled(scores, ["score", "layer", "head", "example"], {"score": list(SCORES)})
+    return labelled(scores, ["score", "layer", "head", "example"], {"score": list(SCORES)}, kind="bounded")
 
 
 def head_score_chance(batch: Batch, causal: bool = True) -> xr.DataArray:

@@ -9,7 +9,7 @@ import xarray as xr
 
 from mechinterp.attribution.head_scores import SCORES, head_scores
 from mechinterp.core import Batch, UnsupportedError, derive_seed
-from mechinterp.core.statistics import p_value
+from mechinterp.core.statistics import false_discovery, p_value
 from mechinterp.models import Transformer
 from mechinterp.tasks import Task
 
@@ -51,29 +51,32 @@ def head_types(
         `head_score` [score, layer, head], means over examples;
         `null` [score, untrained]: the largest score of each untrained model;
         `p_value` [score, layer, head]: `(1 + #{null >= score}) / (1 + untrained)`, NaN without untrained models;
+        `single_p_value` [score, layer, head]: of the head by itself, beside all heads of its layer in untrained models;
+        `q_value` [score, layer, head]: the same, adjusted for the number of heads looked at (`false_discovery`);
         `of_type` [score, layer, head], bool: which heads are of the type.
     """
     batch = task.batch(examples, derive_seed(seed, "measure", "head_scores"))
     scores = _means(model, batch)
-    null = np.full((scores.sizes["score"], untrained), np.nan)
+    others = np.full((untrained, *scores.shape), np.nan)
     for number in range(untrained):
-        other = model.untrained(derive_seed(seed, "untrained", number))
-        null[:, number] = _means(other, batch).max(["layer", "head"]).values
+        others[number] = _means(model.untrained(derive_seed(seed, "untrained", number)), batch).values
         progress(number + 1)
-    finite = np.isfinite(scores.values).all((1, 2)) & np.isfinite(null).all(1)
-    scores, null = scores[finite], null[finite]
-    p = scores.copy(
-        data=[
-            [[p_value(float(x), row) for x in heads] for heads in one]
-            for one, row in zip(scores.values, null, strict=True)
-        ]
-    )
+    finite = np.isfinite(scores.values).all((1, 2)) & np.isfinite(others).all((0, 2, 3))
+    scores, others = scores[finite], others[:, finite]
+    null = others.max((2, 3)).T
+    p, single = (scores.copy(data=np.zeros(scores.shape)) for _ in range(2))
+    for (score, layer, head), value in np.ndenumerate(scores.values):
+        p[score, layer, head] = p_value(float(value), null[score])
+        single[score, layer, head] = p_value(float(value), others[:, score, layer].ravel())
+    looked = np.array([false_discovery(row.ravel()) for row in single.values]).reshape(scores.shape)
     of_type = scores > SAME_TYPE_SHARE * scores.max(["layer", "head"])
     return xr.Dataset(
         {
             "head_score": scores,
             "null": (("score", "untrained"), null),
             "p_value": p,
+            "single_p_value": single,
+            "q_value": single.copy(data=looked),
             "of_type": of_type & (p <= max(LEVEL, 1 / (1 + untrained))) if untrained else of_type,
         },
         attrs={"seed": seed, "examples": examples},

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 
 from mechinterp._version import __version__
+from mechinterp.bench.coverage import coverage
 from mechinterp.bench.edges import edges
 from mechinterp.bench.patching import patching
 from mechinterp.bench.tasks import tasks
@@ -23,15 +24,16 @@ BENCHES: dict[str, Callable[[bool], Figures]] = {
     "edges": edges,
     "tasks": tasks,
     "truth": truth,
+    "coverage": coverage,
 }
 NAMES = tuple(BENCHES)
 
 
 def run(name: str, quick: bool = False, threads: int = 1) -> Figures:
-    """Run one benchmark; each takes under a minute on an idle machine.
+    """Run one benchmark; each takes under a minute on an idle machine, but `coverage` half an hour.
 
     Args:
-        name: `training`, `patching`, `edges`, `tasks` or `truth`.
+        name: `training`, `patching`, `edges`, `tasks`, `truth` or `coverage`.
         quick: A small case once: it shows that all runs and agrees, its times mean nothing.
         threads: Torch's threads. With one the clock is processor time, with more it is time on the wall.
 

@@ -100,9 +100,11 @@ def _failure(claim: Claim, result: ClaimResult, owner: LoadedCircuit | None) -> 
     many = len(result.seeds) > 1
     ends = "over seeds" if many else "over examples"
     seeds = f"seed{'s' if many else ''} {', '.join(map(str, result.seeds))}"
-    few = (
-        f" with {len(result.seeds)} of the {ORDER_SEEDS} models that an order needs" if claim.compare == "after" else ""
-    )
+    few = ""
+    if claim.compare == "after":
+        short = len(result.seeds) < ORDER_SEEDS
+        few = f" with {len(result.seeds)} of the {ORDER_SEEDS} models that an order needs" if short else ""
+        few = few or ": some models were not watched for long enough"
     lines = [
         f"{name}: {result.verdict}{few if result.verdict == VERDICTS[-1] else ''}",
         f"claim     {claim.sentence}",

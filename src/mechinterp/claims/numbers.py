@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from mechinterp.attribution import HEAD_TYPES
 from mechinterp.claims.schema import Claim, Quantity, Select
 from mechinterp.claims.subjects import Subject
 from mechinterp.core import ConfigError, SiteError, UnsupportedError, suggest
-from mechinterp.core.statistics import Interval, mean_interval
+from mechinterp.core.statistics import Interval, Kind
 from mechinterp.curves import first_passage, leads
 from mechinterp.measures import Measure, measure
 
@@ -66,20 +67,21 @@ def claim_number(claim: Claim, subjects: Mapping[str, Subject]) -> Interval:
 
 
 def _passage_number(claim: Claim, subjects: Mapping[str, Subject]) -> float:
-    """The step of a passage, or the lead of one over another at the threshold least favourable to the claim."""
+    """The step of a passage, or the lead of one over another, at the threshold least favourable to the claim.
+
+    A passage that was not seen is taken where it speaks least for the claim. NaN for an order (`after`) that the last
+    step does not decide.
+    """
     quantity, other = claim.quantity, claim.other
     first = passages(quantity, subjects[quantity.model])
     if other is None:
-        return float(first["step"].fillna(np.inf)[0])
-    second = passages(other, subjects[other.model])
-    # For the size of a lead, a passage that never came is later than the last step, and no more is known.
-    latest = np.inf if claim.compare == "after" else _last_step(subjects[other.model])
-    by_threshold = leads(first, second, relative=claim.relative, latest=latest).values
-    return float(by_threshold.max() if claim.compare == "<=" else by_threshold.min())
-
-
-def _last_step(subject: Subject) -> int:
-    return subject.run.steps[-1] if subject.run is not None else 0
+        unseen = np.inf if claim.compare == "<=" else first["clear"] + 1
+        return float(first["step"].fillna(unseen)[0])
+    bounds = leads(first, passages(other, subjects[other.model]), relative=claim.relative)
+    least, most = float(bounds["least"].min()), float(bounds["most"].max())
+    if claim.compare == "after" and least <= claim.value < float(bounds["most"].min()):
+        return math.nan
+    return most if claim.compare == "<=" else least
 
 
 def number(quantity: Quantity, subject: Subject) -> Interval:
@@ -89,14 +91,14 @@ def number(quantity: Quantity, subject: Subject) -> Interval:
     model's own best head.
     """
     of = "untrained" if quantity.step == "untrained" else "final"
-    table = subject.table(_measure(quantity, subject, of), quantity.step, quantity.task)
+    table = subject.table(measure_of(quantity, subject, of), quantity.step, quantity.task)
     return pick(table, quantity.select, subject, of)
 
 
 def passages(quantity: Quantity, subject: Subject) -> xr.Dataset:
     """The checkpoint at which a quantity first passes each threshold: the result of `first_passage`.
 
-    Heads of a type are those of the trained model, at every checkpoint.
+    Of heads of a type the best at each checkpoint counts: a head chosen at the end is dated by its own way there.
 
     Raises:
         UnsupportedError: If the model has no history.
@@ -104,13 +106,16 @@ def passages(quantity: Quantity, subject: Subject) -> xr.Dataset:
     how = quantity.passage
     if how is None:
         raise UnsupportedError("this claim has no passage: its quantity is a number at one step")
-    history = subject.history(_measure(quantity, subject, "final"), quantity.task)
-    values = [pick(history.sel(step=step, drop=True), quantity.select, subject).value for step in history["step"]]
+    history = subject.history(measure_of(quantity, subject, "final"), quantity.task)
+    select = quantity.select
+    if select.head_type is not None:
+        select = Select(where=select.where, reduce="max")
+    values = [pick(history.sel(step=step, drop=True), select, subject).value for step in history["step"]]
     series = xr.DataArray(values, dims="step", coords={"step": history["step"].values})
-    return first_passage(series, how.chance, how.best, how.thresholds, how.hold)
+    return first_passage(series, how.chance, how.best, how.thresholds, how.hold, how.lasts)
 
 
-def _measure(quantity: Quantity, subject: Subject, of: str) -> Measure:
+def measure_of(quantity: Quantity, subject: Subject, of: str) -> Measure:
     """The quantity's measure; `{induction}` in its parameters becomes the head of that type in `of`."""
     return measure(quantity.measure, **_with_heads(quantity.params, subject, of))
 
@@ -156,7 +161,7 @@ def pick(table: xr.DataArray, select: Select, subject: Subject, of: str = "final
     value, index = _reduced(means, select)
     if index is None:
         return Interval.exact(value)
-    return mean_interval(rows[index])
+    return Kind.of(table.attrs).interval(rows[index])
 
 
 def _mean(rows: np.ndarray, axis: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from mechinterp.core import Circuit, ConfigError, MechinterpError, Settings
+from mechinterp.curves import LASTS
 
 Verdict = Literal["reproduced", "weaker", "not reproduced", "not testable at this scale"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "weaker", "not reproduced", "not testable at this scale")
@@ -51,12 +52,14 @@ class Passage(Settings):
         best: What it is at its best.
         thresholds: Shares of the range from `chance` to `best`; an ordering has to hold at all of them.
         hold: Consecutive checkpoints that must be past a threshold.
+        lasts: For how long in ln t, however dense the checkpoints are.
     """
 
     chance: float
     best: float
     thresholds: tuple[float, ...] = Field((0.1, 0.25, 0.5), min_length=1)
     hold: int = Field(2, ge=1)
+    lasts: float = Field(LASTS, ge=0)
 
 
 class Quantity(Settings):

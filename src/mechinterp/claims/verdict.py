@@ -24,7 +24,8 @@ def decide(claim: Claim, numbers: Sequence[Interval]) -> tuple[Verdict, Interval
     - *not reproduced*: all else, also if a model has no such number.
 
     An order in time (`after`) is reproduced if a one-sided exact sign test over the models says so (p <= .05; models
-    in which neither comes first count against it), weaker if it gives p <= .2; fewer than five models cannot tell.
+    in which neither comes first count against it), weaker if it gives p <= .2; fewer than five models cannot tell, nor
+    can models that were watched too short (NaN) if the verdict depends on what they would have shown.
 
     Args:
         claim: The claim.
@@ -52,9 +53,14 @@ def decide(claim: Claim, numbers: Sequence[Interval]) -> tuple[Verdict, Interval
 def _order(claim: Claim, values: np.ndarray) -> Verdict:
     if len(values) < ORDER_SEEDS:
         return "not testable at this scale"
-    # A lead of NaN, where neither came, is not above the bound: such a model counts against the claim.
-    orders = ["first" if lead > claim.value else "tie" for lead in values]
-    p = order_test(orders, alternative="less", ties="against").p
+    leads = values.tolist()
+    worst, best = ([most if math.isnan(one) else one > claim.value for one in leads] for most in (False, True))
+    verdict = _sign_test(worst)
+    return verdict if verdict == _sign_test(best) else "not testable at this scale"
+
+
+def _sign_test(first: Sequence[bool]) -> Verdict:
+    p = order_test(["first" if one else "tie" for one in first], alternative="less", ties="against").p
     return "reproduced" if p <= LEVEL else "weaker" if p <= WEAK_LEVEL else "not reproduced"
 
 

@@ -11,6 +11,7 @@ from mechinterp.cli.options import Json
 SHOWN = ("ratio", "low", "high", "target", "peer_seconds", "hooked_seconds", "minimal_seconds", "our_seconds",
          "step_seconds", "draw_seconds",
          "exact_over_eap_ig", "error",
+         "n", "truth", "coverage", "width", "resolved", "failures",
          "seen", "scored_edges", "exact", "eap", "eap_ig", "clean_corrupted")  # fmt: skip
 
 
@@ -21,13 +22,17 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     name: Annotated[
-        str, typer.Argument(metavar="training|patching|edges|tasks|truth", help="What to measure.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="training|patching|edges|tasks|truth|coverage", help="What to measure.", show_default=False
+        ),
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Run one small case once; its times mean nothing.")] = False,
     threads: Annotated[int, typer.Option("--threads", help="Threads of torch.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Compare speed with a peer library in one run, or examine edge scores on known circuits (truth)."""
+    """Compare speed with a peer library in one run, or examine edge scores on known circuits (truth) or
+    how often intervals hold the truth (coverage)."""
     from mechinterp.bench import run
     from mechinterp.cli.output import emit, number, table
 
@@ -60,7 +65,7 @@ def _case(row: dict[str, Any]) -> str:
 
 
 def _clock(result: dict[str, Any]) -> list[str]:
-    if result["name"] == "truth":
+    if result["name"] in ("truth", "coverage"):
         return []
     return [f"{result['clock']} of {result['threads']} thread(s); low and high: 10th and 90th percentile of blocks"]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mechinterp._version import __version__
 from mechinterp.core.errors import ConfigError, ShapeError
-from mechinterp.core.statistics import mean_interval
+from mechinterp.core.statistics import gap_between
 
 
 def labelled(
@@ -56,7 +56,7 @@ def recovery(result: xr.Dataset, confidence: float = 0.95) -> xr.Dataset:
 
     Args:
         result: What `patch_nodes`, `patch_edges` or an estimate returned.
-        confidence: Level of the gap's t-interval over examples.
+        confidence: Level of the gap's interval over examples.
 
     Returns:
         `recovery` without the `example` dimension, `gap`, `gap_low`, `gap_high` (in the metric's unit) and `valid`.
@@ -68,12 +68,10 @@ def recovery(result: xr.Dataset, confidence: float = 0.95) -> xr.Dataset:
     missing = {"effect", "clean", "corrupted"} - set(result.data_vars)
     if missing:
         raise ConfigError(f"recovery needs a patching result; this one lacks {sorted(missing)}")
-    gap = (result["clean"] - result["corrupted"]).values
-    mean = mean_interval(gap, confidence)
-    valid = mean.leaves_out_zero
-    share = result["effect"].mean("example") / (gap.mean() if valid else np.nan)
-    ends = {"gap_low": mean.low, "gap_high": mean.high}
-    return xr.Dataset({"recovery": share, "gap": gap.mean(), **ends, "valid": valid}).assign_attrs(
+    gap = gap_between(result["clean"].values, result["corrupted"].values, confidence)
+    share = result["effect"].mean("example") / gap.unit
+    ends = {"gap_low": gap.low, "gap_high": gap.high}
+    return xr.Dataset({"recovery": share, "gap": gap.mean, **ends, "valid": gap.valid}).assign_attrs(
         result.attrs, confidence=confidence
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import torch
 
@@ -12,12 +13,16 @@ def derive_seed(seed: int, *names: str | int) -> int:
 
     Args:
         seed: The user's seed.
-        names: What the randomness is for, from general to special.
+        names: What the randomness is for, from general to special. A name may hold any text: `"a/b"` is another use
+            than `"a", "b"`. A number and its text are one name.
 
     >>> derive_seed(0, "data") == derive_seed(0, "data"), derive_seed(0, "data") == derive_seed(0, "init")
     (True, False)
     """
-    text = "/".join([str(int(seed)), *(str(name) for name in names)])
+    words = [str(int(seed)), *(str(name) for name in names)]
+    # No two lists of plain words are equal when joined by slashes. Words with a slash are written as a list in JSON,
+    # which no joined text equals, because that begins with a number.
+    text = json.dumps(words) if any("/" in word for word in words) else "/".join(words)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 

@@ -3,9 +3,10 @@
 from mechinterp.curves.changes import ChangePoints, change_points
 from mechinterp.curves.mirage import MirageCheck, mirage_check
 from mechinterp.curves.onset import Onset, onset
-from mechinterp.curves.passages import Ordering, first_passage, leads, orders, which_first
+from mechinterp.curves.passages import LASTS, Ordering, first_passage, leads, orders, which_first
 
 __all__ = [
+    "LASTS",
     "ChangePoints",
     "MirageCheck",
     "Onset",

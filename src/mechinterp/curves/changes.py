@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import ruptures
 import xarray as xr
-from scipy import stats
+from jaxtyping import Float
 
 from mechinterp.core import ConfigError
 from mechinterp.curves.onset import finite_series
+
+CORRELATIONS = (*np.arange(0, 0.95, 0.1).tolist(), 0.95, 0.98)
+"""Autocorrelations of the noise, from one checkpoint to the next, between which the series decides."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,10 @@ class ChangePoints:
     Args:
         steps: First step of each level but the first; the change lies between it and the checkpoint in `after`.
         after: Last checkpoint of the level before.
-        levels: Mean of each level; one more than `steps`.
-        noise: Estimated standard deviation of one value.
-        penalty: What each change point had to save in squared error; NaN if their number was given.
+        levels: Each level, one more than `steps`.
+        noise: Estimated standard deviation of one value around its level.
+        correlation: Estimated autocorrelation of that noise from one checkpoint to the next.
+        penalty: What each change point had to save in -2 log likelihood; NaN if their number was given.
         used: Steps of the log-spaced checkpoints that were looked at.
     """
 
@@ -30,6 +34,7 @@ class ChangePoints:
     after: tuple[float, ...]
     levels: tuple[float, ...]
     noise: float
+    correlation: float
     penalty: float
     used: tuple[float, ...]
 
@@ -45,18 +50,24 @@ class ChangePoints:
 def change_points(
     series: xr.DataArray,
     count: int | None = None,
-    penalty: float | None = None,
+    penalty: float = 16.0,
     spacing: float = 0.1,
     min_size: int = 2,
 ) -> ChangePoints:
-    """Change points of the mean by penalised least squares, exact (no greedy search).
+    """Change points of the mean under noise that wanders, by penalised likelihood, exact (no greedy search).
 
-    Measured on pure noise: about one series of 30 to 50 checkpoints in ten gets a change point at the default penalty.
+    Noise is autocorrelated from checkpoint to checkpoint, and a drift of such noise looks like a change of level. So
+    levels and autocorrelation are estimated together: noise is autoregressive of order one, each level starts it again.
+
+    Measured on series of 30, 53 and 80 checkpoints: of 200 flat ones each at most 1% get a change point with
+    independent noise, at most 5% with autocorrelation 0.3 to 0.95. One step in the middle, found in 100 series each:
+    of two standard deviations in 47, 96 and 100 with independent noise, in 31, 41 and 45 with autocorrelation 0.8
+    (such noise takes steps of that size by itself); of four in 97 to 100, and in 98 to 100.
 
     Args:
         series: One value per checkpoint, dimension `step`; NaN is left out.
-        count: Find exactly so many (dynamic programming). Default: as many as pay their penalty (PELT).
-        penalty: What a change point must save in squared error; default `2 s^2 ln n`, s by `noise_level`.
+        count: Find exactly so many. Default: as many as pay their penalty.
+        penalty: What a change point must save in -2 log likelihood.
         spacing: Least distance of checkpoints in ln t. Dense late checkpoints are thinned to it, so that a slow
             drift over thousands of steps counts as little as it looks on a logarithmic axis. Step 0 is kept.
         min_size: Fewest checkpoints of a level.
@@ -64,48 +75,84 @@ def change_points(
     Raises:
         ConfigError: If an option is out of range or `count` levels do not fit.
 
-    Source: PELT (Killick et al. 2012) and Dynp by `ruptures`.
+    Source: penalised likelihood by dynamic programming, autoregressive noise as in Chakar et al. 2017, "A robust
+    approach for estimating change-points in the mean of an AR(1) process". Differs: the autocorrelation is the most
+    likely one of a grid, for each number of levels, where they estimate it beforehand.
     """
-    if spacing < 0 or min_size < 1 or (count is not None and count < 0) or (penalty is not None and penalty < 0):
-        raise ConfigError("spacing, count and penalty are at least 0 and min_size at least 1")
+    if spacing < 0 or min_size < 1 or penalty < 0 or (count is not None and count < 0):
+        raise ConfigError("spacing, penalty and count are at least 0 and min_size at least 1")
     steps, values = _thinned(*finite_series(series), spacing)
-    if count is not None and (count + 1) * min_size > len(values):
-        raise ConfigError(f"{count} change points need {(count + 1) * min_size} checkpoints, there are {len(values)}")
-    noise = noise_level(values)
-    if len(values) < 2 * min_size or np.ptp(values) == 0:
-        levels = (float(values.mean()),) if len(values) else ()
-        return ChangePoints((), (), levels, noise, np.nan, tuple(steps.tolist()))
+    size = len(values)
+    if count is not None and (count + 1) * min_size > size:
+        raise ConfigError(f"{count} change points need {(count + 1) * min_size} checkpoints, there are {size}")
+    used = tuple(steps.tolist())
+    if size < 2 * min_size or np.ptp(values) == 0:
+        levels = (float(values.mean()),) if size else ()
+        return ChangePoints((), (), levels, 0.0, 0.0, np.nan, used)
     # A series without noise would make every wiggle pay; a thousandth of its range is no change worth naming.
-    cost = 2 * max(noise, 1e-3 * float(np.ptp(values))) ** 2 * np.log(len(values)) if penalty is None else penalty
-    column = values[:, None]
+    floor = (1e-3 * float(np.ptp(values))) ** 2
+    fits = _fits(values - values.mean(), size // min_size if count is None else count + 1, min_size)
     if count is None:
-        ends = ruptures.Pelt(model="l2", min_size=min_size, jump=1).fit(column).predict(pen=cost)
-    elif count == 0:
-        ends = [len(values)]
+        best = min(fits, key=lambda fit: fit.deviance(floor) + penalty * len(fit.back))
     else:
-        ends = ruptures.Dynp(model="l2", min_size=min_size, jump=1).fit(column).predict(n_bkps=count)
-    starts = [0, *ends[:-1]]
-    levels = tuple(float(values[a:b].mean()) for a, b in zip(starts, ends, strict=True))
+        best = min((fit for fit in fits if len(fit.back) == count), key=lambda fit: fit.deviance(floor))
+    starts, noise = best.starts, (best.loss / size / (1 - best.correlation**2)) ** 0.5
+    levels = tuple(float(part.mean()) for part in np.split(values, starts[1:]))
     return ChangePoints(
         tuple(float(steps[i]) for i in starts[1:]), tuple(float(steps[i - 1]) for i in starts[1:]), levels,
-        noise, float(cost) if count is None else np.nan, tuple(steps.tolist()),
+        noise, best.correlation, penalty if count is None else np.nan, used,
     )  # fmt: skip
 
 
-def noise_level(values: np.ndarray, share: float = 0.8) -> float:
-    """Robust standard deviation of one value, from first differences, of which a few jumps are left out.
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """The best levels of one number and one autocorrelation: the squares of innovations, and where each level starts.
 
-    Root mean square of the smallest `share` of the differences, scaled to be right for Gaussian noise around a level.
-    (The median of the differences is more robust and so much less precise on fifty values that it doubles the number
-    of false change points.)
+    `back` holds, for each level but the first, the best start of that level by the checkpoint before which it ends.
     """
-    if len(values) < 2:
-        return 0.0
-    sizes = np.sort(np.abs(np.diff(values)))
-    kept = sizes[: max(1, int(np.ceil(share * len(sizes))))]
-    cut = stats.norm.ppf(0.5 + share / 2)
-    shrink = 1 - 2 * cut * stats.norm.pdf(cut) / share
-    return float(np.sqrt((kept**2).mean() / 2 / shrink))
+
+    back: tuple[np.ndarray, ...]
+    correlation: float
+    loss: float
+    size: int
+
+    @property
+    def starts(self) -> list[int]:
+        starts = [self.size]
+        for start in reversed(self.back):
+            starts.append(int(start[starts[-1]]))
+        return [0, *reversed(starts[1:])]
+
+    def deviance(self, floor: float) -> float:
+        """-2 log likelihood up to a constant; `floor` is the least variance of the noise."""
+        kept = 1 - self.correlation**2
+        return self.size * np.log(max(self.loss / self.size, floor * kept)) - (len(self.back) + 1) * np.log(kept)
+
+
+def _fits(values: Float[np.ndarray, " step"], most: int, min_size: int) -> Iterator[_Fit]:
+    """For each autocorrelation and each number of levels up to `most`, the best fit, by dynamic programming."""
+    size = len(values)
+    for correlation in CORRELATIONS:
+        costs = _costs(values, correlation, min_size)
+        best, back = costs[0], ()
+        for level in range(most):
+            if level:
+                total = best[:, None] + costs
+                best, back = total.min(0), (*back, total.argmin(0))
+            yield _Fit(back, correlation, float(best[size]), size)
+
+
+def _costs(values: Float[np.ndarray, " step"], correlation: float, min_size: int) -> Float[np.ndarray, "start end"]:
+    """Least squares around a level from one checkpoint to before another, noise whitened; infinite where too short."""
+    kept, rest = 1 - correlation**2, 1 - correlation
+    white = values[1:] - correlation * values[:-1]
+    sums, squares = (np.concatenate([[0, 0], np.cumsum(one), [0]]) for one in (white, white**2))
+    start, end = np.ogrid[: len(values) + 1, : len(values) + 1]
+    first = np.append(values, 0.0)[:, None]
+    square = kept * first**2 + squares[end] - squares[start + 1]
+    product = kept * first + rest * (sums[end] - sums[start + 1])
+    weight = kept + rest**2 * np.maximum(end - start - 1, 0)
+    return np.where(end - start >= max(min_size, 1), np.maximum(square - product**2 / weight, 0.0), np.inf)
 
 
 def _thinned(steps: np.ndarray, values: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray]:

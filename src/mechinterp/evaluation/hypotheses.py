@@ -28,7 +28,7 @@ from torch import nn
 
 from mechinterp._version import __version__
 from mechinterp.core import Circuit, ConfigError, Edge, HookedModel, Options, Pair, derive_seed, takes
-from mechinterp.core.statistics import binomial_test, rounding
+from mechinterp.core.statistics import binomial_test, false_discovery, rounding
 from mechinterp.evaluation.live import live_edges
 from mechinterp.evaluation.nulls import inflate, random_circuits
 from mechinterp.interventions import Judge
@@ -68,7 +68,8 @@ def hypothesis_tests(
     Returns:
         `statistic`, `p_value`, `speaks_for`, `outcome` (test): `outcome` is "for" or "against" where a null is
         rejected, else "not against" or "not for": a kept null decides nothing. `edge_p_value` (edge): minimality's,
-        before Bonferroni; the test's own is the smallest times the number of edges. NaN where there is nothing to
+        before Bonferroni; the test's own is the smallest times the number of edges. `edge_q_value` (edge): the same,
+        adjusted for the number of edges looked at (`false_discovery`, any dependence). NaN where there is nothing to
         draw (an empty circuit, or one that has every live edge).
 
     Raises:
@@ -120,6 +121,7 @@ def hypothesis_tests(
             "speaks_for": ("test", np.array(SPEAKS_FOR)),
             "outcome": ("test", np.array([_outcome(p, s, alpha) for p, s in zip(p_values, SPEAKS_FOR, strict=True)])),
             "edge_p_value": ("edge", edge_p),
+            "edge_q_value": ("edge", false_discovery(edge_p)),
         },
         coords={"test": list(TESTS), "edge": [str(edge) for edge in circuit]},
     )

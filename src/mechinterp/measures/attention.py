@@ -56,7 +56,7 @@ def role_attention(
     shares = torch.where(mask[:, None], paid, torch.zeros_like(paid)).sum(-1).movedim(1, -1)
     defined = (start >= 0) & mask.any(-1)
     shares = torch.where(defined, shares, torch.full_like(shares, float("nan")))
-    return labelled(shares, ["layer", "head", "example"])
+    return labelled(shares, ["layer", "head", "example"], kind="bounded")
 
 
 def _positions(batch: Batch, patterns: Sequence[str]) -> Tensor:

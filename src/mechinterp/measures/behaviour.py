@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import xarray as xr
 from torch import Tensor, nn
@@ -10,6 +14,9 @@ from mechinterp.core import Batch, Options, UnsupportedError, labelled, takes
 from mechinterp.interventions import on_model, quiet, score_runs
 from mechinterp.measures.registry import register_measure
 from mechinterp.tasks import ALL, Task
+
+_AT_ONCE = 512
+"""Examples per forward pass where only a score of the output is kept."""
 
 
 @register_measure("loss")
@@ -25,16 +32,19 @@ def loss(model: nn.Module, task: Task, seed: int, examples: int = 128) -> xr.Dat
     Returns:
         Dimensions group, example: the mean over the example's positions in the group, NaN where it has none.
     """
-    batch, output = _run(model, task, seed, examples)
-    return _by_group(task.loss(output, batch), task, batch)
+    batch = task.batch(examples, seed)
+    values, width = _values(model, batch, task.loss)
+    failure = wrong_answer(width, batch, min(task.groups(batch).values(), key=lambda mask: int(mask.sum())))
+    return _by_group(values, task, batch, kind="heavy-tailed", failure=failure)
 
 
 @register_measure("accuracy")
 def accuracy(model: nn.Module, task: Task, seed: int, examples: int = 128) -> xr.DataArray:
     """Share of positions whose largest logit is the right answer, by group: dimensions group, example."""
-    batch, output = _run(model, task, seed, examples)
+    batch = task.batch(examples, seed)
     _check_tokens(batch, "accuracy")
-    return _by_group((output.argmax(-1) == batch.targets).to(output.dtype), task, batch)
+    values, _ = _values(model, batch, lambda output, part: (output.argmax(-1) == part.targets).to(output.dtype))
+    return _by_group(values, task, batch, kind="proportion")
 
 
 @register_measure("margin")
@@ -79,7 +89,8 @@ def predictor_distance(model: nn.Module, task: Task, seed: int, examples: int = 
             chance = ours.exp()
             distance = torch.where(chance > 0, chance * (ours - theirs), torch.zeros_like(ours)).sum(-1)
         rows.append(_mean(distance, batch.scored))
-    return labelled(torch.stack(rows), ["predictor", "example"], {"predictor": list(predictors)})
+    attrs = {"kind": "heavy-tailed", "failure": wrong_answer(output.shape[-1], batch, batch.scored)}
+    return labelled(torch.stack(rows), ["predictor", "example"], {"predictor": list(predictors)}, **attrs)
 
 
 @register_measure("pair_scores")
@@ -105,10 +116,37 @@ def _run(model: nn.Module, task: Task, seed: int, examples: int) -> tuple[Batch,
     return batch, output.detach().cpu()
 
 
-def _by_group(values: Tensor, task: Task, batch: Batch) -> xr.DataArray:
+def wrong_answer(width: int, batch: Batch, mask: Tensor) -> float:
+    """What one wrong answer adds to the mean loss of an example: that of knowing nothing, over its positions.
+
+    Args:
+        width: Of the output: tokens to choose from.
+        batch: Its targets give the loss of answering zero.
+        mask: The positions over which an example's mean is taken, bool `[batch, seq]`.
+    """
+    if batch.targets.is_floating_point():
+        loss = float(batch.targets.reshape(*mask.shape, -1).square().sum(-1)[mask].mean())
+    else:
+        loss = math.log(width)
+    return loss * len(mask) / max(int(mask.sum()), 1)
+
+
+def _values(model: nn.Module, batch: Batch, score: Callable[[Tensor, Batch], Tensor]) -> tuple[Tensor, int]:
+    """A score of the output at every position, `[batch, seq]`, and the output's width; some examples at a time."""
+    parts, width = [], 0
+    with quiet(model):
+        for start in range(0, len(batch), _AT_ONCE):
+            part = batch[start : start + _AT_ONCE]
+            output = model(on_model(part, model).inputs).detach().cpu()
+            parts.append(score(output, part))
+            width = output.shape[-1]
+    return torch.cat(parts), width
+
+
+def _by_group(values: Tensor, task: Task, batch: Batch, **attrs: Any) -> xr.DataArray:
     groups = task.groups(batch)
     rows = torch.stack([_mean(values, mask) for mask in groups.values()])
-    return labelled(rows, ["group", "example"], {"group": list(groups)})
+    return labelled(rows, ["group", "example"], {"group": list(groups)}, **attrs)
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:

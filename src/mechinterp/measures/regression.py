@@ -76,7 +76,8 @@ def regression_error(model: Any, task: Task, seed: int, examples: int = 65_536, 
         for start in range(0, examples, _AT_ONCE):
             part = on_model(batch[start : start + _AT_ONCE], model)
             rows.append(task.loss(model(part.inputs), part)[:, -1].cpu())
-    return labelled(torch.cat(rows).double() / task.least_error, ["example"])
+    failure = float(batch.targets[:, -1].square().mean()) / task.least_error
+    return labelled(torch.cat(rows).double() / task.least_error, ["example"], kind="heavy-tailed", failure=failure)
 
 
 def _regression(task: Task) -> Regression:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mechinterp.core import UnsupportedError, labelled, suggest
 from mechinterp.interventions import on_model, quiet
-from mechinterp.measures.behaviour import predictor_distance
+from mechinterp.measures.behaviour import predictor_distance, wrong_answer
 from mechinterp.measures.registry import register_measure
 from mechinterp.tasks import Task
 
@@ -48,7 +48,9 @@ def predictor_loss(model: Any, task: Task, seed: int, examples: int = 128, truth
     for output in given.values():
         loss = task.loss(output, batch) if truth is None else _distance(given[truth], output, batch.targets)
         rows.append(torch.where(batch.scored, loss, 0.0).sum(1) / batch.scored.sum(1))
-    return labelled(torch.stack([row.double() for row in rows]), ["forecaster", "example"], {"forecaster": list(given)})
+    attrs = {"kind": "heavy-tailed", "failure": wrong_answer(given["model"].shape[-1], batch, batch.scored)}
+    data = torch.stack([row.double() for row in rows])
+    return labelled(data, ["forecaster", "example"], {"forecaster": list(given)}, **attrs)
 
 
 @register_measure("nearest_predictor")

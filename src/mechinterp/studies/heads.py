@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from mechinterp.attribution.head_types import best_head, head_entry, head_types, heads_of_type
@@ -34,12 +33,10 @@ def heads(context: Context) -> Part:
 
 
 def onsets(context: Context) -> Part:
-    """When the best head of each type and the loss on the task's first group change."""
+    """When each type of head that the model has, and the loss on the task's first group, change."""
     timeline, types = context.data["timeline"], context.data["heads"]
     group = timeline["group"].values[0]
-    dates = {
-        f"{words(name)} {head}": onset(head_series(timeline, name, head)) for name, head in best_of_type(types).items()
-    }
+    dates = {f"{words(name)} head": onset(type_series(timeline, name)) for name in best_of_type(types)}
     loss = timeline["loss"].sel(group=group, drop=True)
     jump = LOSS_JUMP * (1.0 if context.task.unit == "nats" else abs(float(loss[0])))
     dates[f"loss on {words(group)}"] = onset(loss, min_jump=jump)
@@ -50,8 +47,8 @@ def order(context: Context) -> Part:
     """Which head type passes declared thresholds first; it is an order only if it holds at all of them."""
     timeline, types = context.data["timeline"], context.data["heads"]
     passages = {
-        name: first_passage(head_series(timeline, name, head), chance=null_of(types, name).mean, best=1.0)
-        for name, head in best_of_type(types).items()
+        name: first_passage(type_series(timeline, name), chance=null_of(types, name).mean, best=1.0)
+        for name in best_of_type(types)
     }
     rows = []
     for a, b in pairwise(passages):
@@ -63,6 +60,11 @@ def order(context: Context) -> Part:
         note = f"First passage of shares of the range from chance to 1, at steps {steps}. One run has no p-value."
         rows.append(row(f"order of {words(a)} and {words(b)}", answer, where="all checkpoints", note=note))
     return Part(rows=rows)
+
+
+def type_series(timeline: xr.Dataset, score: str) -> xr.DataArray:
+    """The largest score of any head by step: a head chosen at the end would be dated by its own way there."""
+    return timeline["head_scores"].sel(score=score, drop=True).max(["layer", "head"])
 
 
 def head_series(timeline: xr.Dataset, score: str, head: str) -> xr.DataArray:
@@ -99,10 +101,11 @@ def _type_rows(timeline: xr.Dataset, types: xr.Dataset, name: str) -> list[Row]:
         layer, number = (int(part) for part in head.removeprefix("L").split(".H"))
         last = timeline.isel(step=-1)
         score, interval = mean_and_interval(last, "head_scores", score=name, layer=layer, head=number)
-        p = float(head_entry(types["p_value"].sel(score=name), head))
+        p, looked = (float(head_entry(types[part].sel(score=name), head)) for part in ("p_value", "q_value"))
+        size = types.sizes["layer"] * types.sizes["head"]
         note = (
-            f"Chosen on other examples; there p = {p:.2g}. Null: the best heads of {len(null.draws)} untrained models "
-            "there, 95th percentile."
+            f"Chosen on other examples; there p = {p:.2g}; by itself, for looking at {size} heads, q = {looked:.2g}. "
+            f"Null: the best heads of {len(null.draws)} untrained models there, 95th percentile."
         )
         if not group:
             note += " No head stands out from untrained models: no head is of this type."
@@ -124,5 +127,7 @@ def _onset_row(name: str, date: Onset) -> Row:
 
 
 def _step(passage: xr.Dataset, share: Any) -> str:
-    step = float(passage["step"].sel(threshold=share))
-    return "never" if np.isnan(step) else f"{step:g}"
+    at = passage.sel(threshold=share)
+    if bool(at["censored"]):
+        return f"not by {float(at['clear']):g}"
+    return f"{float(at['step']):g}" + (f" (left again at {float(at['left']):g})" if bool(at["transient"]) else "")

@@ -7,11 +7,15 @@ from collections.abc import Iterator, Mapping
 import xarray as xr
 
 from mechinterp.core import derive_seed
+from mechinterp.core.statistics import Kind
 from mechinterp.curves import mirage_check
 from mechinterp.measures import Measure, measure
 from mechinterp.studies.causal import has_pairs
 from mechinterp.studies.part import Context, Part, Row, mean_and_interval, row, words
 from mechinterp.timeline import trace
+
+EXAMPLES = 4096
+"""Sequences on which the loss at the last step is measured."""
 
 LOSS_JUMP = 0.5
 """Least change of a loss that counts as a transition: nats; for real values a share of the untrained model's loss."""
@@ -28,26 +32,40 @@ def loss(context: Context) -> Part:
     batch = task.batch(context.examples, seed)
     losses = {words(name): task.loss(predict(batch), batch) for name, predict in task.predictors().items()}
     predictors = {name: float(values[batch.scored].mean()) for name, values in losses.items()}
+    last = measure("loss", examples=EXAMPLES)(context.model, task, seed)
     return Part(
-        {"predictors": pack_predictors(predictors)}, list(loss_rows(context.data["timeline"], task.unit, predictors))
+        {"predictors": pack_predictors(predictors)},
+        list(loss_rows(context.data["timeline"], task.unit, predictors, last)),
     )
 
 
-def loss_rows(timeline: xr.Dataset, unit: str, predictors: Mapping[str, float] | None = None) -> Iterator[Row]:
+def loss_rows(
+    timeline: xr.Dataset,
+    unit: str,
+    predictors: Mapping[str, float] | None = None,
+    last: xr.DataArray | None = None,
+) -> Iterator[Row]:
     """The loss at the last step of a timeline, by group, beside that at its first step.
 
     Args:
         timeline: Of the measure `loss`.
         unit: Of the loss.
         predictors: Reference predictor -> its loss on scored positions.
+        last: The loss at the last step on many examples (group, example): the mean of a loss near 0 hangs on a few of
+            them. By default the timeline's.
     """
-    first, last = timeline.isel(step=0), timeline.isel(step=-1)
+    first, end = timeline.isel(step=0), timeline.isel(step=-1)
     rivals = ", ".join(f"{name} {cost:.3g}" for name, cost in (predictors or {}).items())
     for number, group in enumerate(timeline["group"].values):
-        value, interval = mean_and_interval(last, "loss", group=group)
+        if last is None:
+            value, interval, unresolved = *mean_and_interval(end, "loss", group=group), ""
+        else:
+            cost = Kind.of(last.attrs).interval(last.sel(group=group).values)
+            value, interval, unresolved = cost.value, cost.ends, f"{cost.reason}. ".capitalize() if cost.reason else ""
         note = f"Reference predictors on scored positions: {rivals}." if rivals and number == 0 else ""
         untrained = float(first["loss"].sel(group=group))
-        where = f"step {int(last['step'])}, fresh examples"
+        where = f"step {int(end['step'])}, fresh examples"
+        note = f"{unresolved}{note}"
         yield row(f"loss on {words(group)}", value, interval, untrained, unit, where, f"Null: step 0. {note}".strip())
 
 

@@ -9,14 +9,17 @@ from mechinterp.core.statistics.intervals import (
     ratio_of_means,
     ratio_rows,
     rounding,
+    skewed_interval,
     summary_interval,
     t_interval,
 )
+from mechinterp.core.statistics.kinds import Kind
 from mechinterp.core.statistics.over_seeds import SeedInterval, kaplan_meier, seed_interval
 from mechinterp.core.statistics.significance import (
     Null,
     OrderTest,
     binomial_test,
+    false_discovery,
     holm,
     order_test,
     p_value,
@@ -26,11 +29,13 @@ from mechinterp.core.statistics.significance import (
 __all__ = [
     "Gap",
     "Interval",
+    "Kind",
     "Null",
     "OrderTest",
     "SeedInterval",
     "accuracy_interval",
     "binomial_test",
+    "false_discovery",
     "gap_between",
     "holm",
     "kaplan_meier",
@@ -43,6 +48,7 @@ __all__ = [
     "rounding",
     "seed_interval",
     "sign_test",
+    "skewed_interval",
     "summary_interval",
     "t_interval",
 ]

@@ -21,20 +21,33 @@ def accuracy_interval(
         sequence: The sequence that each answer belongs to.
         confidence: Level of the interval.
     """
-    from scipy import stats
-
     count, hits = _per_sequence(np.ones(len(right)), right.astype(float), sequence=sequence)
     clusters, share = len(count), hits.sum() / count.sum()
     if clusters < 2:
         return Interval(float(share), 0.0, 1.0)
     variance = _ratio_variance(hits - share * count, count)
     size = min(share * (1 - share) / variance, len(right)) if variance > 0 else clusters
+    return Interval(float(share), *wilson(float(share), size, clusters, confidence))
+
+
+def wilson(share: float, size: float, clusters: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Ends of Wilson's interval of a proportion.
+
+    Args:
+        share: The proportion.
+        size: How many independent observations it is worth.
+        clusters: How many clusters that number was estimated from: Student's quantile takes the normal one's place.
+        confidence: Level of the interval.
+
+    Source: Wilson 1927; for clusters, Korn & Graubard 1998 and Dean & Pagano 2015.
+    """
+    from scipy import stats
+
     z2 = stats.t.ppf(0.5 + confidence / 2, clusters - 1) ** 2 / size
     middle = (share + z2 / 2) / (1 + z2)
     half = np.sqrt(z2 * (share * (1 - share) + z2 / 4)) / (1 + z2)
     # Rounding must not put the share outside its own interval at 0 and 1.
-    low, high = min(max(middle - half, 0.0), share), max(min(middle + half, 1.0), share)
-    return Interval(float(share), float(low), float(high))
+    return float(min(max(middle - half, 0.0), share)), float(max(min(middle + half, 1.0), share))
 
 
 def r2_interval(

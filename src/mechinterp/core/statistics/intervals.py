@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,8 @@ class Interval:
         low: Lower end; equal to `value` for a number without an interval.
         high: Upper end.
         rows: One value per example, whose mean is `value`; None where there is none.
-        reason: Why there is no number.
+        reason: Why there is no number, or why it is not resolved.
+        resolved: Whether the examples resolve it; if not, the interval is a bound on one side.
     """
 
     value: float
@@ -30,6 +31,7 @@ class Interval:
     high: float
     rows: np.ndarray | None = field(default=None, compare=False, repr=False)
     reason: str = ""
+    resolved: bool = True
 
     @classmethod
     def exact(cls, value: float) -> Interval:
@@ -59,12 +61,18 @@ class Interval:
     @property
     def without_rows(self) -> Interval:
         """The same without the values of the examples."""
-        return Interval(self.value, self.low, self.high, reason=self.reason)
+        return Interval(self.value, self.low, self.high, reason=self.reason, resolved=self.resolved)
 
     def minus(self, other: Interval) -> Interval:
-        """The difference: example by example where both have one value for each, else as of independent numbers."""
+        """The difference: example by example where both have one value for each, else as of independent numbers.
+
+        Also as of independent numbers where all examples differ by the same, which shows no spread to judge by.
+
+        Source: for independent numbers, Newcombe 1998, "Interval estimation for the difference between independent
+        proportions" (square and add).
+        """
         rows = _paired(self, other)
-        if rows is not None:
+        if rows is not None and np.nanmax(rows[0] - rows[1], initial=-np.inf) > np.nanmin(rows[0] - rows[1]):
             return mean_interval(rows[0] - rows[1])
         value = self.value - other.value
         low = math.hypot(self.value - self.low, other.high - other.value)
@@ -114,6 +122,38 @@ def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> Interva
     return Interval(float(np.nanmean(rows)), *t_interval(rows, confidence), rows)
 
 
+def skewed_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
+    """The mean of one value per example, with an interval for values that lie far out on one side, such as losses.
+
+    A few examples carry such a mean, and Student's interval, symmetric around it, is too good on the side where they
+    lie. Hall's transformation of the t-statistic is a cubic that undoes the skewness; for symmetric values it is
+    Student's interval. Not for values that lie far out on both sides, whose skewness few examples do not tell.
+
+    Args:
+        values: NaN entries are examples without a value.
+        confidence: Level of the interval.
+
+    Source: Hall 1992, "On the removal of skewness by transformation".
+    """
+    plain = mean_interval(values, confidence)
+    finite = np.asarray(values, dtype=float)
+    finite = finite[np.isfinite(finite)]
+    # Rounding of equal values is no skewness.
+    if finite.size < 3 or finite.std() <= 1e-12 * np.abs(finite).max():
+        return plain
+    bend = float((((finite - plain.value) / finite.std()) ** 3).mean()) / np.sqrt(finite.size)
+    error = finite.std(ddof=1) / np.sqrt(finite.size)
+    low, high = (float(plain.value + error * _unskewed((end - plain.value) / error, bend)) for end in plain.ends)
+    return replace(plain, low=low, high=high)
+
+
+def _unskewed(end: float, bend: float) -> float:
+    """Where an end of the t-interval, in standard errors from the mean, lies for skewness `bend * sqrt(n)`."""
+    if abs(bend) < 1e-6:
+        return end
+    return float(3 / bend * (1 - np.cbrt(1 - bend * (end + bend / 6))))
+
+
 def summary_interval(mean: float, error: float, count: float, confidence: float = CONFIDENCE) -> Interval:
     """A mean with its t-interval, from its standard error and the number of examples.
 
@@ -132,7 +172,7 @@ def _t_ends(mean: float, error: float, count: float, confidence: float) -> tuple
 
 
 class Gap(NamedTuple):
-    """What lies between the whole model and the empty circuit, with its t-interval."""
+    """What lies between the whole model and the empty circuit, with its interval."""
 
     mean: float
     low: float
@@ -148,12 +188,12 @@ class Gap(NamedTuple):
 def gap_between(
     full: Float[np.ndarray, " example"], empty: Float[np.ndarray, " example"], confidence: float = CONFIDENCE
 ) -> Gap:
-    """Mean difference, its t-interval, and whether it differs from zero.
+    """Mean difference, its interval, and whether it differs from zero.
 
     Not valid where the interval contains zero, and where the gap is no larger than rounding: two runs that should be
     equal can differ by one unit in the last place in every example, which is a narrow interval around nothing.
     """
-    low, high = t_interval(full - empty, confidence)
+    low, high = skewed_interval(full - empty, confidence).ends
     mean = float((full - empty).mean())
     return Gap(mean, low, high, bool((low > 0 or high < 0) and abs(mean) > rounding(full, empty)))
 
