@@ -11,7 +11,7 @@ from mechinterp.cli.options import Json
 SHOWN = ("ratio", "low", "high", "target", "peer_seconds", "hooked_seconds", "minimal_seconds", "our_seconds",
          "step_seconds", "draw_seconds",
          "exact_over_eap_ig", "error",
-         "n", "truth", "coverage", "width", "resolved", "failures",
+         "n", "yes", "undecided", "truth", "coverage", "width", "resolved", "failures",
          "seen", "scored_edges", "exact", "eap", "eap_ig", "clean_corrupted")  # fmt: skip
 
 
@@ -24,7 +24,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="training|patching|edges|tasks|truth|coverage", help="What to measure.", show_default=False
+            metavar="training|patching|edges|tasks|truth|coverage|found", help="What to measure.", show_default=False
         ),
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Run one small case once; its times mean nothing.")] = False,
@@ -32,7 +32,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Compare speed with a peer library in one run, or examine edge scores on known circuits (truth) or
-    how often intervals hold the truth (coverage)."""
+    how often intervals hold the truth (coverage) or a circuit is found where there is none (found)."""
     from mechinterp.bench import run
     from mechinterp.cli.output import emit, number, table
 

@@ -15,6 +15,8 @@ from mechinterp.core.statistics import Interval, p_value, ratio_of_means
 from mechinterp.interventions import Judge, Scorer, on_model
 from mechinterp.models import Transformer, take
 
+_NONE = np.zeros(0)
+
 
 @dataclass(frozen=True)
 class Ability:
@@ -41,7 +43,7 @@ class Ability:
 
 
 def ability(
-    model: Transformer, pair: Pair, *, untrained: Float[np.ndarray, " untrained"], confidence: float = 0.95
+    model: Transformer, pair: Pair, *, untrained: Float[np.ndarray, " untrained"] = _NONE, confidence: float = 0.95
 ) -> Ability:
     """Compare a model's loss on a pair's clean examples with what needs no circuit.
 

@@ -18,6 +18,7 @@ from mechinterp.core.statistics.over_seeds import SeedInterval, kaplan_meier, se
 from mechinterp.core.statistics.significance import (
     Null,
     OrderTest,
+    binomial_limits,
     binomial_test,
     false_discovery,
     holm,
@@ -34,6 +35,7 @@ __all__ = [
     "OrderTest",
     "SeedInterval",
     "accuracy_interval",
+    "binomial_limits",
     "binomial_test",
     "false_discovery",
     "gap_between",

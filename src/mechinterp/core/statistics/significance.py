@@ -73,6 +73,22 @@ def binomial_test(wins: int, trials: int, chance: float, alternative: str) -> fl
     return float(stats.binomtest(wins, trials, chance, alternative=alternative).pvalue) if trials else float("nan")
 
 
+def binomial_limits(wins: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact interval of the chance of a win, from independent trials; (0, 1) without trials.
+
+    Source: Clopper and Pearson 1934.
+
+    >>> [round(end, 4) for end in binomial_limits(0, 300)]
+    [0.0, 0.0122]
+    """
+    from scipy import stats
+
+    if not trials:
+        return 0.0, 1.0
+    ends = stats.binomtest(wins, trials).proportion_ci(confidence, method="exact")
+    return float(ends.low), float(ends.high)
+
+
 def sign_test(wins: int, losses: int, alternative: Literal["less", "two-sided"] = "less") -> float:
     """Exact p-value for the null that wins and losses are equally likely; 1 where there are neither.
 
