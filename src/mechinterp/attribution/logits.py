@@ -41,7 +41,7 @@ def logit_attribution(model: Transformer, batch: Batch, *, options: Options) -> 
 
     Returns:
         Dimensions component, example, in logits. Components are the graph's sources and `bias` (all biases of the
-        model; nobody's). They sum exactly to the metric, because the final norm's scale is frozen at its value in this
+        model). They sum exactly to the metric, because the final norm's scale is frozen at its value in this
         run: with it frozen, norm and unembedding are linear. NaN for an example with no scored position.
         Attribute `chance` is the expectation for a component blind to the answer: 0 for right and wrong
         exchanged at random (`logit_diff`) or the answer drawn evenly from the vocabulary (`centered_logit`); a plain

@@ -28,7 +28,8 @@ def edges(quick: bool = False) -> Figures:
     Returns:
         `ratio`, `low`, `high` for the merged edges of 2 layers of 8 heads, attention only, batch 16, length 40, the
         last position scored, and `exact_over_eap_ig` there; `sizes` has all cases, `large` the time for 4 layers of 8
-        heads with MLPs, which nobody would loop over. `error` is the largest difference of any effect, in nats.
+        heads with MLPs, where one pass per edge takes too long to measure. `error` is the largest difference of any
+        effect, in nats.
     """
     sizes = {"n_layers": 2, "n_heads": 2, "seq": 10} if quick else {"n_layers": 2, "n_heads": 8, "seq": 40}
     cases: tuple[tuple[str, str, int], ...] = (("merged", "last", 7), ("merged", "all", 3), ("split", "last", 3))

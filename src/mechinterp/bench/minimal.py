@@ -1,4 +1,4 @@
-"""The floor of the training benchmark: the transformer that one writes by hand when nobody will look inside.
+"""The floor of the training benchmark: a transformer by hand, without hook points.
 
 Fused QKV, scaled_dot_product_attention, PyTorch's own layers, no hook points: what a step costs at least.
 """

@@ -1,4 +1,4 @@
-"""What the hook points cost a training step in which nobody looks."""
+"""What unused hook points cost a training step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ACDC: try every edge once, from the logits backwards, and remove those without which the metric hardly falls.
+"""ACDC: try every edge once, from the logits backwards, and remove it if the metric falls by less than a threshold.
 
 1. Begin with all edges. Readers come in reverse topological order, each reader's edges in a recorded order.
 2. Corrupt one edge for good if the metric (by default minus KL(whole model || circuit)) falls by less than a threshold.
@@ -100,8 +100,8 @@ def edge_order(graph: Graph, order: str | Iterable[str | Edge] = "backward", see
 def _speculate(queue: Sequence[Edge], edges: set[Edge], block: int) -> list[tuple[Edge, frozenset[Edge] | None]]:
     """The next edges, each with the circuit to score if it and all before it go; None where it needs no trial.
 
-    Most edges go, so scoring a run of removals in one batch and stopping at the first that is missed takes the same
-    decisions as one trial at a time.
+    Most edges are removed, so a batch scores a series of removals as if each succeeds. Its results count up to the
+    first edge that must stay, and so the decisions are those of one trial at a time.
     """
     left = set(edges)
     steps: list[tuple[Edge, frozenset[Edge] | None]] = []

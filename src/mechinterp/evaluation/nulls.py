@@ -22,7 +22,7 @@ def random_circuits(
 
     A path is a walk back from the logits: at each component one of its live incoming edges, all equally likely. Paths
     are added until the size is reached; one that would overshoot is drawn again, then a single edge is sought that
-    closes a path between components already there, then the circuit is begun anew.
+    closes a path between components already there, then the circuit starts again from no edge.
 
     Args:
         graph: The model's edges.

@@ -46,7 +46,7 @@ def gradients(
         def watch(value: Tensor, hook: object) -> Tensor:
             if name in edits:
                 value = edits[name](value).detach()
-            # Frozen weights would leave nothing to differentiate; the graph may as well start here.
+            # With frozen weights nothing before this point needs a gradient: the graph starts here.
             value = value if value.requires_grad else value.detach().requires_grad_()
             # A reader's input may be the stream itself; only what this reader takes from it counts.
             values[name] = value.view_as(value) if is_reader_input(name) else value

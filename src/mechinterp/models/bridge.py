@@ -25,7 +25,7 @@ EXPRESSIBLE = {
     "attention": (("softmax",), "its attention is softmax"),
     "positions": (("learned", "rotary", "none"), "its positions are added to the residual stream or rotate q and k"),
 }
-"""Settings that the native model has too, and what it says of all others."""
+"""Setting -> the values that the native model can express, and why it has no others."""
 
 
 def to_bridge(model: Transformer) -> TransformerBridge:
@@ -48,7 +48,7 @@ def to_bridge(model: Transformer) -> TransformerBridge:
     >>> torch.allclose(to_bridge(model)(tokens), model(tokens), atol=1e-5)
     True
     """
-    # Heavy, and needed by nobody who stays with our model.
+    # Heavy to import, and needed here alone.
     from transformer_lens.model_bridge.sources.native import boot
     from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
 
