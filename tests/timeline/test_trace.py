@@ -1,7 +1,9 @@
 """Timelines: numbers equal direct measurement, files are reused, and stale or damaged ones are made again."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from mechinterp.measures import measure, register_measure, registry
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.tasks import Classification, Induction
 from mechinterp.timeline import Memory, trace
+from mechinterp.timeline.store import pack
 
 CONFIG = ModelConfig(n_layers=2, n_heads=2, d_model=16, d_vocab=24, n_ctx=20, positions="rotary")
 
@@ -192,3 +195,24 @@ def test_errors_and_progress(run: FakeRun):
     told: list[tuple] = []
     trace(run, [SCORES], progress=lambda *where: told.append(where))
     assert told == [("head_scores", 1, 3), ("head_scores", 2, 3), ("head_scores", 3, 3)]
+
+
+def test_a_trace_that_goes_on_gives_the_same_bytes_as_an_undisturbed_one(run: FakeRun):
+    measures = [measure("loss", examples=8), SCORES, measure("edge_effects", examples=4)]
+    whole = trace(run, measures)
+    shutil.rmtree(run.path / "timeline")
+    trace(run, measures, steps=run.steps[:1])
+    assert pack(trace(run, measures)) == pack(whole)
+    assert pack(trace(run, measures, store=Memory())) == pack(whole)
+
+
+def test_the_same_weights_in_another_architecture_are_measured_again(run: FakeRun, monkeypatch: pytest.MonkeyPatch):
+    trace(run, [SCORES])
+    run.built.clear()
+    other = SimpleNamespace(model=CONFIG.change(attn_scale=3.0))
+    monkeypatch.setattr(run, "config", other, raising=False)
+    trace(run, [SCORES])
+    assert run.built == [0, 1, 10]
+    run.built.clear()
+    trace(run, [SCORES])
+    assert run.built == []

@@ -13,7 +13,7 @@ import xarray as xr
 from mechinterp._version import __version__
 from mechinterp.core import RunError
 from mechinterp.core.digest import digest
-from mechinterp.timeline.store import pack, unpack
+from mechinterp.timeline.store import architecture, pack, unpack
 from mechinterp.training.files import make_folder, write_atomic
 
 _LAYOUT = 2
@@ -99,4 +99,4 @@ def _part(run: Any, name: str, expected: str) -> xr.Dataset:
 
 def _weights(run: Any) -> str:
     task = run.task.to_dict() if hasattr(run.task, "to_dict") else repr(run.task)
-    return digest([[run.weights_hash(step) for step in run.steps], task, __version__])
+    return digest([[run.weights_hash(step) for step in run.steps], architecture(run), task, __version__])

@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from mechinterp.core import RunError, RunLike
+from mechinterp.core.digest import digest
+from mechinterp.models import ModelConfig
 from mechinterp.training.files import make_folder, write_atomic
 
 Origin = Mapping[str, str]
@@ -107,6 +110,20 @@ def _enough(summary: xr.Dataset, keep_examples: bool) -> bool:
     return not keep_examples or "values" in summary or not summary.attrs.get("example_dim")
 
 
+def architecture(run: RunLike) -> str:
+    """A digest of the recorded configuration, as equal weights can belong to two; empty where none is recorded."""
+    config = getattr(getattr(run, "config", None), "model", None)
+    return digest(config.model_dump(mode="json")) if isinstance(config, ModelConfig) else ""
+
+
+def as_stored(data: xr.Dataset) -> xr.Dataset:
+    """The same values and attributes, in the types in which they come back from a file."""
+    stored = unpack(pack(data))
+    if stored is None:
+        raise RunError("a measurement is not read as it was written")
+    return stored
+
+
 def pack(data: xr.Dataset) -> bytes:
     """A Dataset as a netCDF 3 file. Attributes of all kinds survive: they travel as JSON, with a digest of it all."""
     notes = {"": data.attrs, **{str(name): item.attrs for name, item in data.variables.items()}}
@@ -120,13 +137,13 @@ def unpack(data: bytes) -> xr.Dataset | None:
     try:
         with xr.open_dataset(BytesIO(data), engine="scipy", decode_times=False) as file:
             stored = file.load()
-        text, digest = stored.attrs["notes"], stored.attrs["digest"]
+        text, written = stored.attrs["notes"], stored.attrs["digest"]
         notes = json.loads(text)
     except Exception:  # a damaged file can fail anywhere inside the reader, with any error
         return None
     parts = {name: _restored(item, notes.get(str(name), {})) for name, item in stored.variables.items()}
     whole = xr.Dataset(parts, attrs=notes.get("", {}))
-    return whole if digest == _digest(whole, text) else None
+    return whole if written == _digest(whole, text) else None
 
 
 def _storable(item: xr.Variable) -> xr.Variable:

@@ -14,7 +14,7 @@ from mechinterp.core.digest import digest
 from mechinterp.core.progress import Bars, Progress
 from mechinterp.measures import Measure, as_measure
 from mechinterp.tasks import Task
-from mechinterp.timeline.store import LAYOUT, Files, Store, summarise
+from mechinterp.timeline.store import LAYOUT, Files, Store, architecture, as_stored, summarise
 
 What = str | Measure
 
@@ -66,6 +66,7 @@ def trace(
     place = f"seed{seed}" if on is None else f"seed{seed}-{_folder(on)}"
     described = digest(task.to_dict() if hasattr(task, "to_dict") else repr(task))
     common = {"task": described, "seed": str(seed), "version": __version__, "layout": LAYOUT}
+    common["model"] = architecture(run)
     store = Files(Path(run.path) / "timeline") if store is None else store
     parts: dict[str, list[xr.Dataset]] = {name: [] for name in chosen}
     with Bars(progress) as show:
@@ -78,7 +79,9 @@ def trace(
                 if part is None:
                     model = run.model(step) if model is None else model
                     values = measure(model, task, seed)
-                    part = summarise(values.assign_attrs(example_dim="example" in values.dims), keep_examples)
+                    summary = summarise(values.assign_attrs(example_dim="example" in values.dims), keep_examples)
+                    # As it will be read: a trace that is continued gives the same bytes as one that is not.
+                    part = as_stored(summary)
                     store.write(where, part, origin)
                 parts[name].append(part)
                 show(name, done, len(wanted))
