@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,9 +103,8 @@ def _failure(claim: Claim, result: ClaimResult, owner: LoadedCircuit | None) -> 
     seeds = f"seed{'s' if many else ''} {', '.join(map(str, result.seeds))}"
     few = ""
     if claim.compare == "after":
-        short = len(result.seeds) < ORDER_SEEDS
-        few = f" with {len(result.seeds)} of the {ORDER_SEEDS} models that an order needs" if short else ""
-        few = few or ": some models were not watched for long enough"
+        few = f" with {len(result.seeds)} of the {ORDER_SEEDS} models that an order needs"
+        few = few if len(result.seeds) < ORDER_SEEDS else ": some models were not watched for long enough"
     lines = [
         f"{name}: {result.verdict}{few if result.verdict == VERDICTS[-1] else ''}",
         f"claim     {claim.sentence}",
@@ -114,7 +114,8 @@ def _failure(claim: Claim, result: ClaimResult, owner: LoadedCircuit | None) -> 
         f"look at   {_place(claim.quantity)}",
     ]
     if result.reason:
-        lines.append(f"no number: {result.reason}")
+        missing = result.measured is None or math.isnan(result.measured)
+        lines.append(f"{'no number: ' if missing else 'reason    '}{result.reason}")
     if claim.other is not None:
         lines.append(f"{'over' if claim.relative else 'minus':10s}{_place(claim.other)}")
     if owner is not None:
