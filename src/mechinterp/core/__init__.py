@@ -4,6 +4,7 @@ from mechinterp.core.batches import Batch, Pair
 from mechinterp.core.circuits import LOGITS, Circuit, component, rank_edges
 from mechinterp.core.errors import (
     ConfigError,
+    DivergedError,
     MechinterpError,
     RunError,
     ShapeError,
@@ -31,6 +32,7 @@ __all__ = [
     "Batch",
     "Circuit",
     "ConfigError",
+    "DivergedError",
     "Edge",
     "Graph",
     "HookedModel",

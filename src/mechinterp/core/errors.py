@@ -26,6 +26,10 @@ class RunError(MechinterpError):
     """A Run folder, checkpoint or result file that is damaged, foreign or incomplete."""
 
 
+class DivergedError(MechinterpError):
+    """A training whose loss is not a number any more."""
+
+
 class UnsupportedError(MechinterpError):
     """A model or task that lacks what an analysis needs."""
 

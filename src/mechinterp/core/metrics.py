@@ -61,7 +61,7 @@ def kl(output: Tensor, batch: Batch, reference: Tensor | None = None) -> Tensor:
         raise ConfigError("kl needs the reference run's output")
     ours, theirs = output.log_softmax(-1), reference.log_softmax(-1)
     # A reference probability of exactly zero contributes zero, also against log 0.
-    gap = torch.where(theirs.exp() > 0, theirs.exp() * (theirs - ours), torch.zeros_like(ours))
+    gap = torch.where(theirs.exp() == 0, torch.zeros_like(ours), theirs.exp() * (theirs - ours))
     return _mean(-gap.sum(-1), batch)
 
 
@@ -74,7 +74,8 @@ def margin(output: Tensor, batch: Batch, reference: Tensor | None = None) -> Ten
 
 def accuracy(output: Tensor, batch: Batch, reference: Tensor | None = None) -> Tensor:
     """Share of scored positions whose largest logit is the right answer, in [0, 1]."""
-    return _mean((output.argmax(-1) == batch.targets).to(output.dtype), batch)
+    right = (output.argmax(-1) == batch.targets).to(output.dtype)
+    return _mean(torch.where(output.isnan().any(-1), output.new_tensor(float("nan")), right), batch)
 
 
 def mse(output: Tensor, batch: Batch, reference: Tensor | None = None) -> Tensor:

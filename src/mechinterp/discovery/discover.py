@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, TypedDict, cast
 
+import numpy as np
 import xarray as xr
 from torch import nn
 
@@ -68,7 +69,8 @@ def discover(
         corrupted run, so its edges carry the reference value whether they are in the circuit or not.
 
     Raises:
-        ConfigError: If the method is unknown, a setting belongs to another method, or an edge has no score.
+        ConfigError: If the method is unknown, a setting belongs to another method, an edge has no score, or the metric
+            of an example is NaN or infinite.
         SiteError: If a score is for an edge that the model does not have.
         UnsupportedError: If the model has no graph of edges.
 
@@ -79,6 +81,9 @@ def discover(
     chosen = cast(SearchSettings, {name: value for name, value in settings.items() if value is not None})
     search = _method(method, chosen)
     judge = Judge(model, pair, options)
+    unknown = int((~np.isfinite(judge.full) | ~np.isfinite(judge.nothing)).sum())
+    if unknown:
+        raise ConfigError(f"the {judge.options.metric_name} of {unknown} of {len(pair)} examples is not a number")
     circuit, about = search(judge, chosen)
     origin = {
         "method": method,

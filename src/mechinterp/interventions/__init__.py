@@ -3,7 +3,7 @@
 from mechinterp.interventions.activations import Activations, activations, source_values
 from mechinterp.interventions.circuits import graph_of, score_circuits
 from mechinterp.interventions.gradients import gradients
-from mechinterp.interventions.hooks import as_hooked, check_unhooked, hook_name, quiet, record, run_edited
+from mechinterp.interventions.hooks import as_hooked, check_plain, hook_name, quiet, record, run_edited
 from mechinterp.interventions.judge import Judge
 from mechinterp.interventions.placement import as_transformer, on_model, placement
 from mechinterp.interventions.reference import ablated
@@ -22,7 +22,7 @@ __all__ = [
     "activations",
     "as_hooked",
     "as_transformer",
-    "check_unhooked",
+    "check_plain",
     "gradients",
     "graph_of",
     "hook_name",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mechinterp.core import Circuit, ConfigError, Graph, HookedModel, Options, Pair, Site, takes
 from mechinterp.interventions.activations import activations, source_values
-from mechinterp.interventions.hooks import check_unhooked, quiet
+from mechinterp.interventions.hooks import quiet
 from mechinterp.interventions.placement import as_transformer, on_model
 from mechinterp.interventions.reference import ablated
 from mechinterp.interventions.scoring import Scorer
@@ -58,7 +58,6 @@ def score_circuits(
         raise ConfigError("circuits mix inputs='merged' and inputs='split'")
     model = as_transformer(model, RUNNER)
     graph = graph_of(model, circuits[0].inputs)
-    check_unhooked(model)
     masks = edge_masks(graph, circuits).to(model.device)
     pair = on_model(pair, model)
     with quiet(model):

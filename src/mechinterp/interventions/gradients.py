@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mechinterp.core import HookedModel, is_reader_input
-from mechinterp.interventions.hooks import Edit, as_hooked, check_fired, hook_name, refusals
+from mechinterp.interventions.hooks import Edit, as_hooked, check_fired, hook_name, in_turn, refusals
 
 
 def gradients(
@@ -54,16 +54,11 @@ def gradients(
 
         return watch
 
-    training = model.training
-    model.eval()
-    try:
-        with torch.enable_grad(), refusals():
-            output = model.run_with_hooks(
-                inputs, fwd_hooks=[(name, watcher(name)) for name in dict.fromkeys([*edits, *names])]
-            )
-            check_fired(model, names, values)
-            sums = torch.autograd.grad(score(output).sum(), [values[name] for name in names], allow_unused=True)
-    finally:
-        model.train(training)
+    with in_turn(model), torch.enable_grad(), refusals():
+        output = model.run_with_hooks(
+            inputs, fwd_hooks=[(name, watcher(name)) for name in dict.fromkeys([*edits, *names])]
+        )
+        check_fired(model, names, values)
+        sums = torch.autograd.grad(score(output).sum(), [values[name] for name in names], allow_unused=True)
     grads = {name: torch.zeros_like(values[name]) if g is None else g for name, g in zip(names, sums, strict=True)}
     return {name: values[name].detach() for name in names}, grads

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +83,7 @@ def as_hooked(model: object) -> HookedModel:
     Raises:
         UnsupportedError: If it has none.
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     # The class is looked at first, which is fast; a protocol's members take much longer.
     if isinstance(model, (Transformer, HookedModel)):
         return model
@@ -128,26 +131,67 @@ def refusals() -> Iterator[None]:
         raise UnsupportedError(str(error)) from error
 
 
-def check_unhooked(model: HookedModel) -> None:
-    """Refuse a model that still has hooks: they would change some runs of an analysis and not others.
+def check_plain(model: HookedModel | nn.Module) -> None:
+    """Refuse a model that somebody else has hooks on: they would change some runs of an analysis and not others.
 
     Raises:
-        UnsupportedError: If any hook point is hooked.
+        UnsupportedError: If a hook point is hooked, or any module of a `Transformer`, also by torch's own hooks.
     """
-    left = [name for name, point in model.hook_dict.items() if point._forward_hooks or point._backward_hooks]
+    if isinstance(model, Transformer):
+        modules = dict(model.named_modules())
+        left = [name or "the model itself" for name, module in modules.items() if _hooked(module)]
+    else:  # A bridge works by hooks on the modules that it wraps.
+        points = model.hook_dict.items() if isinstance(model, HookedModel) else ()
+        left = [name for name, point in points if point._forward_hooks or point._backward_hooks]
     if left:
-        raise UnsupportedError(f"the model still has hooks on {', '.join(left[:3])}: call model.reset_hooks() first")
+        raise UnsupportedError(
+            f"the model still has hooks on {', '.join(left[:3])}: remove them first (model.reset_hooks() removes those "
+            "of hook points)"
+        )
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+@contextmanager
+def in_turn(model: HookedModel | nn.Module) -> Iterator[None]:
+    """Evaluation mode, and no other thread's analysis of this model; on leaving, also by an error, the mode is back.
+
+    Hooks of two analyses on one model would change each other's runs, so a second thread waits for its turn.
+
+    Raises:
+        UnsupportedError: If the model has hooks already.
+    """
+    with _GUARD:
+        lock, depth = _TURNS.setdefault(model, (threading.RLock(), threading.local()))
+    with lock:
+        within = getattr(depth, "count", 0)
+        if not within:
+            check_plain(model)
+        depth.count = within + 1
+        training = model.training
+        if training:
+            model.eval()
+        try:
+            # Inference mode around an analysis would keep it from taking gradients.
+            with torch.inference_mode(False):
+                yield
+        finally:
+            depth.count = within
+            if training:
+                model.train()
 
 
 @contextmanager
 def quiet(model: HookedModel | nn.Module) -> Iterator[None]:
-    """No gradients, evaluation mode; on leaving, also by an error, mode and hooks are as they were."""
-    training = model.training
-    if training:
-        model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        if training:
-            model.train()
+    """As `in_turn`, and no gradients."""
+    with in_turn(model), torch.no_grad():
+        yield
+
+
+_GUARD = threading.Lock()
+_TURNS: WeakKeyDictionary[HookedModel | nn.Module, tuple[threading.RLock, threading.local]] = WeakKeyDictionary()
+"""Model -> who may analyse it now, and how many of its analyses are inside each other."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from mechinterp.core import Batch, HookedModel, Pair, UnsupportedError
+from mechinterp.core import Batch, HookedModel, Pair, ShapeError, UnsupportedError
 from mechinterp.models import Transformer
 
 _Inputs = TypeVar("_Inputs", Batch, Pair, Tensor)
@@ -24,7 +24,37 @@ def on_model(inputs: _Inputs, model: HookedModel | nn.Module) -> _Inputs:
     device, dtype = placement(model)
     if isinstance(inputs, Tensor):
         return inputs.to(device, dtype if inputs.is_floating_point() else None)
+    config = getattr(model, "config" if isinstance(model, Transformer) else "cfg", None)
+    for batch in (inputs.clean, inputs.corrupted) if isinstance(inputs, Pair) else (inputs,):
+        _check_fits(batch, getattr(config, "d_vocab", 0) or 0, getattr(config, "d_vocab_out", 0) or 0)
     return inputs.to(device, dtype)
+
+
+def _check_fits(batch: Batch, vocab: int, answers: int) -> None:
+    """Refuse what torch would read as something else: a negative token as one from the end, a byte as a mask.
+
+    Args:
+        batch: The batch.
+        vocab: Tokens that the model knows; 0 where it reads vectors.
+        answers: Tokens that it answers with; 0 where it writes values, or the same as it reads.
+
+    Raises:
+        ShapeError: If there is no example, or a token or an answer is out of range.
+    """
+    if not len(batch):
+        raise ShapeError("the batch is empty: draw at least one example")
+    tokens = None if batch.inputs.is_floating_point() else batch.inputs
+    parts = {"an input token": (tokens, vocab)}
+    for name, part in (("a target", batch.targets), ("a wrong answer", batch.wrong)):
+        parts[name] = (None if part is None or part.is_floating_point() else part[batch.scored], answers or vocab)
+    for name, (values, known) in parts.items():
+        if values is None or not values.numel():
+            continue
+        if values.dtype not in (torch.int64, torch.int32):
+            raise ShapeError(f"{name} is of type {values.dtype}: use torch.int64")
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or (known and high >= known):
+            raise ShapeError(f"{name} is {low if low < 0 else high}: the model knows tokens 0 to {known - 1}")
 
 
 def as_transformer(model: object, purpose: str, instead: str = "") -> Transformer:
@@ -38,7 +68,13 @@ def as_transformer(model: object, purpose: str, instead: str = "") -> Transforme
     Raises:
         UnsupportedError: If it is another kind of model.
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     if isinstance(model, Transformer):
+        if type(model).forward is not Transformer.forward:
+            raise UnsupportedError(
+                f"{purpose} the forward pass of Transformer, which they resume from the middle: "
+                f"{type(model).__name__} has one of its own"
+            )
         return model
     hint = f"; {instead}" if instead else ""
     raise UnsupportedError(f"{purpose} a Transformer: a {type(model).__name__} lists no edges{hint}")

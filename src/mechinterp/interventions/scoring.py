@@ -51,8 +51,9 @@ class Scorer:
         times = output.shape[:-3].numel()
         batch, reference = self._repeat(times)
         values = self.metric(output.reshape(times * examples, *output.shape[-2:]), batch, reference)
-        if values.shape != (times * examples,):
-            raise ShapeError(f"metric '{self.name}' gave {list(values.shape)}, expected one number per example [batch]")
+        if not isinstance(values, Tensor) or not values.is_floating_point() or values.shape != (times * examples,):
+            gave = f"{values.dtype} {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+            raise ShapeError(f"metric '{self.name}' gave {gave}, expected a tensor with one real number per example")
         return values.reshape(*lead, examples)
 
     def _repeat(self, times: int) -> tuple[Batch, Tensor]:

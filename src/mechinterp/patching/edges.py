@@ -19,7 +19,6 @@ from mechinterp.interventions import (
     Start,
     ablated,
     as_transformer,
-    check_unhooked,
     on_model,
     quiet,
     resume,
@@ -50,7 +49,6 @@ def patch_edges(
     Source: edge activation patching (Conmy et al. 2023; Hanna et al. 2024), exact.
     """
     model = as_transformer(model, "exact edge effects need", instead="use estimate_edges")
-    check_unhooked(model)
     options = options.for_model(model)
     graph = model.config.graph(options.inputs)
     chosen = graph.edges if edges is None else tuple(graph.check(edge) for edge in edges)

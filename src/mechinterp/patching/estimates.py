@@ -30,7 +30,6 @@ from mechinterp.interventions import (
     ablated,
     activations,
     as_hooked,
-    check_unhooked,
     gradients,
     on_model,
     quiet,
@@ -81,7 +80,6 @@ def estimate_edges(
         raise ConfigError(f"steps={steps}: needs at least 1")
     pair, options = on_model(pair, model), options.for_model(model)
     if isinstance(model, Transformer):
-        check_unhooked(model)
         return _estimated(model, model.config.graph(options.inputs), pair, method, steps, options)
     graph = foreign_graph(model, options.inputs)
     if options.ablation == "zero":

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mechinterp.core import HookedModel, Options, Pair, Site, patching_result, takes
-from mechinterp.interventions import as_hooked, check_unhooked, on_model, quiet, resume
+from mechinterp.interventions import as_hooked, on_model, quiet, resume
 from mechinterp.models import Transformer
 from mechinterp.patching.changes import Change, node_change
 from mechinterp.patching.places import Places, places
@@ -54,7 +54,6 @@ def patch_nodes(
     attrs = {"site": str(site), "at": at, **options.attrs("metric", "direction", "ablation")}
     if not isinstance(model, Transformer):
         return plain_nodes(model, pair, nodes, where, options).assign_attrs(attrs)
-    check_unhooked(model)
     with quiet(model):
         runs = Runs.of(model, pair, options)
         changes = (node_change(runs, nodes.kind, layer, nodes.heads) for layer in nodes.layers)

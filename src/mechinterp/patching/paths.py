@@ -26,7 +26,6 @@ from mechinterp.interventions import (
     Activations,
     ablated,
     as_transformer,
-    check_unhooked,
     graph_of,
     on_model,
     quiet,
@@ -76,7 +75,6 @@ def path_patch(
     """
     model = as_transformer(model, "path patching needs")
     options = options.for_model(model)
-    check_unhooked(model)
     sources = _known(model, senders, "sender")
     readers = _known(model, receivers, "receiver")
     pair = on_model(pair, model)

@@ -90,7 +90,7 @@ def circuit_evidence(
     if without:
         reason = f"clean and corrupted run do not differ{f' under corruption {without[0]}' if without[0] else ''}"
         return CircuitEvidence("no", reason, Circuit([]), nodes=nodes, curve=by_size)
-    circuit = discover(model, search, share=SHARE)
+    circuit = discover(model, search, share=SHARE, scores=effects)
     stage("random circuits and untrained models")
     judged = evaluate(model, held, circuit, nulls=nulls, untrained=untrained, seed=seed)
     answer, reason = judged.attrs["found"], judged.attrs["found_reason"]

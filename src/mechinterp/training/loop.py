@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mechinterp.core import memory_explained, using_threads
+from mechinterp.core import DivergedError, memory_explained, using_threads
 from mechinterp.core.progress import Bars, StepProgress, nameless
 from mechinterp.models import ModelConfig
 from mechinterp.tasks import Task, get
@@ -76,6 +76,10 @@ def _run(trainer: Trainer, rec: Recorder, progress: StepProgress) -> None:
             losses = trainer.losses(step)
         if rec.logs(step):
             rec(step, **columns(losses))
+            if not bool(torch.isfinite(losses.mean)):
+                raise DivergedError(
+                    f"{rec.path}: the loss is {losses.mean.item()} at step {step}: lower lr, or clip the gradient"
+                )
         if step % every == 0 or step == steps:
             progress(step, steps)
         if step < steps:

@@ -32,7 +32,7 @@ class RunRecord(Settings):
         threads: Torch's threads.
         device: Where it was trained.
         versions: Of what decides bit-identity, and of Python.
-        status: `running` (also: killed), `interrupted` (by an exception) or `finished`.
+        status: `running` (also: killed), `interrupted` (by an exception), `diverged` (its loss is not a number) or `finished`.
     """
 
     format: int = FORMAT
@@ -44,7 +44,7 @@ class RunRecord(Settings):
     threads: int = 1
     device: str = "cpu"
     versions: dict[str, str] = Field(default_factory=dict)
-    status: Literal["running", "interrupted", "finished"] = "running"
+    status: Literal["running", "interrupted", "diverged", "finished"] = "running"
 
 
 def current_versions() -> dict[str, str]:

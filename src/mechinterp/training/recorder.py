@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mechinterp.core import ConfigError, RunError, Settings, checked
+from mechinterp.core import ConfigError, DivergedError, RunError, Settings, checked
 from mechinterp.models import ModelConfig
 from mechinterp.tasks import Task
 from mechinterp.training import files
@@ -119,7 +119,8 @@ class Recorder:
         with self._exit:
             if self.finished:
                 return
-            status = "finished" if kind is None else "interrupted"
+            diverged = kind is not None and issubclass(kind, DivergedError)
+            status = "finished" if kind is None else "diverged" if diverged else "interrupted"
             if kind is None:
                 self._finish()
             try:
