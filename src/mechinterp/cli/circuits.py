@@ -26,16 +26,13 @@ def discover(
         typer.Option("--threshold", help="acdc: remove an edge if the metric falls by less than this (0.02)."),
     ] = None,
     k: Annotated[int | None, typer.Option("--k", help="top-k: number of edges.")] = None,
-    share: Annotated[
-        float | None, typer.Option("--share", help="top-k without --k: share of the gap to recover (0.9).")
-    ] = None,
     out: Annotated[str, typer.Option("--out", help=f"File to write (RUN/{CIRCUIT_FILE}).")] = "",
 ) -> Output:
     """Search for the circuit that does the task, and write it into the Run's folder."""
     from mechinterp.discovery import discover as search
     from mechinterp.training.files import write_atomic
 
-    settings = {"method": method, "threshold": threshold, "k": k, "share": share}
+    settings = {"method": method, "threshold": threshold, "k": k}
     circuit = chosen.call("circuits", search, chosen.model, chosen.pair, **settings)
     circuit = replace(circuit, origin={**circuit.origin, **chosen.origin})
     path = Path(out) if out else Path(chosen.folder) / CIRCUIT_FILE

@@ -76,7 +76,7 @@ VERB_OPTIONS = {
     "estimate": Verb(
         ("site", "at", *INTERVENTION, *PAIR), {"for nodes": "estimate_nodes", "for edges": "estimate_edges"}
     ),
-    "discover": Verb(("metric", "ablation", "inputs", *PAIR), {"": "discover"}, {"seed": 0}),
+    "discover": Verb(("metric", "ablation", "inputs", "share", *PAIR), {"": "discover"}, {"seed": 0}),
     # A circuit is discovered on the pairs of seed 0, and may not be evaluated on them.
     "evaluate": Verb(("metric", "ablation", "nulls", "untrained", *PAIR), {"": "evaluate"}, {"seed": 1}),
     "probe": Verb(("site", "metric", "examples", "seed"), {"": "probe"}),
@@ -156,7 +156,8 @@ def _default(name: str, verb: Verb) -> object:
     defaults = {called: of.parameters[name].default for called, of in signatures.items() if name in of.parameters}
     if len(set(defaults.values())) > 1:
         return ", ".join(f"{default} {called}" for called, default in defaults.items())
-    return next(iter(defaults.values()), OPTIONS[name].default)
+    default = next(iter(defaults.values()), None)
+    return OPTIONS[name].default if default is None else default
 
 
 def _row(name: str, kind: str, default: object, help_: str, choices: Iterable[str]) -> SettingRow:
