@@ -225,7 +225,7 @@ def test_demo_says_what_it_missed(tiny: list[str], tmp_path: Path, monkeypatch: 
     from mechinterp.cli import demo
     from mechinterp.training import Run
 
-    def hardly_trained(out: Path, seed: int, show: object) -> tuple[Run, Run]:
+    def hardly_trained(out: Path, seed: int) -> tuple[Run, Run]:
         words = ["train", *tiny, "--steps", "6", "--seed", str(seed), "--out"]
         for name in ("two-layer", "one-layer"):
             assert run([*words, str(out / name), "--resume"]) == 0

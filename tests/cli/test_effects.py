@@ -10,7 +10,7 @@ import xarray as xr
 
 import mechinterp as mi
 from mechinterp.cli import run
-from mechinterp.cli.options import choose
+from mechinterp.cli.options import Chosen
 
 Output = Callable[..., dict]
 Capture = pytest.CaptureFixture[str]
@@ -25,7 +25,7 @@ def test_patch_prints_the_nodes_of_the_api(folder: Path, output: Output, tmp_pat
     file = tmp_path / "nodes.nc"
     words = ("patch", folder, "--site", "z", "--at", "role", "--examples", "12", "--seed", "4", "--step", "3")
     result = output(*words, "--out", file)
-    chosen = choose("patch", str(folder), 3, {"examples": 12, "seed": 4})
+    chosen = Chosen("patch", str(folder), 3, {"examples": 12, "seed": 4})
     nodes = mi.patch_nodes(chosen.model, chosen.pair, site="z", at="role")
     assert result["direction"] == nodes.attrs["direction"] == "denoise" and result["step"] == 3
     assert result["dims"] == ["layer", "head", "role"] and result["metric"] == "logit_diff"
@@ -41,7 +41,7 @@ def test_patch_prints_the_nodes_of_the_api(folder: Path, output: Output, tmp_pat
 def test_patch_prints_the_edges_of_the_api(folder: Path, output: Output):
     words = ("--examples", "12", "--seed", "4")
     some = output("patch", folder, *words, "--edge", TWO[0], "--edge", TWO[1], "--ablation", "zero")
-    chosen = choose("patch", str(folder), None, {"examples": 12, "seed": 4})
+    chosen = Chosen("patch", str(folder), None, {"examples": 12, "seed": 4})
     edges = mi.patch_edges(chosen.model, chosen.pair, edges=TWO, ablation="zero")
     assert [row["edge"] for row in some["effects"]] == list(TWO)
     assert means(some["effects"]) == pytest.approx(edges["effect"].mean("example").values, rel=1e-4, abs=1e-7)
@@ -65,7 +65,7 @@ def test_the_table_shows_the_largest_effects_first(folder: Path, output: Output,
 def test_estimate_prints_the_estimates_of_the_api(folder: Path, output: Output):
     words = ("--examples", "12", "--seed", "4")
     result = output("estimate", folder, *words, "--edges", "--method", "eap-ig", "--steps", "3")
-    chosen = choose("estimate", str(folder), None, {"examples": 12, "seed": 4})
+    chosen = Chosen("estimate", str(folder), None, {"examples": 12, "seed": 4})
     edges = mi.estimate_edges(chosen.model, chosen.pair, method="eap-ig", steps=3)
     assert means(result["effects"]) == pytest.approx(edges["effect"].mean("example").values, rel=1e-4, abs=1e-7)
     assert result["method"].startswith("eap-ig")

@@ -8,7 +8,8 @@ from typer.exceptions import TyperException
 import mechinterp as mi
 from mechinterp.cli import run, table
 from mechinterp.cli.flags import take
-from mechinterp.cli.options import Values, takes
+from mechinterp.cli.options import Chosen, as_command
+from mechinterp.cli.output import Output
 from mechinterp.core import OPTIONS, ConfigError
 
 
@@ -36,15 +37,19 @@ def test_help_shows_every_shared_option_with_its_default(capsys: pytest.CaptureF
 def test_an_option_that_is_not_given_is_not_passed_on():
     """So the default that counts is the one of the API."""
 
-    @takes("patch")
-    def command(run: str, *, options: Values) -> Values:
-        return options
+    given = []
 
+    def patch(chosen: Chosen) -> Output:
+        given.append(chosen.given)
+        return Output({}, "", [])
+
+    command = as_command("patch", patch)
     nothing = dict.fromkeys(row["name"] for row in table.load_options()["patch"])
-    assert command(run="x", **nothing) == {}
-    assert command(run="x", **nothing | {"at": "role", "seed": 0}) == {"at": "role", "seed": 0}
+    assert command(run="x", as_json=True, **nothing) == 0
+    assert command(run="x", as_json=True, **nothing | {"at": "role", "seed": 0}) == 0
+    assert given == [{}, {"at": "role", "seed": 0}]
     with pytest.raises(ConfigError, match="no direction 'up'"):
-        command(run="x", **nothing | {"direction": "up"})
+        command(run="x", as_json=True, **nothing | {"direction": "up"})
 
 
 @pytest.mark.parametrize(

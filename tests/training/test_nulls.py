@@ -8,7 +8,7 @@ import torch
 from mechinterp.core import ConfigError
 from mechinterp.tasks import MarkovChains, ModularAddition, Recall, Regression
 from mechinterp.training import Run, TrainConfig, Trainer, resolve, train
-from mechinterp.training.nulls import NULLS, exchange_inputs, shuffle_targets
+from mechinterp.training.nulls import TRAINING_NULLS, exchange_inputs, shuffle_targets
 
 TASKS = [MarkovChains(seq_len=12), Recall(), ModularAddition(), Regression()]
 
@@ -52,7 +52,7 @@ def test_one_sequence_alone_cannot_be_shuffled():
         shuffle_targets(MarkovChains(seq_len=12).batch(1), 0)
 
 
-@pytest.mark.parametrize("null", NULLS)
+@pytest.mark.parametrize("null", TRAINING_NULLS)
 def test_a_run_records_its_null_and_learns_nothing(null, tmp_path):
     task = MarkovChains()
     train(task, seed=0, out=tmp_path, steps=150, null=null, log_checkpoints=0, linear_checkpoints=1)
@@ -67,4 +67,4 @@ def test_a_run_records_its_null_and_learns_nothing(null, tmp_path):
 
 def test_the_words_of_the_setting_are_the_nulls():
     words = get_args(TrainConfig.model_fields["null"].annotation)
-    assert words == ("none", *NULLS)
+    assert words == ("none", *TRAINING_NULLS)

@@ -18,7 +18,7 @@ HEAD_TYPES: tuple[str, ...] = tuple(SCORES)
 
 SAME_TYPE_SHARE = 0.5
 """A head of a type has more than this share of the best head's score."""
-LEVEL = 0.01
+TYPE_LEVEL = 0.01
 """A head of a type has at most this p-value among the best heads of untrained models; it beats them all where they are
 too few for that."""
 
@@ -77,7 +77,7 @@ def head_types(
             "p_value": p,
             "single_p_value": single,
             "q_value": single.copy(data=looked),
-            "of_type": of_type & (p <= max(LEVEL, 1 / (1 + untrained))) if untrained else of_type,
+            "of_type": of_type & (p <= max(TYPE_LEVEL, 1 / (1 + untrained))) if untrained else of_type,
         },
         attrs={"seed": seed, "examples": examples},
     )

@@ -25,7 +25,7 @@ from mechinterp.measures import measure
 from mechinterp.studies.learning import EXAMPLES
 from mechinterp.tasks import from_dict
 
-LEVEL, WIDEST, AT_ONCE = 0.93, 1.5, 512
+WANTED_COVERAGE, WIDEST, AT_ONCE = 0.93, 1.5, 512
 TRUTH = {"removal": 8192, "circuit_faithfulness": 8192, "node_effects": 8192, "edge_effects": 8192}
 """Examples that stand for the truth, by measure; 100,000 for all others."""
 _MEANING = (
@@ -66,7 +66,7 @@ def coverage(quick: bool = False) -> dict[str, Any]:
         "low": min(told),
         "high": max(told),
         "meaning": _MEANING,
-        "target": LEVEL,
+        "target": WANTED_COVERAGE,
         "sizes": rows,
     }
 
@@ -127,7 +127,7 @@ def _row(
     hits = float(np.mean([one.low <= truth.value <= one.high for one in valid]))
     width = float(np.median([one.high - one.low for one in valid])) / spread if spread else float(draws)
     resolved = float(np.mean([one.resolved for one in valid]))
-    well = resolved <= 0.5 or (hits >= LEVEL and width <= WIDEST)
+    well = resolved <= 0.5 or (hits >= WANTED_COVERAGE and width <= WIDEST)
     shape = "not resolved" if resolved <= 0.5 else "well" if well else "off"
     row = {
         "n": max(sizes),

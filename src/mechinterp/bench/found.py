@@ -23,7 +23,7 @@ from mechinterp.evaluation import ABILITY, ability, evaluate
 from mechinterp.interventions import as_transformer
 from mechinterp.models import Transformer
 from mechinterp.training import TrainConfig, train
-from mechinterp.training.nulls import NULLS
+from mechinterp.training.nulls import TRAINING_NULLS
 
 FRESH = 5000
 """First seed of null models."""
@@ -76,7 +76,7 @@ def _models(
     yield "untrained", [Transformer(main.config, FRESH + number) for number in range(count)]
     plain = {} if training is None else training.model_dump()
     plain |= {"log_checkpoints": 0, "linear_checkpoints": 1} | ({"steps": 20, "warmup": 0} if quick else {})
-    for null in NULLS:
+    for null in TRAINING_NULLS:
         settings = TrainConfig.of({**plain, "null": null})
         folders = [folder / f"{null}-{number}" for number in range(count)]
         runs = [train(main.task, main.config, settings, FRESH + n, out) for n, out in enumerate(folders)]

@@ -86,7 +86,7 @@ def verify(
     workers: int | None = None,
     models: Mapping[str, Any] | None = None,
     only: Sequence[str] | None = None,
-    progress: Progress | None = None,
+    progress: bool | Progress = False,
 ) -> list[ClaimResult]:
     """Check the claims of one circuit, or of all that ship.
 
@@ -99,7 +99,7 @@ def verify(
         workers: Processes; None for one per core. Models of yours are measured in this one.
         models: Put another model in the place of a shipped one, by its name: a Transformer, a Run or a Subject.
         only: Ids of the claims to check; None for all.
-        progress: Called with (what, done, of how many).
+        progress: True for bars, or a function that is called with (what, done, total).
 
     Returns:
         One result per claim, in the order of the files.
@@ -120,7 +120,7 @@ def verify(
     _check_ids(circuits, only or ())
     checked = [_checked(one, "retrained" if retrain else "shipped", only) for one in circuits]
     testable = [[claim for claim in claims if not claim.not_testable] for claims in checked]
-    with Bars(progress or False) as show, ExitStack() as stack:
+    with Bars(progress) as show, ExitStack() as stack:
         if retrain:
             folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory()))
             trained = _retrained(circuits, {one.name: _seeds(one, seeds) for one in circuits}, folder, workers, show)

@@ -16,24 +16,26 @@ import typer
 from typer.exceptions import TyperException
 
 from mechinterp._signals import Stopped, exit_at_once, stop_on_sigterm, told_to_stop
+from mechinterp.cli.flags import SettingsCommand
+from mechinterp.cli.options import as_command
 
-# Verb -> module with a function `register(app)`. Only the verb that was asked for is imported, and what a module
-# needs of torch and the like only when its command runs: help answers at once.
 VERBS = {
-    "demo": "mechinterp.cli.demo",
-    "train": "mechinterp.cli.train",
-    "trace": "mechinterp.cli.trace",
-    "patch": "mechinterp.cli.patch",
-    "estimate": "mechinterp.cli.estimate",
-    "discover": "mechinterp.cli.discover",
-    "evaluate": "mechinterp.cli.evaluate",
-    "probe": "mechinterp.cli.probe",
-    "study": "mechinterp.cli.study",
-    "verify": "mechinterp.cli.verify",
-    "report": "mechinterp.cli.report",
-    "bench": "mechinterp.cli.bench",
-    "list": "mechinterp.cli.listing",
+    "demo": "demo.demo",
+    "train": "train.train",
+    "trace": "trace.trace",
+    "patch": "effects.patch",
+    "estimate": "effects.estimate",
+    "discover": "circuits.discover",
+    "evaluate": "circuits.evaluate",
+    "probe": "probe.probe",
+    "study": "study.study",
+    "verify": "verify.verify",
+    "report": "study.report",
+    "bench": "bench.bench",
+    "list": "listing.list_kind",
 }
+"""Verb -> module of this room and its function. Only the verb of the command line is imported, and what a module needs
+of torch and the like only when its command runs: help answers at once."""
 
 
 def main() -> NoReturn:
@@ -85,8 +87,10 @@ def commands(words: Sequence[str] = ()) -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_top)
     verb = next((word for word in words if not word.startswith("-")), None)
-    for module in [VERBS[verb]] if verb in VERBS else VERBS.values():
-        importlib.import_module(module).register(app)
+    for name in [verb] if verb in VERBS else VERBS:
+        module, function = VERBS[name].split(".")
+        command = getattr(importlib.import_module(f"mechinterp.cli.{module}"), function)
+        app.command(name, cls=SettingsCommand if name == "train" else None)(as_command(name, command))
     return app
 
 

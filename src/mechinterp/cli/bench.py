@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mechinterp.cli.options import Json
+from mechinterp.cli.output import Output, number
+
+if TYPE_CHECKING:
+    from mechinterp.bench.timing import Figures
 
 SHOWN = ("ratio", "low", "high", "target", "peer_seconds", "hooked_seconds", "minimal_seconds", "our_seconds",
          "step_seconds", "draw_seconds",
          "exact_over_eap_ig", "error",
          "n", "yes", "undecided", "truth", "coverage", "width", "resolved", "failures",
          "seen", "scored_edges", "exact", "eap", "eap_ig", "clean_corrupted")  # fmt: skip
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("bench")(bench)
 
 
 def bench(
@@ -29,31 +27,27 @@ def bench(
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Run one small case once; its times mean nothing.")] = False,
     threads: Annotated[int, typer.Option("--threads", help="Threads of torch.")] = 1,
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """Compare speed with a peer library in one run, or examine edge scores on known circuits (truth) or
     how often intervals hold the truth (coverage) or a circuit is found where there is none (found)."""
     from mechinterp.bench import run
-    from mechinterp.cli.output import emit, number, table
 
     # No spinner: its thread would run inside what is timed.
     typer.echo(f"measuring {name}", err=True)
     result = run(name, quick=quick, threads=threads)
-    if as_json:
-        emit(result)
-        return
     notes = [
         f"{number(result['ratio'])} ({number(result['low'])} to {number(result['high'])}): {result['meaning']}",
         *_clock(result),
         *_large(result),
     ]
-    shown = [{"case": _case(row), **{name: row[name] for name in SHOWN if name in row}} for row in result["sizes"]]
-    columns = list(dict.fromkeys(column for row in shown for column in row))
-    cells = [[row.get(column) for column in columns] for row in shown]
-    table(f"bench {name}", [column.replace("_", " ") for column in columns], cells, notes)
+    rows = [
+        {"case": _case(row), **{figure.replace("_", " "): row[figure] for figure in SHOWN if figure in row}}
+        for row in result["sizes"]
+    ]
+    return Output(result, f"bench {name}", rows, notes)
 
 
-def _case(row: dict[str, Any]) -> str:
+def _case(row: Figures) -> str:
     if "shape" in row:
         return f"{row['size']}: {row['shape']}"
     mlp = f" d_mlp {row['d_mlp']}," if row["d_mlp"] else ""
@@ -64,13 +58,13 @@ def _case(row: dict[str, Any]) -> str:
     )
 
 
-def _clock(result: dict[str, Any]) -> list[str]:
+def _clock(result: Figures) -> list[str]:
     if result["name"] in ("truth", "coverage"):
         return []
     return [f"{result['clock']} of {result['threads']} thread(s); low and high: 10th and 90th percentile of blocks"]
 
 
-def _large(result: dict[str, Any]) -> list[str]:
+def _large(result: Figures) -> list[str]:
     if "large" not in result:
         return []
     large = result["large"]

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mechinterp.cli.options import Json
+from mechinterp.cli.output import Output, waiting
 
 if TYPE_CHECKING:
+    from mechinterp.studies.part import Finding
     from mechinterp.training import Run
 
 TASK = "induction"
-_Row = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Marked:
+    """A finding, and what is wanted of it.
+
+    Args:
+        finding: The finding.
+        wanted: The bound that it should meet, in words; empty where nothing is wanted.
+        met: Whether it does; None where nothing is wanted.
+    """
+
+    finding: Finding
+    wanted: str = ""
+    met: bool | None = None
+
 
 WANTED: Sequence[tuple[str, str, float | None]] = (
     ("loss on repeat", "<", 0.5),
@@ -27,51 +44,46 @@ WANTED: Sequence[tuple[str, str, float | None]] = (
 """Finding, or how its name begins, and the bound that it should meet; None for its null."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("demo")(demo)
-
-
 def demo(
     out: Annotated[str, typer.Option("--out", help="Folder of the Runs and of the report.")] = "runs/demo",
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, data and examples.")] = 0,
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """Train a small transformer, trace it, find its circuit, date it, judge it, and write the report.
 
     A one-layer model, which cannot do the task, is trained beside it. A demo that is stopped continues when it is
     started again.
     """
-    from mechinterp.cli.output import emit, table, waiting
-    from mechinterp.core.progress import Bars
     from mechinterp.pages import report
     from mechinterp.plots.tables import COLUMNS, finding_cells
     from mechinterp.studies import study
 
-    with Bars(True) as show:
-        run, control = trained(Path(out), seed, show)
-        results = study(run, seed=seed, progress=show)
+    run, control = trained(Path(out), seed)
+    results = study(run, seed=seed, progress=True)
     with waiting("writing the report"):
         page = report(run, Path(out) / "report.html", results)
         rows = marked(results.findings + control_rows(control, seed))
-    if as_json:
-        paths = {"run": run.path, "control": control.path, "report": page}
-        emit({"seed": seed, **paths, "verdict": results.verdict, "table": rows})
-        return
-    cells = [[*finding_cells(row), row["wanted"], {None: "", True: "yes", False: "MISSED"}[row["met"]]] for row in rows]
+    paths = {"run": run.path, "control": control.path, "report": page}
+    data = {"seed": seed, **paths, "verdict": results.verdict}
+    data["table"] = [{**row.finding, "wanted": row.wanted, "met": row.met} for row in rows]
+    outcome = {None: "", True: "yes", False: "MISSED"}
+    columns = (*COLUMNS, "wanted", "")
+    table: list[dict[str, str]] = []
+    for row in rows:
+        cells = (*finding_cells(row.finding), row.wanted, outcome[row.met])
+        table.append(dict(zip(columns, cells, strict=True)))
     # The report has the notes on all numbers.
     names: dict[str, list[str]] = {}
     for row in rows:
-        if row["note"] and _needs_note(row):
-            names.setdefault(row["note"], []).append(row["name"])
+        # Of a bound that is not met, and of an answer in words.
+        if row.finding["note"] and (row.met is False or isinstance(row.finding["value"], str)):
+            names.setdefault(row.finding["note"], []).append(row.finding["name"])
     notes = [f"{'; '.join(some)}: {note}" for note, some in names.items()]
     interval = "Intervals are of one run: over examples, or of the fit; not over seeds."
-    columns = [*COLUMNS, "wanted", ""]
     title = f"How an induction circuit forms (seed {seed})"
-    table(title, columns, cells, [results.verdict, interval, *notes, f"report: {page}"])
+    return Output(data, title, table, [results.verdict, interval, *notes, f"report: {page}"])
 
 
-def trained(out: Path, seed: int, show: Any) -> tuple[Run, Run]:
+def trained(out: Path, seed: int) -> tuple[Run, Run]:
     """The model and its one-layer control, trained side by side in processes."""
     from mechinterp.tasks import get
     from mechinterp.training import Job, resolve, train_jobs
@@ -81,11 +93,11 @@ def trained(out: Path, seed: int, show: Any) -> tuple[Run, Run]:
     for name, changes in (("two-layer", {}), ("one-layer", {"n_layers": 1})):
         model, training = resolve(task, overrides=changes)
         jobs.append(Job(task, model, training, seed, out / name))
-    run, control = train_jobs(jobs, resume=True, progress=show)
+    run, control = train_jobs(jobs, resume=True, progress=True)
     return run, control
 
 
-def control_rows(control: Run, seed: int) -> list[_Row]:
+def control_rows(control: Run, seed: int) -> list[Finding]:
     """The control's loss on repeats, as a study states a loss."""
     from mechinterp.studies import loss_rows
     from mechinterp.timeline import trace
@@ -95,31 +107,32 @@ def control_rows(control: Run, seed: int) -> list[_Row]:
     return [{**row, "name": f"{row['name']}, one layer"} for row in rows]
 
 
-def marked(findings: Sequence[_Row]) -> list[_Row]:
-    """Findings with `wanted`, the bound in words, and `met`: None where nothing is wanted.
+def marked(findings: Sequence[Finding]) -> list[Marked]:
+    """All findings, those of `WANTED` with their bound.
 
     A wanted finding that is absent, because there is no circuit, has a row of its own and is not met. Where several
     heads share a type, the bound is for the best.
     """
-    from mechinterp.plots.tables import in_words
+    from mechinterp.studies.part import row
 
-    rows: list[_Row] = [{**row, "wanted": "", "met": None} for row in findings]
+    rows = [Marked(finding) for finding in findings]
+    names = [finding["name"] for finding in findings]
     for name, sign, bound in WANTED:
-        same = [row for row in rows if row["name"] == name]
-        row: _Row = next(iter(same or [row for row in rows if row["name"].startswith(f"{name} ")]), {})
-        if not row:
-            row = dict.fromkeys(rows[0]) | {"name": name, "note": "", "unit": ""}
-            rows.append(row)
-        limit = row["null"] if bound is None else bound
-        row["wanted"] = "present" if limit is None else f"{sign} {in_words(limit, row['unit'])}"
-        row["met"] = row["value"] is not None and limit is not None and _meets(row["value"], sign, limit)
+        where = next((at for at, other in enumerate(names) if other == name), None)
+        if where is None:
+            where = next((at for at, other in enumerate(names) if other.startswith(f"{name} ")), None)
+        if where is None:
+            rows.append(_marked(row(name, None), sign, bound))
+        else:
+            rows[where] = _marked(findings[where], sign, bound)
     return rows
 
 
-def _meets(value: float, sign: str, limit: float) -> bool:
-    return value < limit if sign == "<" else value >= limit if sign == ">=" else value > limit
+def _marked(finding: Finding, sign: str, bound: float | None) -> Marked:
+    from mechinterp.plots.tables import in_words
 
-
-def _needs_note(row: _Row) -> bool:
-    """Whether the table needs the finding's note: for a bound that is not met, and for an answer in words."""
-    return row["met"] is False or isinstance(row["value"], str)
+    value, limit = finding["value"], finding["null"] if bound is None else bound
+    wanted = "present" if limit is None else f"{sign} {in_words(limit, finding['unit'])}"
+    if isinstance(value, str) or isinstance(limit, str) or value is None or limit is None:
+        return Marked(finding, wanted, met=False)
+    return Marked(finding, wanted, value < limit if sign == "<" else value >= limit if sign == ">=" else value > limit)

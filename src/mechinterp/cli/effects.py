@@ -1,14 +1,15 @@
-"""What `patch` and `estimate` share: effects of nodes or edges, as a table, as JSON, as a file."""
+"""`mechinterp patch` and `mechinterp estimate`: effects of nodes or edges, exact and by gradient."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mechinterp.cli.options import Chosen
+from mechinterp.cli.output import Output
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -17,45 +18,73 @@ Top = Annotated[int, typer.Option("--top", min=1, help="Rows of the table, the l
 Out = Annotated[str, typer.Option("--out", help="File for the effect on every example, as netCDF (FILE.nc).")]
 
 
-def measure_effects(what: str, function: Callable[..., xr.Dataset], chosen: Chosen, **settings: Any) -> xr.Dataset:
-    """Call a function of the API behind a spinner, with the options that were given.
+def patch(
+    chosen: Chosen,
+    edges: Annotated[bool, typer.Option("--edges", help="Patch every edge instead of nodes.")] = False,
+    edge: Annotated[
+        list[str] | None,
+        typer.Option("--edge", help="Patch this edge, as 'L0.H1->L1.H0.k'; give the option once for each edge."),
+    ] = None,
+    top: Top = 20,
+    out: Out = "",
+) -> Output:
+    """Measure the exact effect of every node of a site, or of edges."""
+    from mechinterp.patching import patch_edges, patch_nodes
 
-    Raises:
-        ConfigError: If the function does not take one of them.
-    """
-    from mechinterp.cli.options import check_fit
-    from mechinterp.cli.output import waiting
-
-    check_fit(what, function, chosen.options)
-    with waiting(f"measuring effects of {what}"):
-        return function(chosen.model, chosen.pair, **settings, **chosen.options)
+    if edges or edge:
+        effects = chosen.call("edges", patch_edges, chosen.model, chosen.pair, edges=edge or None)
+    else:
+        effects = chosen.call("nodes", patch_nodes, chosen.model, chosen.pair)
+    return _output(effects, chosen, top, out)
 
 
-def show_effects(effects: xr.Dataset, chosen: Chosen, top: int, out: str, as_json: bool) -> None:
-    """Print effects as means over examples, and write all of them to a file if one is named."""
-    from mechinterp.cli.output import emit, table
+def estimate(
+    chosen: Chosen,
+    edges: Annotated[bool, typer.Option("--edges", help="Estimate every edge instead of nodes.")] = False,
+    method: Annotated[
+        str | None, typer.Option("--method", help="For edges: eap, eap-ig or clean-corrupted (eap-ig).")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="For eap-ig: points of the path (10).")] = None,
+    top: Top = 20,
+    out: Out = "",
+) -> Output:
+    """Estimate the effect of every node of a site, or of every edge, by gradient."""
+    from mechinterp.core import ConfigError, in_words
+    from mechinterp.patching import estimate_edges, estimate_nodes
+
+    for_edges = {"--method": method, "--steps": steps}
+    flags = [flag for flag, value in for_edges.items() if value is not None]
+    if flags and not edges:
+        raise ConfigError(f"{in_words(flags, 'and')}: only for edges; add --edges")
+    if edges:
+        what = "estimated edges"
+        effects = chosen.call(what, estimate_edges, chosen.model, chosen.pair, method=method, steps=steps)
+    else:
+        effects = chosen.call("estimated nodes", estimate_nodes, chosen.model, chosen.pair)
+    return _output(effects, chosen, top, out)
+
+
+def _output(effects: xr.Dataset, chosen: Chosen, top: int, out: str) -> Output:
+    """Effects as means over examples; all examples go to a file if one is named."""
     from mechinterp.core import recovery
     from mechinterp.training.files import write_atomic
 
     if out:
         write_atomic(Path(out), bytes(effects.to_netcdf(engine="scipy")))
-    share = recovery(effects)
-    dims = [str(dim) for dim in share["recovery"].dims]
-    rows = list(_rows(effects, share["recovery"], dims))
+    share, attrs, origin = recovery(effects), effects.attrs, chosen.origin
+    rows = list(_rows(effects, share["recovery"]))
     gap = {name: share[name] for name in ("gap", "gap_low", "gap_high", "valid")}
-    if as_json:
-        emit({**chosen.origin, **effects.attrs, **gap, "dims": dims, "file": out or None, "effects": rows})
-        return
-    rows.sort(key=lambda row: -abs(row["effect"]) if row["effect"] == row["effect"] else 1.0)
-    attrs = effects.attrs
+    dims = [str(dim) for dim in share["recovery"].dims]
+    data = {**origin, **attrs, **gap, "dims": dims, "file": out or None, "effects": [row for _, row in rows]}
     notes = [
         f"effect in {attrs['metric']}, {attrs.get('direction', 'noise')}, {attrs['ablation']} ablation, mean of "
         f"{len(chosen.pair)} pairs, 95% interval; positive: keeping the clean value helps",
         f"recovery: effect / gap; {_gap(share)}",
         f"{min(top, len(rows))} of {len(rows)} rows" + (f"; all examples in {out}" if out else ""),
     ]
-    title = f"Effects in {chosen.origin['run']}, step {chosen.origin['step']} ({attrs['method']})"
-    table(title, list(rows[0]), [list(row.values()) for row in rows[:top]], notes)
+    title = f"Effects in {origin['run']}, step {origin['step']} ({attrs['method']})"
+    largest = sorted(rows, key=lambda item: -item[0])[:top]
+    return Output(data, title, [row for _, row in largest], notes)
 
 
 def _gap(share: xr.Dataset) -> str:
@@ -64,15 +93,15 @@ def _gap(share: xr.Dataset) -> str:
     return text if share["valid"] else f"{text}, not clearly different from zero: no recovery"
 
 
-def _rows(effects: xr.Dataset, share: xr.DataArray, dims: list[str]) -> Iterator[dict[str, Any]]:
-    """One row per node or edge: where it is, its mean effect with interval, its recovery."""
+def _rows(effects: xr.Dataset, share: xr.DataArray) -> Iterator[tuple[float, dict[str, object]]]:
+    """For each node or edge the size of its mean effect (-1 where it has none), and its row."""
     import numpy as np
 
     from mechinterp.core.statistics import mean_interval
 
-    values = effects["effect"].transpose(*dims, "example").values
-    for index in np.ndindex(*values.shape[:-1]):
-        place = {dim: effects[dim].values[number].item() for dim, number in zip(dims, index, strict=True)}
+    values = effects["effect"].transpose(*share.dims, "example").values
+    for index in np.ndindex(*share.shape):
+        place = {str(dim): effects[dim].values[at].item() for dim, at in zip(share.dims, index, strict=True)}
         mean = mean_interval(values[index])
-        numbers = {"effect": mean.value, "low": mean.low, "high": mean.high}
-        yield {**place, **numbers, "recovery": float(share.transpose(*dims).values[index])}
+        numbers = {"effect": mean.value, "low": mean.low, "high": mean.high, "recovery": float(share.values[index])}
+        yield -1.0 if np.isnan(mean.value) else abs(mean.value), {**place, **numbers}

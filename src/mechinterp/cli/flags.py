@@ -23,7 +23,7 @@ class SettingsCommand(TyperCommand):
     """A command that also takes every setting as a flag; they end up in `context.meta[KEY]`, as texts."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take our flags out; the rest is parsed as ever."""
+        """Take the flags of settings out; the parser reads the rest."""
         own = {name for parameter in self.get_params(ctx) for name in (*parameter.opts, *parameter.secondary_opts)}
         ctx.meta[KEY], rest = take(args, own)
         return super().parse_args(ctx, rest)
@@ -37,7 +37,7 @@ class SettingsCommand(TyperCommand):
 
 
 def take(words: list[str], own: set[str] | None = None) -> tuple[dict[str, str | bool], list[str]]:
-    """Part the flags of settings from the other words.
+    """Separate the flags of settings from the other words.
 
     Args:
         words: Words of a command line.
@@ -53,7 +53,7 @@ def take(words: list[str], own: set[str] | None = None) -> tuple[dict[str, str |
     ({'n_layers': '1', 'causal': False, 'lr': '3e-3'}, ['induction', '--json'])
     """
     known = _known()
-    found: dict[str, str | bool] = {}
+    settings: dict[str, str | bool] = {}
     rest: list[str] = []
     queue = iter(words)
     for word in queue:
@@ -64,16 +64,16 @@ def take(words: list[str], own: set[str] | None = None) -> tuple[dict[str, str |
             rest.append(word)
             continue
         name, switch = known[flag]
-        taken: str | bool = value if switch is None else switch
+        content: str | bool = value if switch is None else switch
         if switch is None and not equals:
-            taken = next(queue, "--")
-            if taken.startswith("--"):
+            content = next(queue, "--")
+            if content.startswith("--"):
                 raise TyperException(f"option '{flag}' needs a value")
         elif switch is not None and equals:
             raise TyperException(f"option '{flag}' takes no value: write --{dashed(name)} or --no-{dashed(name)}")
-        if found.setdefault(name, taken) != taken:
-            raise TyperException(f"option '{flag}' is given twice: {found[name]} and {taken}")
-    return found, rest
+        if settings.setdefault(name, content) != content:
+            raise TyperException(f"option '{flag}' is given twice: {settings[name]} and {content}")
+    return settings, rest
 
 
 def _known() -> dict[str, tuple[str, bool | None]]:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
-from mechinterp.cli.options import Json
+from mechinterp.cli.output import Output, waiting
 
+Listed = dict[str, str | int]
 _KINDS = ("tasks", "measures", "circuits", "claims", "metrics", "ground-truth")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("list")(list_kind)
 
 
 def list_kind(
     kind: Annotated[str, typer.Argument(metavar="|".join(_KINDS), help="What to list.", show_default=False)],
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """List tasks, measures, circuits, claims, metrics, or models with a known circuit."""
-    from mechinterp.cli.output import emit, table, waiting
     from mechinterp.core import ConfigError, suggest
 
     if kind not in _KINDS:
@@ -29,21 +24,16 @@ def list_kind(
     listings = (_tasks, _measures, _circuits, _claims, _metrics, _ground_truth)
     with waiting(f"listing {kind}"):
         rows = dict(zip(_KINDS, listings, strict=True))[kind]()
-    if as_json:
-        emit({kind: rows})
-    elif rows:
-        table(kind.capitalize(), list(rows[0]), [list(row.values()) for row in rows])
-    else:
-        typer.echo(f"no {kind}", err=True)
+    return Output({kind: rows}, kind.capitalize(), rows)
 
 
-def _tasks() -> list[dict[str, Any]]:
+def _tasks() -> list[Listed]:
     from mechinterp import tasks
 
     return [{"name": name, "about": _about(type(tasks.get(name)))} for name in tasks.names()]
 
 
-def _measures() -> list[dict[str, Any]]:
+def _measures() -> list[Listed]:
     from mechinterp import measures
     from mechinterp.measures.registry import function_of
 
@@ -51,7 +41,7 @@ def _measures() -> list[dict[str, Any]]:
     return [{"name": name, "parameters": _parameters(one), "about": _about(one)} for name, one in functions.items()]
 
 
-def _circuits() -> list[dict[str, Any]]:
+def _circuits() -> list[Listed]:
     from mechinterp.claims import circuit_names, load_circuit
 
     circuits = [load_circuit(name) for name in circuit_names()]
@@ -60,7 +50,7 @@ def _circuits() -> list[dict[str, Any]]:
     ]
 
 
-def _claims() -> list[dict[str, Any]]:
+def _claims() -> list[Listed]:
     from mechinterp.claims import circuit_names, load_circuit
 
     return [
@@ -76,13 +66,13 @@ def _claims() -> list[dict[str, Any]]:
     ]
 
 
-def _metrics() -> list[dict[str, Any]]:
+def _metrics() -> list[Listed]:
     from mechinterp.core import METRICS
 
     return [{"name": name, "about": _about(metric)} for name, metric in sorted(METRICS.items())]
 
 
-def _ground_truth() -> list[dict[str, Any]]:
+def _ground_truth() -> list[Listed]:
     from mechinterp.known import known_models
 
     models = [(name, one.about, one.build()) for name, one in known_models().items()]
@@ -99,11 +89,11 @@ def _ground_truth() -> list[dict[str, Any]]:
     ]
 
 
-def _about(thing: Any) -> str:
+def _about(thing: object) -> str:
     return (thing.__doc__ or "").strip().split("\n")[0]
 
 
-def _parameters(function: Any) -> str:
+def _parameters(function: Callable[..., object]) -> str:
     """What a measure takes beyond model, task and seed."""
     import inspect
 

@@ -1,124 +1,150 @@
-"""Arguments and options that several verbs share, and the model and pair that they choose."""
+"""From a verb's function to its command: the arguments and options that verbs share, and what they choose."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from mechinterp.cli.table import PAIR, about, dashed, load_options
+from mechinterp.cli.output import Output, waiting
+from mechinterp.cli.table import PAIR, VERB_OPTIONS, SettingRow, about, dashed, load_options
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from mechinterp.core import Pair
-
-RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a Run.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Step = Annotated[int | None, typer.Option("--step", help="Step of the checkpoint (the last one).")]
-Values = dict[str, Any]
-"""Option -> what the user gave."""
-
-_KINDS = {"int": int, "float": float}
-
-
-def takes(verb: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command the shared options of its verb, in place of its keyword-only parameter `options`.
-
-    The command receives the options that the user gave, as one dict. An option that is not given is not passed on, so
-    that its default is the one of the API.
-    """
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        rows = load_options()[verb]
-        names = [row["name"] for row in rows]
-
-        @wraps(command)
-        def with_options(**words: Any) -> Any:
-            options = given(**{name: words.pop(name) for name in names})
-            _check_words(options)
-            return command(**words, options=options)
-
-        signature = inspect.signature(command, eval_str=True)
-        parameters = []
-        for item in signature.parameters.values():
-            parameters += [_parameter(row) for row in rows] if item.name == "options" else [item]
-        with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        return with_options
-
-    return decorate
-
-
-def given(**options: Any) -> Values:
-    """Only the options that have a value."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The model and the pair that a command line chooses.
-
-    Args:
-        model: The model at one step of the Run.
-        pair: Pairs of the Run's task.
-        options: The other options that were given.
-        origin: The Run's folder, the step, and what the pair was drawn with.
-    """
-
-    model: Any
-    pair: Pair
-    options: Values
-    origin: dict[str, Any]
-
-    @property
-    def seed(self) -> int:
-        """The seed of the pair, and of all else that is random."""
-        return self.origin["seed"]
-
-
-def choose(verb: str, run: str, step: int | None, options: Values) -> Chosen:
-    """Open a Run at a step, and draw a pair with the verb's options."""
     from mechinterp.training import Run
 
-    opened = Run(run)
-    defaults = {row["name"]: row["default"] for row in load_options()[verb]}
-    drawn = {name: options.get(name, defaults[name]) for name in PAIR}
-    pair = opened.task.pair(drawn["examples"], drawn["seed"], drawn["corruption"])
-    rest = {name: value for name, value in options.items() if name not in PAIR}
-    origin = {"run": str(run), "step": opened.steps[-1] if step is None else step, **drawn}
-    return Chosen(opened.model(step), pair, rest, origin)
+T = TypeVar("T")
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a Run.", show_default=False)]
+Step = Annotated[int | None, typer.Option("--step", help="Step of the checkpoint (the last one).")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
-def check_fit(what: str, function: Callable[..., Any], options: Values) -> None:
-    """Refuse options that a function of the API does not take.
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The Run that a command line names, and the shared options that it gives.
+
+    Args:
+        verb: The verb.
+        folder: Of the Run.
+        step: Of the checkpoint; None for the last one.
+        given: Option -> value. An option that is not given is not passed on, so that its default is the one of the API.
 
     Raises:
-        ConfigError: If there is one.
+        ConfigError: If an option has a misspelt word; before anything is read or run.
     """
-    from mechinterp.core import ConfigError
 
-    foreign = [f"--{dashed(name)}" for name in options if name not in inspect.signature(function).parameters]
-    if foreign:
-        raise ConfigError(f"{what} take no {' and no '.join(foreign)}")
+    verb: str
+    folder: str
+    step: int | None
+    given: Mapping[str, object]
+
+    def __post_init__(self) -> None:
+        if self.given:
+            from mechinterp.core import OPTIONS, resolve_metric
+
+            for name, value in self.given.items():
+                OPTIONS[name].check(name, value)
+            if isinstance(metric := self.given.get("metric"), str):
+                resolve_metric(metric)
+
+    @cached_property
+    def run(self) -> Run:
+        """The Run, opened."""
+        from mechinterp.training import Run
+
+        return Run(self.folder)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The model at the step."""
+        return self.run.model(self.step)
+
+    @cached_property
+    def drawn(self) -> dict[str, object]:
+        """What the pair is drawn with; empty for a verb without a pair."""
+        defaults = {row["name"]: row["default"] for row in load_options()[self.verb]}
+        return {name: self.given.get(name, defaults[name]) for name in PAIR} if "corruption" in defaults else {}
+
+    @cached_property
+    def pair(self) -> Pair:
+        """The pair."""
+        draw: Callable[..., Pair] = self.run.task.pair
+        return draw(*(self.drawn[name] for name in ("examples", "seed", "corruption")))
+
+    @property
+    def origin(self) -> dict[str, object]:
+        """Where a result comes from: the folder, the step, and what the pair was drawn with."""
+        return {"run": self.folder, "step": self.run.steps[-1] if self.step is None else self.step, **self.drawn}
+
+    def call(self, what: str, function: Callable[..., T], *nouns: object, **settings: object) -> T:
+        """Call a function of the API with the options that were given, behind its own bars or a spinner.
+
+        Args:
+            what: The subject, for the spinner and the error.
+            function: Of the API.
+            *nouns: Its first arguments.
+            **settings: Flags of the verb alone; None is not passed on.
+
+        Raises:
+            ConfigError: If the function does not take an option that was given.
+        """
+        from mechinterp.core import ConfigError, in_words
+
+        options = {name: value for name, value in self.given.items() if name not in self.drawn}
+        taken = inspect.signature(function).parameters
+        foreign = [f"no --{dashed(name)}" for name in options if name not in taken]
+        if foreign:
+            raise ConfigError(f"{what} take {in_words(foreign, 'and')}")
+        options |= {name: value for name, value in settings.items() if value is not None}
+        if "progress" in taken:
+            return function(*nouns, **options, progress=True)
+        with waiting(f"measuring {what}"):
+            return function(*nouns, **options)
 
 
-def _check_words(options: Values) -> None:
-    """Refuse a misspelt word before anything is read or run."""
-    from mechinterp.core import OPTIONS, resolve_metric
+def as_command(verb: str, function: Callable[..., Output]) -> Callable[..., int]:
+    """A verb's function as the parser takes it, which prints and returns the exit status.
 
-    for name, value in options.items():
-        OPTIONS[name].check(name, value)
-    if "metric" in options:
-        resolve_metric(options["metric"])
+    It has `--json`. In place of a parameter `chosen` it has the argument RUN, `--step` where the verb reads one
+    checkpoint, and the verb's shared options.
+    """
+    signature = inspect.signature(function, eval_str=True)
+    own = list(signature.parameters.values())
+    shared = load_options()[verb] if "chosen" in signature.parameters else []
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    if "chosen" in signature.parameters:
+        run = inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=RunFolder)
+        own = [run, *(item for item in own if item.name != "chosen")]
+        if VERB_OPTIONS[verb].step:
+            own.append(inspect.Parameter("step", keyword, default=None, annotation=Step))
+
+    @wraps(function)
+    def command(*, as_json: bool, **words: object) -> int:
+        if "chosen" in signature.parameters:
+            values = {row["name"]: words.pop(row["name"]) for row in shared}
+            given = {name: value for name, value in values.items() if value is not None}
+            step = words.pop("step", None)
+            words["chosen"] = Chosen(verb, str(words.pop("run")), step if isinstance(step, int) else None, given)
+        output = function(**words)
+        output.print(as_json)
+        return output.status
+
+    json = inspect.Parameter("as_json", keyword, default=False, annotation=Json)
+    parameters = [*own, *map(_parameter, shared), json]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
 
 
-def _parameter(row: dict[str, Any]) -> inspect.Parameter:
-    flag = typer.Option(f"--{dashed(row['name'])}", help=about(row), metavar=_metavar(row), show_default=False)
-    kind = Annotated[_KINDS.get(row["kind"], str) | None, flag]
-    return inspect.Parameter(row["name"], inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-
-
-def _metavar(row: dict[str, Any]) -> str | None:
-    return f"[{'|'.join(row['choices'])}]" if "choices" in row else None
+def _parameter(row: SettingRow) -> inspect.Parameter:
+    """A shared option as a parameter."""
+    metavar = f"[{'|'.join(row['choices'])}]" if "choices" in row else None
+    flag = typer.Option(f"--{dashed(row['name'])}", help=about(row), metavar=metavar, show_default=False)
+    kind = {"int": int, "float": float}.get(row["kind"], str)
+    annotation = Annotated[kind | None, flag]
+    return inspect.Parameter(row["name"], inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

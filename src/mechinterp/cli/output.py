@@ -1,4 +1,4 @@
-"""What a command prints: a table for people, one JSON object for machines, progress on the error stream."""
+"""What a verb returns, and how it is printed: as a table, or as JSON; progress goes to the error stream."""
 
 from __future__ import annotations
 
@@ -7,56 +7,77 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 
-def emit(data: Mapping[str, Any]) -> None:
-    """One JSON object on one line of the standard output; NaN and infinity become null."""
-    sys.stdout.write(json.dumps(plain(data), allow_nan=False) + "\n")
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What a verb returns.
+
+    Args:
+        data: What `--json` prints: one object, or several, each on its line.
+        title: Of the table.
+        rows: Of the table: heading -> cell.
+        notes: Lines under the table.
+        status: Exit status.
+    """
+
+    data: Mapping[str, object] | Sequence[Mapping[str, object]]
+    title: str
+    rows: Sequence[Mapping[str, object]]
+    notes: Sequence[str] = ()
+    status: int = 0
+
+    def print(self, as_json: bool) -> None:
+        """Write it to the standard output."""
+        if not as_json:
+            _print_table(self.title, self.rows, self.notes)
+            return
+        for item in [self.data] if isinstance(self.data, Mapping) else self.data:
+            sys.stdout.write(json.dumps(plain(item), allow_nan=False) + "\n")
 
 
-def plain(value: Any) -> Any:
-    """Numbers, texts, lists and dicts only."""
+def plain(value: object) -> object:
+    """Numbers, texts, lists and dicts only; NaN and infinity become None."""
     if isinstance(value, Mapping):
         return {str(name): plain(part) for name, part in value.items()}
     if isinstance(value, bool | int | str) or value is None:
         return value
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "to_numpy"):  # xarray
-        value = value.to_numpy()
-    if hasattr(value, "tolist"):  # numpy
-        return plain(value.tolist())
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return float(value) if math.isfinite(value) else None
+    for convert in ("to_numpy", "tolist"):  # of xarray, of numpy
+        if hasattr(value, convert):
+            return plain(getattr(value, convert)())
     if isinstance(value, Sequence | set | frozenset):
         return [plain(part) for part in value]
     return str(value)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], notes: Sequence[str] = ()) -> None:
-    """Print a table; numbers stand to the right, columns that are empty throughout are left out."""
+def _print_table(title: str, rows: Sequence[Mapping[str, object]], notes: Sequence[str]) -> None:
+    """Numbers stand to the right; columns that are empty throughout are left out."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    kept = [index for index in range(len(columns)) if any(row[index] not in (None, "") for row in rows)]
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index in kept:
-        numbers = all(isinstance(row[index], int | float) or row[index] in (None, "") for row in rows)
-        shown.add_column(columns[index], justify="right" if numbers else "left", overflow="fold")
-    for row in rows:
-        shown.add_row(*(Text(number(row[index])) for index in kept))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    columns = []
+    for heading in dict.fromkeys(heading for row in rows for heading in row):
+        cells = [row.get(heading) for row in rows]
+        if any(cell not in (None, "") for cell in cells):
+            columns.append([Text(number(cell)) for cell in cells])
+            numbers = all(isinstance(cell, int | float) or cell in (None, "") for cell in cells)
+            table.add_column(heading, justify="right" if numbers else "left", overflow="fold")
+    for row in zip(*columns, strict=True):
+        table.add_row(*row)
     # A pipe or a file has no width: a table is then as wide as it needs.
     console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
-    console.print(Text(title, style="bold"), shown, sep="\n")
+    console.print(Text(title, style="bold"), table, sep="\n")
     for note in notes:
         console.print(Text(note))
 
 
-def number(value: Any) -> str:
+def number(value: object) -> str:
     """A value as a person reads it: three digits, a dash for nothing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"

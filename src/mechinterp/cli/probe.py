@@ -2,78 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mechinterp.cli.options import Json, RunFolder, Step, Values, given, takes
+from mechinterp.cli.options import Chosen
+from mechinterp.cli.output import Output
 
-NULLS = ("majority", "untrained", "shuffled", "control")
+if TYPE_CHECKING:
+    import xarray as xr
+
+SCORES = ("score", "score_low", "score_high", "majority", "untrained", "shuffled", "control", "erased")
+HEADINGS = {
+    "score_low": "low",
+    "score_high": "high",
+    "effect": "erasure cost",
+    "effect_low": "cost low",
+    "effect_high": "cost high",
+    "effect_random": "random cost",
+}
+"""Name of a number -> heading of its column, where they differ."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("probe")(probe)
-
-
-@takes("probe")
 def probe(
-    run: RunFolder,
+    chosen: Chosen,
     target: Annotated[
         str, typer.Argument(metavar="TARGET", help="Hidden variable of the task, a latent.", show_default=False)
     ],
     layer: Annotated[
         list[int] | None, typer.Option("--layer", help="Layer to probe; give the option once for each (all layers).")
     ] = None,
-    step: Step = None,
-    *,
-    options: Values,
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """Read a hidden variable off a site with a linear probe, beside its nulls, and erase it."""
-    from mechinterp.cli.output import emit, table, waiting
     from mechinterp.probes import probe as read_latent
-    from mechinterp.training import Run
 
-    opened = Run(run)
-    model = opened.model(step)
-    with waiting(f"probing {target}"):
-        scores = read_latent(model, opened.task, target=target, **given(layer=layer or None, **options))
-    rows = [_row(scores.sel(layer=number)) for number in scores["layer"].values]
+    scores = chosen.call("probes", read_latent, chosen.model, chosen.run.task, target=target, layer=layer or None)
+    layers = [_row(scores.sel(layer=number)) for number in scores["layer"].values]
     attrs = scores.attrs
-    if as_json:
-        last = opened.steps[-1] if step is None else step
-        emit({"run": run, "step": last, **attrs, "layers": rows})
-        return
-    columns = [
-        "layer",
-        "score",
-        "low",
-        "high",
-        *NULLS,
-        "erased",
-        "erasure cost",
-        "cost low",
-        "cost high",
-        "random cost",
-    ]
     notes = [
         f"score: held-out {attrs['probe']}; cost: {attrs['metric']} lost by erasing the variable, or as many random "
         "directions; 95% intervals",
         *(attrs[name] for name in ("selectivity_reason", "erasure_reason") if attrs[name]),
     ]
-    table(f"{target} at {attrs['site']} in {run}", columns, [list(row.values()) for row in rows], notes)
+    rows = [{HEADINGS.get(name, name): value for name, value in row.items()} for row in layers]
+    title = f"{target} at {attrs['site']} in {chosen.folder}"
+    return Output({**chosen.origin, **attrs, "layers": layers}, title, rows, notes)
 
 
-def _row(scores: Any) -> dict[str, Any]:
+def _row(scores: xr.Dataset) -> dict[str, float]:
     """One layer: the score, its nulls, the score after erasure, and what the erasure costs."""
     from mechinterp.core.statistics import mean_interval
 
     cost = mean_interval(scores["effect"].values)
-    names = ("score", "score_low", "score_high", *NULLS, "erased")
     return {
         "layer": int(scores["layer"]),
-        **{name: float(scores[name]) for name in names},
+        **{name: float(scores[name]) for name in SCORES},
         **{"effect": cost.value, "effect_low": cost.low, "effect_high": cost.high},
         "effect_random": mean_interval(scores["effect_random"].values).value,
     }

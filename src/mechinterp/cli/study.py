@@ -1,4 +1,4 @@
-"""`mechinterp study`: the story of a Run."""
+"""`mechinterp study` and `mechinterp report`: the story of a Run, as a table and as a page."""
 
 from __future__ import annotations
 
@@ -6,36 +6,42 @@ from typing import Annotated
 
 import typer
 
-from mechinterp.cli.options import Json, RunFolder, Values, takes
+from mechinterp.cli.options import Chosen
+from mechinterp.cli.output import Output, waiting
 
 _COLUMNS = ("name", "value", "low", "high", "null", "unit", "where")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("study")(study)
-
-
-@takes("study")
 def study(
-    run: RunFolder,
+    chosen: Chosen,
     fresh: Annotated[bool, typer.Option("--fresh", help="Repeat a study that the folder already holds.")] = False,
-    *,
-    options: Values,
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """Name a Run's heads, date them, find its circuit and judge it, each beside its null."""
-    from mechinterp.cli.output import emit, table
-    from mechinterp.core.progress import Bars
     from mechinterp.studies import study as tell_story
-    from mechinterp.training import Run
 
-    with Bars(True) as show:
-        story = tell_story(Run(run), fresh=fresh, progress=show, **options)
-    if as_json:
-        found, reason = story.found
-        emit({"run": run, "verdict": story.verdict, "findings": story.findings, "heads": story.heads, "found": found,
-              "found_reason": reason, "circuit": story.circuit.to_dict(), "settings": story.settings})  # fmt: skip
-        return
-    rows = [[finding[name] for name in _COLUMNS] for finding in story.findings]
-    table(f"Study of {run}", _COLUMNS, rows, [str(story)])
+    story = chosen.call("a study", tell_story, chosen.run, fresh=fresh)
+    found, reason = story.found
+    data = {"run": chosen.folder, "verdict": story.verdict, "findings": story.findings, "heads": story.heads,
+            "found": found, "found_reason": reason, "circuit": story.circuit.to_dict(),
+            "settings": story.settings}  # fmt: skip
+    rows = [{name: finding[name] for name in _COLUMNS} for finding in story.findings]
+    return Output(data, f"Study of {chosen.folder}", rows, [str(story)])
+
+
+def report(
+    chosen: Chosen,
+    out: Annotated[str, typer.Option("--out", help="File to write (RUN/report.html).")] = "",
+) -> Output:
+    """Write one HTML page that works offline. A Run without a study is studied first."""
+    from mechinterp.core import RunError
+    from mechinterp.pages import report as write
+    from mechinterp.studies import Study
+    from mechinterp.studies import study as tell_story
+
+    try:
+        story = Study.load(chosen.run)
+    except RunError:  # there is none yet, or it is of other weights
+        story = chosen.call("a study", tell_story, chosen.run)
+    with waiting("writing the report"):
+        path = write(chosen.run, out=out or None, study=story)
+    return Output({"run": chosen.folder, "report": path}, "Report", [{"run": chosen.folder, "page": str(path)}])

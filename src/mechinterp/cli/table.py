@@ -12,11 +12,39 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Literal,
+    NamedTuple,
+    NotRequired,
+    TypedDict,
+    Union,
+    get_args,
+    get_origin,
+)
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
 
 FILE = Path(__file__).with_name("settings.json")
 OPTIONS_FILE = Path(__file__).with_name("options.json")
-SettingRow = dict[str, Any]
+
+
+class SettingRow(TypedDict):
+    """A setting or option: what is written behind its flag, its default, its meaning, and its words if they are few."""
+
+    name: str
+    kind: str
+    default: object
+    help: str
+    choices: NotRequired[list[str]]
+
 
 PAIR = ("corruption", "examples", "seed")
 """The options that a verb draws its pair with."""
@@ -30,28 +58,30 @@ class Verb(NamedTuple):
         functions: What a default is called in the help text -> the API function that it is a default of. Where the
             function has no such parameter, the default is the one of `OPTIONS`.
         defaults: Defaults that only the command line has.
+        step: Whether it reads one checkpoint, and so takes `--step`.
     """
 
     options: tuple[str, ...]
     functions: dict[str, str]
-    defaults: Mapping[str, Any] = MappingProxyType({})
+    defaults: Mapping[str, object] = MappingProxyType({})
+    step: bool = True
 
 
 INTERVENTION = ("metric", "direction", "ablation", "inputs")
 VERB_OPTIONS = {
-    "trace": Verb(("seed",), {"": "trace"}),
+    "trace": Verb(("seed",), {"": "trace"}, step=False),
     "patch": Verb(
         ("site", "at", *INTERVENTION, "budget_mb", *PAIR), {"for nodes": "patch_nodes", "for edges": "patch_edges"}
     ),
     "estimate": Verb(
         ("site", "at", *INTERVENTION, *PAIR), {"for nodes": "estimate_nodes", "for edges": "estimate_edges"}
     ),
-    "discover": Verb(("metric", "ablation", "inputs", *PAIR), {"": "discover"}, {"seed": 0}),
+    "discover": Verb(("metric", "ablation", "inputs", "share", *PAIR), {"": "discover"}, {"seed": 0}),
     # A circuit is discovered on the pairs of seed 0, and may not be evaluated on them.
     "evaluate": Verb(("metric", "ablation", "nulls", "untrained", *PAIR), {"": "evaluate"}, {"seed": 1}),
     "probe": Verb(("site", "metric", "examples", "seed"), {"": "probe"}),
-    "study": Verb(("examples", "nulls", "untrained", "seed"), {"": "study"}),
-    "report": Verb(("seed",), {"": "study"}),
+    "study": Verb(("examples", "nulls", "untrained", "seed"), {"": "study"}, step=False),
+    "report": Verb(("seed",), {"": "study"}, step=False),
 }
 """The one place that says which verb takes which shared option."""
 
@@ -73,7 +103,7 @@ def about(row: SettingRow) -> str:
     default = row["default"]
     if default is None:
         return row["help"]
-    if row["kind"] == "list":
+    if isinstance(default, list | tuple):
         default = ",".join(map(str, default))
     return f"{row['help']} ({str(default).lower() if row['kind'] == 'bool' else default})"
 
@@ -91,7 +121,7 @@ def describe() -> dict[str, list[SettingRow]]:
 
     # The tasks that ship, which the room exports; a user's own are not known when help is printed.
     shipped = [part for part in vars(tasks).values() if isinstance(part, type) and issubclass(part, tasks.Task)]
-    groups: dict[str, Any] = {"model": ModelConfig, "training": TrainConfig}
+    groups: dict[str, type[BaseModel]] = {"model": ModelConfig, "training": TrainConfig}
     groups |= {f"task {cls.name}": cls for cls in shipped if cls is not tasks.Task}
     rows = {group: [_setting(name, field) for name, field in cls.model_fields.items()] for group, cls in groups.items()}
     return json.loads(json.dumps(rows))  # JSON knows lists, and no tuples
@@ -102,7 +132,7 @@ def describe_options() -> dict[str, list[SettingRow]]:
     return {name: [_option(option, verb) for option in verb.options] for name, verb in VERB_OPTIONS.items()}
 
 
-def _setting(name: str, field: Any) -> SettingRow:
+def _setting(name: str, field: FieldInfo) -> SettingRow:
     kind, choices = _kind(field.annotation)
     default = None if field.is_required() else field.default
     return _row(name, kind, default, field.description or "", choices)
@@ -115,7 +145,7 @@ def _option(name: str, verb: Verb) -> SettingRow:
     return _row(name, _kind(option.kind)[0], _default(name, verb), option.help, option.words)
 
 
-def _default(name: str, verb: Verb) -> Any:
+def _default(name: str, verb: Verb) -> object:
     """The default of an option; where the functions of a verb differ, a text that says so."""
     import mechinterp as mi
     from mechinterp.core import OPTIONS
@@ -126,15 +156,18 @@ def _default(name: str, verb: Verb) -> Any:
     defaults = {called: of.parameters[name].default for called, of in signatures.items() if name in of.parameters}
     if len(set(defaults.values())) > 1:
         return ", ".join(f"{default} {called}" for called, default in defaults.items())
-    return next(iter(defaults.values()), OPTIONS[name].default)
+    default = next(iter(defaults.values()), None)
+    return OPTIONS[name].default if default is None else default
 
 
-def _row(name: str, kind: str, default: Any, help_: str, choices: Iterable[str]) -> SettingRow:
-    row = {"name": name, "kind": kind, "default": default, "help": help_}
-    return row | {"choices": list(choices)} if choices else row
+def _row(name: str, kind: str, default: object, help_: str, choices: Iterable[str]) -> SettingRow:
+    row: SettingRow = {"name": name, "kind": kind, "default": default, "help": help_}
+    if choices:
+        row["choices"] = list(choices)
+    return row
 
 
-def _kind(annotation: Any) -> tuple[str, list[str]]:
+def _kind(annotation: object) -> tuple[str, list[str]]:
     """What to write behind the flag."""
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
@@ -145,7 +178,7 @@ def _kind(annotation: Any) -> tuple[str, list[str]]:
         return "choice", [str(part) for part in get_args(annotation)]
     if get_origin(annotation) in (tuple, list):
         return "list", []
-    return {int: "int", float: "float", bool: "bool"}.get(annotation, "text"), []
+    return next((kind.__name__ for kind in (int, float, bool) if annotation is kind), "text"), []
 
 
 def _write() -> None:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mechinterp.cli.options import Json, RunFolder, Values, takes
+from mechinterp.cli.options import Chosen
+from mechinterp.cli.output import Output
+
+if TYPE_CHECKING:
+    from mechinterp.measures import Measure
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("trace")(trace)
-
-
-@takes("trace")
 def trace(
-    run: RunFolder,
+    chosen: Chosen,
     measures: Annotated[
         list[str],
         typer.Option(
@@ -27,35 +25,33 @@ def trace(
         ),
     ] = ["loss", "head_scores"],  # noqa: B006  (the parser reads it, nothing writes to it)
     on: Annotated[str, typer.Option("--on", help="Measure on this variant of the task.")] = "",
-    *,
-    options: Values,
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """Measure every checkpoint of a Run. Values that an earlier call measured are kept."""
-    from mechinterp.cli.output import emit, table
-    from mechinterp.core.progress import Bars
     from mechinterp.timeline import trace as measure_all
-    from mechinterp.training import Run
 
-    opened = Run(run)
-    chosen = [measure for text in measures for measure in parse(text)]
-    with Bars(True) as show:
-        line = measure_all(opened, chosen, progress=show, on=on or None, **options)
-    names = [str(name) for name in line.data_vars if f"{name}_se" in line.data_vars]
-    if as_json:
-        values = {name: {"dims": list(line[name].dims), "values": line[name]} for name in names}
-        coords = {str(name): line[name] for name in line.coords}
-        emit({"run": run, "seed": line.attrs["seed"], "steps": line["step"], "coords": coords, "measures": values})
-        return
-    rows = []
-    for name in names:
-        series = line[name]
-        sizes = ", ".join(f"{dim} {size}" for dim, size in series.sizes.items())
-        rows.append([name, sizes, float(series.isel(step=0).mean()), float(series.isel(step=-1).mean())])
-    table(f"Traced {run}", ["measure", "dimensions", "mean at the first step", "mean at the last"], rows)
+    parsed = [measure for text in measures for measure in parse(text)]
+    timeline = chosen.call("a trace", measure_all, chosen.run, parsed, on=on or None)
+    data = {
+        "run": chosen.folder,
+        "seed": timeline.attrs["seed"],
+        "steps": timeline["step"],
+        "coords": {str(name): timeline[name] for name in timeline.coords},
+    }
+    series = {str(name): timeline[name] for name in timeline.data_vars if f"{name}_se" in timeline.data_vars}
+    values = {name: {"dims": list(one.dims), "values": one} for name, one in series.items()}
+    rows = [
+        {
+            "measure": name,
+            "dimensions": ", ".join(f"{dim} {size}" for dim, size in one.sizes.items()),
+            "mean at the first step": float(one.isel(step=0).mean()),
+            "mean at the last": float(one.isel(step=-1).mean()),
+        }
+        for name, one in series.items()
+    ]
+    return Output({**data, "measures": values}, f"Traced {chosen.folder}", rows)
 
 
-def parse(text: str) -> list[Any]:
+def parse(text: str) -> list[Measure]:
     """Measures written as `loss,head_scores` or as `edge_effects metric=kl examples=64`.
 
     Raises:
@@ -76,7 +72,7 @@ def parse(text: str) -> list[Any]:
     return [measure(head, **params)]
 
 
-def _value(text: str) -> Any:
+def _value(text: str) -> object:
     try:
         return json.loads(text)
     except ValueError:

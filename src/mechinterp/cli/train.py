@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Annotated, Any, no_type_check
+from typing import TYPE_CHECKING, Annotated, no_type_check
 
 import typer
 
-from mechinterp.cli.flags import KEY, SettingsCommand
-from mechinterp.cli.options import Json
+from mechinterp.cli.flags import KEY
+from mechinterp.cli.output import Output
 from mechinterp.cli.table import load
 
+if TYPE_CHECKING:
+    from mechinterp.tasks import Task
+    from mechinterp.training import Run
+
 _SECTIONS = ("task", "model", "training")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("train", cls=SettingsCommand)(train)
+Values = dict[str, object]
 
 
 @no_type_check  # the parser hands over a context of its own, unexported class
@@ -33,39 +32,28 @@ def train(
     config: Annotated[
         str, typer.Option("--config", help="TOML file with tables [task], [model], [training]; flags win over it.")
     ] = "",
-    as_json: Json = False,
-) -> None:
+) -> Output:
     """Train a transformer on a task. Settings that are not given come from the task's preset."""
-    from mechinterp.cli.output import emit, table
-    from mechinterp.core.progress import Bars
+    from mechinterp.training import train as train_one
+    from mechinterp.training import train_many
 
     chosen, model, training = settings(task, config, context.meta[KEY])
-    common = {"model": model, "training": training, "resume": resume}
-    with Bars(True) as show:
-        if seeds == 1:
-            from mechinterp.training import train as train_one
-
-            bar = partial(show, f"{chosen.name}-{seed}")
-            runs = [train_one(chosen, seed=seed, out=out or None, progress=bar, **common)]
-        else:
-            from mechinterp.training import train_many
-
-            several, folder = list(range(seed, seed + seeds)), out or f"runs/{chosen.name}"
-            runs = train_many(chosen, seeds=several, out=folder, workers=workers or None, progress=show, **common)
-    rows = [_outcome(run) for run in runs]
-    if as_json:
-        emit({"task": chosen.to_dict(), "runs": rows})
+    common = {"model": model, "training": training, "resume": resume, "progress": True}
+    if seeds == 1:
+        runs = [train_one(chosen, seed=seed, out=out or None, **common)]
     else:
-        losses = [name for name in rows[0] if name.startswith("loss")]
-        columns = ["seed", "steps", *losses, "checkpoints", "folder"]
-        table(
-            f"Trained on {chosen.name} (losses in {chosen.unit})",
-            columns,
-            [[row[name] for name in columns] for row in rows],
-        )
+        several, folder = list(range(seed, seed + seeds)), out or f"runs/{chosen.name}"
+        runs = train_many(chosen, seeds=several, out=folder, workers=workers or None, **common)
+    rows = [_outcome(run) for run in runs]
+    losses = [name for name in rows[0] if name.startswith("loss")]
+    columns = ["seed", "steps", *losses, "checkpoints", "folder"]
+    shown = [{name: row[name] for name in columns} for row in rows]
+    return Output(
+        {"task": chosen.to_dict(), "runs": rows}, f"Trained on {chosen.name} (losses in {chosen.unit})", shown
+    )
 
 
-def settings(task: str, config: str, flags: dict[str, str | bool]) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+def settings(task: str, config: str, flags: dict[str, str | bool]) -> tuple[Task, Values, Values]:
     """The task, and the settings of model and training that were given, by file or by flag.
 
     Raises:
@@ -74,8 +62,8 @@ def settings(task: str, config: str, flags: dict[str, str | bool]) -> tuple[Any,
     from mechinterp import tasks
     from mechinterp.core import ConfigError, suggest
 
-    given = _from_file(config) if config else {name: {} for name in _SECTIONS}
-    named = given["task"].pop("name", "")
+    sections = _from_file(config) if config else {name: {} for name in _SECTIONS}
+    named = str(sections["task"].pop("name", ""))
     if task and named and task != named:
         raise ConfigError(f"the task is '{task}' on the command line and '{named}' in {config}: name it once")
     name = task or named
@@ -90,11 +78,11 @@ def settings(task: str, config: str, flags: dict[str, str | bool]) -> tuple[Any,
             raise ConfigError(
                 f"task '{name}' has no setting '{setting}'.{suggest(setting, fits.get(f'task {name}', ()))}"
             )
-        given[group.split()[0]][setting] = _value(value, fits[group][setting])
-    return tasks.get(name, **given["task"]), given["model"], given["training"]
+        sections[group.split()[0]][setting] = _value(value, fits[group][setting])
+    return tasks.get(name, **sections["task"]), sections["model"], sections["training"]
 
 
-def _value(text: str | bool, kind: str) -> Any:
+def _value(text: str | bool, kind: str) -> object:
     """What a flag says; a text that is no number stays one, and the setting says what it wants."""
     if isinstance(text, bool):
         return text
@@ -108,11 +96,11 @@ def _value(text: str | bool, kind: str) -> Any:
         return text
 
 
-def _from_file(config: str) -> dict[str, dict[str, Any]]:
+def _from_file(config: str) -> dict[str, Values]:
     from mechinterp.core import ConfigError, read_table, suggest
 
     data = read_table(config, "toml", ConfigError)
-    sections: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
+    sections: dict[str, Values] = {name: {} for name in _SECTIONS}
     for name, part in data.items():
         if name not in _SECTIONS:
             raise ConfigError(f"--config {config}: no table [{name}].{suggest(name, _SECTIONS)}")
@@ -122,7 +110,7 @@ def _from_file(config: str) -> dict[str, dict[str, Any]]:
     return sections
 
 
-def _outcome(run: Any) -> dict[str, Any]:
+def _outcome(run: Run) -> Values:
     metrics = run.metrics()
     last = {str(name): float(metrics[name][-1]) for name in metrics.data_vars if str(name).startswith("loss")}
     about = {"seed": run.seed, "status": run.status, "steps": run.steps[-1], "checkpoints": len(run.steps)}

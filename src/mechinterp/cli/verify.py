@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mechinterp.cli.output import Output
+
 if TYPE_CHECKING:
     from mechinterp.claims import ClaimResult
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("verify")(verify)
 
 
 def verify(
@@ -27,34 +24,22 @@ def verify(
     out: Annotated[
         str, typer.Option("--out", help="With --retrain: folder that keeps the Runs, and resumes them.")
     ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per claim and nothing else.")] = False,
-) -> int:
+) -> Output:
     """Check the claims that ship with the package. The exit status is 1 if one fails, else 3 if one is not decided."""
     from mechinterp.claims import VERDICTS
     from mechinterp.claims import verify as check
-    from mechinterp.cli.output import emit, table
-    from mechinterp.core.progress import Bars
 
-    with Bars(True) as show:
-        chosen = [name.strip() for name in only.split(",")] if only else None
-        results = check(
-            name or None,
-            retrain=retrain,
-            seeds=seeds or None,
-            out=out or None,
-            workers=workers or None,
-            only=chosen,
-            progress=show,
-        )
-    if as_json:
-        for result in results:
-            emit(result.to_dict())
-        return _status(results)
-    rows = [
-        [one.circuit, one.claim, one.measured, one.low, one.high, one.tolerance, one.published, _verdict(one)]
-        for one in results
-    ]
-    columns = ["circuit", "claim", "measured", "low", "high", "tolerance", "published", "verdict"]
+    results = check(
+        name or None,
+        retrain=retrain,
+        seeds=seeds or None,
+        out=out or None,
+        workers=workers or None,
+        only=[name.strip() for name in only.split(",")] if only else None,
+        progress=True,
+    )
+    columns = ("circuit", "claim", "measured", "low", "high", "tolerance", "published")
+    rows = [{name: getattr(one, name) for name in columns} | {"verdict": _verdict(one)} for one in results]
     kind = f"models trained anew, {seeds or 'as many as claimed'} of each" if retrain else "shipped weights"
     ends = "low and high: 95% over seeds, or over examples where one model was measured"
     known = [f"* {one.claim}: {one.known.why}" for one in results if one.known and not one.failed]
@@ -66,8 +51,8 @@ def verify(
     rest += f"; NOT DECIDED: {', '.join(undecided)}" if undecided else ""
     last = f"FAILED: {', '.join(failed)}{rest}" if failed else f"all {decided} claims came out as stated{rest}"
     why = [f"{one.claim}: {one.reason}" for one in results if one.reason]
-    table(f"Claims, checked on {kind}", columns, rows, [ends, *known, *why, last])
-    return _status(results)
+    data = [one.to_dict() for one in results]
+    return Output(data, f"Claims, checked on {kind}", rows, [ends, *known, *why, last], _status(results))
 
 
 def _status(results: Sequence[ClaimResult]) -> int:

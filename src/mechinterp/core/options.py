@@ -71,6 +71,7 @@ OPTIONS: Mapping[str, Option] = {
     "site": Option(str, "z", "A kind of site (z, resid_post, mlp, ...) or one address (L1.H3.z)."),
     "at": Option(str, "pos", "Patch every position, the position of every role, or all positions at once.", AT),
     "corruption": Option(str, "all", "Corruption of the pairs: one of the task's, or all in equal parts."),
+    "share": Option(float, 0.9, "Share of the gap that a circuit is to recover on the pairs that it is searched on."),
     "examples": Option(int, 64, "Number of examples."),
     "seed": Option(int, 0, "Seed of the examples and of everything random."),
     "nulls": Option(int, 100, "Number of random circuits to compare with."),

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from torch import nn
 
-from mechinterp.core import Circuit, ConfigError, Edge, HookedModel, Options, Pair, in_words, suggest, takes
+from mechinterp.core import OPTIONS, Circuit, ConfigError, Edge, HookedModel, Options, Pair, in_words, suggest, takes
 from mechinterp.core.edge_scores import Scores, score_every_edge
 from mechinterp.discovery.acdc import acdc, edge_order
 from mechinterp.discovery.top_k import top_k
@@ -106,7 +106,7 @@ def _acdc(judge: Judge, settings: SearchSettings) -> tuple[Circuit, dict[str, ob
 
 
 def _top_k(judge: Judge, settings: SearchSettings) -> tuple[Circuit, dict[str, object]]:
-    k, share, scores = settings.get("k"), settings.get("share", 0.9), settings.get("scores")
+    k, share, scores = settings.get("k"), settings.get("share", OPTIONS["share"].default), settings.get("scores")
     if scores is None:
         scores = patch_edges(judge.model, judge.pair, options=judge.options.change(direction="noise"))
     circuit, size = top_k(judge.by_corruption(), score_every_edge(scores, judge.graph), k=k, share=share)

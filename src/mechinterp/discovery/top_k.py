@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mechinterp.core import Circuit, ConfigError, Edge, rank_edges
+from mechinterp.core import OPTIONS, Circuit, ConfigError, Edge, rank_edges
 from mechinterp.interventions import Judge
 
 _BLOCK = 16
 
 
 def top_k(
-    judges: Mapping[str, Judge], effects: Mapping[Edge, float], *, k: int | None = None, share: float = 0.9
+    judges: Mapping[str, Judge],
+    effects: Mapping[Edge, float],
+    *,
+    k: int | None = None,
+    share: float = OPTIONS["share"].default,
 ) -> tuple[Circuit, int]:
     """The edges of largest signed effect, pruned to whole paths from an input to the logits.
 

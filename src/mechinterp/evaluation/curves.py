@@ -9,7 +9,7 @@ import xarray as xr
 from torch import nn
 
 from mechinterp._version import __version__
-from mechinterp.core import Circuit, ConfigError, Edge, HookedModel, Options, Pair, rank_edges, takes
+from mechinterp.core import OPTIONS, Circuit, ConfigError, Edge, HookedModel, Options, Pair, rank_edges, takes
 from mechinterp.core.edge_scores import Scores, edge_scores, score_every_edge
 from mechinterp.evaluation.truth import FRACTIONS
 from mechinterp.interventions import Judge
@@ -64,7 +64,7 @@ def curve(
     return result.assign_attrs(_attrs(judge), by=by, inputs=judge.graph.inputs)
 
 
-def fewest_edges(result: xr.Dataset, share: float = 0.9) -> int | None:
+def fewest_edges(result: xr.Dataset, share: float = OPTIONS["share"].default) -> int | None:
     """The smallest k of a `curve` that reaches a share of the gap; None where none does, or the gap may be zero.
 
     The k is chosen on the curve's pair: report the faithfulness of `circuit_at(result, k)` on another one.

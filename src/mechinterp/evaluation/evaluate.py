@@ -11,7 +11,7 @@ import xarray as xr
 from mechinterp._version import __version__
 from mechinterp.core import OPTIONS, Circuit, ConfigError, Edge, Options, Pair, derive_seed, takes
 from mechinterp.core.statistics import Interval, p_value, t_interval
-from mechinterp.evaluation.found import LEVEL, found
+from mechinterp.evaluation.found import FOUND_LEVEL, found
 from mechinterp.evaluation.live import live_edges
 from mechinterp.evaluation.minimality import judged_minimality
 from mechinterp.evaluation.nulls import rival_circuits
@@ -141,7 +141,7 @@ def evaluate(
         interval="t for means, Fieller for ratios; 95%",
         found=outcome.answer,
         found_reason=outcome.reason,
-        level=LEVEL,
+        level=FOUND_LEVEL,
         seed=seed,
         pair=pair.fingerprint,
         version=__version__,

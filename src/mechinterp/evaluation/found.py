@@ -28,7 +28,7 @@ from mechinterp.evaluation.ability import Ability, ability, gap_size, untrained_
 from mechinterp.interventions import Judge
 
 Answer = Literal["yes", "no", "undecided"]
-LEVEL = 0.01
+FOUND_LEVEL = 0.01
 """Level of each condition's test."""
 FLOOR = 0.5
 """The share of the gap that a circuit must recover, at the lower end of its interval."""
@@ -90,7 +90,7 @@ def found(
     exhaustive: bool,
     untrained: int = 99,
     seed: int = 0,
-    level: float = LEVEL,
+    level: float = FOUND_LEVEL,
 ) -> Found:
     """Decide whether a circuit is found.
 

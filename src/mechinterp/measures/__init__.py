@@ -7,9 +7,9 @@ from mechinterp.measures import (
     circuits,
     estimates,
     modular,
+    predictors,
     regression,
     structure,
-    theory,
 )
 from mechinterp.measures.registry import Measure, as_measure, measure, names, register_measure
 
@@ -24,8 +24,8 @@ __all__ = [
     "measure",
     "modular",
     "names",
+    "predictors",
     "register_measure",
     "regression",
     "structure",
-    "theory",
 ]

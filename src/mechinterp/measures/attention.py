@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 import xarray as xr
 from torch import Tensor
 
-from mechinterp.core import Batch, Site, SiteError, labelled, suggest
+from mechinterp.core import Batch, HookedModel, Site, SiteError, labelled, suggest
 from mechinterp.interventions import on_model, record
-from mechinterp.measures.registry import register_measure
+from mechinterp.measures.registry import EXAMPLES, register_measure
 from mechinterp.tasks import ALL, Task
 
 
 @register_measure("role_attention")
 def role_attention(
-    model: Any,
+    model: HookedModel,
     task: Task,
     seed: int,
+    *,
     query: str,
     key: str | Sequence[str],
     corruption: str = ALL,
-    examples: int = 64,
+    examples: int = EXAMPLES,
 ) -> xr.DataArray:
     """Attention of every head from the position of one role to the positions of others, in the clean run.
 

@@ -1,10 +1,9 @@
-"""Measures of what a model does: loss, accuracy, margin, distance to reference predictors, clean and corrupted runs."""
+"""Measures of what a model does: loss, accuracy, margin, clean and corrupted runs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import xarray as xr
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from mechinterp.core import Batch, Options, UnsupportedError, labelled, takes
 from mechinterp.interventions import on_model, quiet, score_runs
-from mechinterp.measures.registry import register_measure
+from mechinterp.measures.registry import EXAMPLES, register_measure
 from mechinterp.tasks import ALL, Task
 
 _AT_ONCE = 512
@@ -20,7 +19,7 @@ _AT_ONCE = 512
 
 
 @register_measure("loss")
-def loss(model: nn.Module, task: Task, seed: int, examples: int = 128) -> xr.DataArray:
+def loss(model: nn.Module, task: Task, seed: int, *, examples: int = 128) -> xr.DataArray:
     """Loss by the task's groups of positions: nats for tokens, squared distance for real values.
 
     Args:
@@ -39,7 +38,7 @@ def loss(model: nn.Module, task: Task, seed: int, examples: int = 128) -> xr.Dat
 
 
 @register_measure("accuracy")
-def accuracy(model: nn.Module, task: Task, seed: int, examples: int = 128) -> xr.DataArray:
+def accuracy(model: nn.Module, task: Task, seed: int, *, examples: int = 128) -> xr.DataArray:
     """Share of positions whose largest logit is the right answer, by group: dimensions group, example."""
     batch = task.batch(examples, seed)
     _check_tokens(batch, "accuracy")
@@ -48,55 +47,19 @@ def accuracy(model: nn.Module, task: Task, seed: int, examples: int = 128) -> xr
 
 
 @register_measure("margin")
-def margin(model: nn.Module, task: Task, seed: int, examples: int = 128) -> xr.DataArray:
+def margin(model: nn.Module, task: Task, seed: int, *, examples: int = 128) -> xr.DataArray:
     """Logit of the right answer minus the largest other logit, by group: dimensions group, example."""
-    batch, output = _run(model, task, seed, examples)
+    batch, output = run_on_batch(model, task, seed, examples)
     _check_tokens(batch, "margin")
     index = batch.targets.clamp(min=0)[..., None]
     others = output.scatter(-1, index, float("-inf")).amax(-1)
     return _by_group(output.gather(-1, index)[..., 0] - others, task, batch)
 
 
-@register_measure("predictor_distance")
-def predictor_distance(model: nn.Module, task: Task, seed: int, examples: int = 64) -> xr.DataArray:
-    """How far the model is from each of the task's reference predictors on the scored positions.
-
-    Args:
-        model: The model.
-        task: Has `predictors`.
-        seed: Of the examples.
-        examples: How many.
-
-    Returns:
-        Dimensions predictor, example: KL(model || predictor) in nats for tokens, squared distance for real values;
-        smallest at the predictor that the model is closest to.
-
-    Raises:
-        UnsupportedError: If the task has no predictors.
-    """
-    predictors = task.predictors()
-    if not predictors:
-        raise UnsupportedError(f"task '{task.name}' has no reference predictors")
-    batch, output = _run(model, task, seed, examples)
-    ours = output if batch.targets.is_floating_point() else output.log_softmax(-1)
-    rows = []
-    for predict in predictors.values():
-        theirs = predict(batch).to(ours)
-        if batch.targets.is_floating_point():
-            distance = (ours - theirs).square().sum(-1)
-        else:
-            # Where the model gives a token no chance at all, the predictor's opinion of it does not count.
-            chance = ours.exp()
-            distance = torch.where(chance > 0, chance * (ours - theirs), torch.zeros_like(ours)).sum(-1)
-        rows.append(_mean(distance, batch.scored))
-    attrs = {"kind": "heavy-tailed", "failure": wrong_answer(output.shape[-1], batch, batch.scored)}
-    return labelled(torch.stack(rows), ["predictor", "example"], {"predictor": list(predictors)}, **attrs)
-
-
 @register_measure("pair_scores")
 @takes("metric")
 def pair_scores(
-    model: nn.Module, task: Task, seed: int, *, examples: int = 64, corruption: str = ALL, options: Options
+    model: nn.Module, task: Task, seed: int, *, examples: int = EXAMPLES, corruption: str = ALL, options: Options
 ) -> xr.DataArray:
     """The metric of the plain clean and the plain corrupted run, the gap that effects are shares of.
 
@@ -108,7 +71,7 @@ def pair_scores(
     return labelled(torch.stack(runs), ["run", "example"], {"run": ["clean", "corrupted"]}, metric=options.metric_name)
 
 
-def _run(model: nn.Module, task: Task, seed: int, examples: int) -> tuple[Batch, Tensor]:
+def run_on_batch(model: nn.Module, task: Task, seed: int, examples: int) -> tuple[Batch, Tensor]:
     """A batch and the model's output on it, both on the CPU."""
     batch = task.batch(examples, seed)
     with quiet(model):
@@ -143,13 +106,14 @@ def _values(model: nn.Module, batch: Batch, score: Callable[[Tensor, Batch], Ten
     return torch.cat(parts), width
 
 
-def _by_group(values: Tensor, task: Task, batch: Batch, **attrs: Any) -> xr.DataArray:
+def _by_group(values: Tensor, task: Task, batch: Batch, **attrs: float | str) -> xr.DataArray:
     groups = task.groups(batch)
-    rows = torch.stack([_mean(values, mask) for mask in groups.values()])
+    rows = torch.stack([mean_over(values, mask) for mask in groups.values()])
     return labelled(rows, ["group", "example"], {"group": list(groups)}, **attrs)
 
 
-def _mean(values: Tensor, mask: Tensor) -> Tensor:
+def mean_over(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the marked positions, `[batch]`; NaN where there are none."""
     return torch.where(mask, values, torch.zeros_like(values)).sum(1) / mask.sum(1)
 
 

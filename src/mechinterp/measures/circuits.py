@@ -8,12 +8,23 @@ from fnmatch import fnmatchcase
 import numpy as np
 import xarray as xr
 
-from mechinterp.core import Circuit, Edge, Graph, HookedModel, Options, UnsupportedError, derive_seed, labelled, takes
+from mechinterp.core import (
+    OPTIONS,
+    Circuit,
+    Edge,
+    Graph,
+    HookedModel,
+    Options,
+    UnsupportedError,
+    derive_seed,
+    labelled,
+    takes,
+)
 from mechinterp.core.statistics import Null
 from mechinterp.discovery import discover
 from mechinterp.evaluation import live_edges, random_circuits
 from mechinterp.interventions import Judge
-from mechinterp.measures.registry import register_measure
+from mechinterp.measures.registry import EXAMPLES, register_measure
 from mechinterp.tasks import ALL, Task
 
 QUALITY_SCORES = ("faithfulness", "removal_cost", "null_p95", "null_removal_p95", "size", "live_edges")
@@ -28,7 +39,7 @@ def removal(
     *,
     edges: Sequence[str] = ("*->logits",),
     each: bool = False,
-    examples: int = 128,
+    examples: int = EXAMPLES,
     corruption: str = ALL,
     options: Options,
 ) -> xr.DataArray:
@@ -68,7 +79,7 @@ def circuit_faithfulness(
     seed: int,
     *,
     edges: Sequence[str],
-    examples: int = 64,
+    examples: int = EXAMPLES,
     corruption: str = ALL,
     options: Options,
 ) -> xr.DataArray:
@@ -105,10 +116,10 @@ def circuit_quality(
     seed: int,
     *,
     edges: Sequence[str] | None = None,
-    share: float = 0.9,
-    examples: int = 64,
+    share: float = OPTIONS["share"].default,
+    examples: int = EXAMPLES,
     corruption: str = ALL,
-    nulls: int = 50,
+    nulls: int = OPTIONS["nulls"].default,
     options: Options,
 ) -> xr.DataArray:
     """How good a circuit is, on pairs that it was not found on.

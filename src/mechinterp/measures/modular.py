@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import xarray as xr
-from torch import Tensor
+from torch import Tensor, nn
 
 from mechinterp.attribution import fourier
-from mechinterp.core import Site, UnsupportedError, generator, labelled
+from mechinterp.core import HookedModel, Site, UnsupportedError, generator, labelled
 from mechinterp.interventions import on_model, quiet, record, run_edited
 from mechinterp.measures.registry import register_measure
 from mechinterp.models import Transformer
@@ -18,7 +17,7 @@ from mechinterp.tasks import ModularAddition, Task
 
 
 @register_measure("sum_spectrum")
-def sum_spectrum(model: Any, task: Task, seed: int) -> xr.DataArray:
+def sum_spectrum(model: nn.Module, task: Task, seed: int) -> xr.DataArray:
     """Share of the logits' variance in cos and sin of w (a + b), over the whole table: dimension frequency (1, 2, ...).
 
     Of modular addition only; no examples are drawn. See `attribution.fourier.sum_spectrum`.
@@ -28,7 +27,9 @@ def sum_spectrum(model: Any, task: Task, seed: int) -> xr.DataArray:
 
 
 @register_measure("progress_losses")
-def progress_losses(model: Any, task: Task, seed: int, frequencies: Sequence[int] | None = None) -> xr.DataArray:
+def progress_losses(
+    model: nn.Module, task: Task, seed: int, *, frequencies: Sequence[int] | None = None
+) -> xr.DataArray:
     """Loss with all of the logits, with the key frequencies alone, and without them, over the whole table.
 
     Of modular addition only; no examples are drawn.
@@ -59,7 +60,7 @@ def progress_losses(model: Any, task: Task, seed: int, frequencies: Sequence[int
 
 
 @register_measure("gradient_symmetricity")
-def gradient_symmetricity(model: Any, task: Task, seed: int, examples: int = 100) -> xr.DataArray:
+def gradient_symmetricity(model: Transformer, task: Task, seed: int, *, examples: int = 100) -> xr.DataArray:
     """Cosine between gradients with respect to both summands' embeddings, for random answers: dimension example.
 
     Of modular addition only. See `attribution.fourier.gradient_symmetricity`.
@@ -73,7 +74,9 @@ def gradient_symmetricity(model: Any, task: Task, seed: int, examples: int = 100
 
 
 @register_measure("key_share")
-def key_share(model: Any, task: Task, seed: int, threshold: float = 0.02, top: int | None = None) -> xr.DataArray:
+def key_share(
+    model: nn.Module, task: Task, seed: int, *, threshold: float = 0.02, top: int | None = None
+) -> xr.DataArray:
     """How much of the logits' variance a few frequencies of a + b hold.
 
     Args:
@@ -95,7 +98,9 @@ def key_share(model: Any, task: Task, seed: int, threshold: float = 0.02, top: i
 
 
 @register_measure("neuron_frequencies")
-def neuron_frequencies(model: Any, task: Task, seed: int, layer: int = 0, threshold: float = 0.85) -> xr.DataArray:
+def neuron_frequencies(
+    model: HookedModel, task: Task, seed: int, *, layer: int = 0, threshold: float = 0.85
+) -> xr.DataArray:
     """Whether single neurons, at `=`, are waves of one frequency.
 
     Args:
@@ -121,7 +126,7 @@ def neuron_frequencies(model: Any, task: Task, seed: int, layer: int = 0, thresh
 
 
 @register_measure("embedding_losses")
-def embedding_losses(model: Any, task: Task, seed: int, threshold: float = 0.05) -> xr.DataArray:
+def embedding_losses(model: Transformer, task: Task, seed: int, *, threshold: float = 0.05) -> xr.DataArray:
     """Loss over the whole table when the residues' embeddings hold only a few frequencies, or all but these.
 
     Restricted and excluded loss change what the model says; this changes what it reads, and lets it compute.
@@ -166,7 +171,7 @@ def _modular(task: Task) -> ModularAddition:
     return task
 
 
-def _table(model: Any, task: ModularAddition) -> Tensor:
+def _table(model: nn.Module, task: ModularAddition) -> Tensor:
     """The logits at `=` of the whole table, `[a, b, answer]`."""
     with quiet(model):
         logits = model(on_model(task.table().inputs, model)).cpu()

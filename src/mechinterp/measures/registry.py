@@ -22,6 +22,7 @@ from mechinterp.core import (
     Site,
     UnsupportedError,
     derive_seed,
+    explain,
     suggest,
 )
 from mechinterp.core.digest import digest
@@ -30,6 +31,8 @@ Function = Callable[..., xr.DataArray]
 _REGISTRY: dict[str, Function] = {}
 _RESERVED = ("model", "task", "seed")
 _NOT_PARAMETERS = (*_RESERVED, "options")
+EXAMPLES: int = OPTIONS["examples"].default
+"""Examples of most measures."""
 
 
 def register_measure(name: str) -> Callable[[Function], Function]:
@@ -58,11 +61,11 @@ def register_measure(name: str) -> Callable[[Function], Function]:
         raise ConfigError(f"no measure can be named '{name}': use letters, digits, '_' and '-'")
 
     def register(function: Function) -> Function:
-        given = list(inspect.signature(function).parameters.values())
-        if tuple(item.name for item in given[:3]) != _RESERVED:
-            came = ", ".join(item.name for item in given[:3]) or "nothing"
+        arguments = list(inspect.signature(function).parameters.values())
+        if tuple(item.name for item in arguments[:3]) != _RESERVED:
+            came = ", ".join(item.name for item in arguments[:3]) or "nothing"
             raise ConfigError(f"measure '{name}' takes ({came}): its first arguments are (model, task, seed)")
-        loose = [item.name for item in given[3:] if item.kind in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
+        loose = [item.name for item in arguments[3:] if item.kind in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
         if loose:
             raise ConfigError(f"measure '{name}' takes any parameter ({loose[0]}): name them, so that typos are found")
         known = _REGISTRY.get(name)
@@ -76,7 +79,7 @@ def register_measure(name: str) -> Callable[[Function], Function]:
     return register
 
 
-def measure(name: str, **params: Any) -> Measure:
+def measure(name: str, **params: object) -> Measure:
     """A measure with its parameters.
 
     Args:
@@ -91,10 +94,10 @@ def measure(name: str, **params: Any) -> Measure:
     """
     function = function_of(name)
     allowed = _parameters(function)
-    for given in params:
-        if given not in allowed:
-            hint = suggest(given, allowed) if allowed else " It takes none."
-            raise ConfigError(f"measure '{name}' has no parameter '{given}'.{hint}")
+    for param in params:
+        if param not in allowed:
+            hint = suggest(param, allowed) if allowed else " It takes none."
+            raise ConfigError(f"measure '{name}' has no parameter '{param}'.{hint}")
     missing = [item.name for item in allowed.values() if item.default is item.empty and item.name not in params]
     if missing:
         raise ConfigError(f"measure '{name}' needs {missing[0]}=...")
@@ -125,7 +128,7 @@ class Measure:
     name: str
     params: Mapping[str, Any]
 
-    def __call__(self, model: Any, task: Any, seed: int = 0) -> xr.DataArray:
+    def __call__(self, model: object, task: object, seed: int = 0) -> xr.DataArray:
         """Measure a model on examples of a task.
 
         Args:
@@ -138,12 +141,12 @@ class Measure:
             ConfigError: If the function does not return labelled numbers.
         """
         try:
-            found = function_of(self.name)(model, task, derive_seed(seed, "measure", self.name), **self.params)
+            values = function_of(self.name)(model, task, derive_seed(seed, "measure", self.name), **self.params)
         except UnsupportedError as error:
             raise UnsupportedError(f"measure '{self.name}' cannot be taken here: {error}") from error
-        if not isinstance(found, xr.DataArray):
-            raise ConfigError(f"measure '{self.name}' returned {type(found).__name__}: return an xarray.DataArray")
-        return found.rename(self.name).assign_attrs(
+        if not isinstance(values, xr.DataArray):
+            raise ConfigError(f"measure '{self.name}' returned {type(values).__name__}: return an xarray.DataArray")
+        return values.rename(self.name).assign_attrs(
             measure=self.name, params=json.dumps(dict(self.params), sort_keys=True), seed=seed, version=__version__
         )
 
@@ -187,26 +190,26 @@ def function_of(name: str) -> Function:
 
 
 def _parameters(function: Function) -> dict[str, inspect.Parameter]:
-    given = inspect.signature(function).parameters
-    return {name: item for name, item in given.items() if name not in _NOT_PARAMETERS}
+    every = inspect.signature(function).parameters
+    return {name: item for name, item in every.items() if name not in _NOT_PARAMETERS}
 
 
-def _check_values(name: str, function: Function, params: Mapping[str, Any]) -> None:
+def _check_values(name: str, function: Function, params: Mapping[str, object]) -> None:
     """Refuse a value that its annotation does not allow, and fewer than one example."""
     hints = {key: option.kind for key, option in OPTIONS.items()} | get_type_hints(inspect.unwrap(function))
     for key, value in params.items():
         value = _plain(name, key, value)
         try:
-            TypeAdapter(hints.get(key, Any)).validate_python(value)
+            TypeAdapter(hints.get(key, object)).validate_python(value)
         except ValidationError as error:
-            raise ConfigError(f"measure '{name}': {key}={value!r}: {error.errors()[0]['msg']}") from None
-        if key == "examples" and value < 1:
+            raise ConfigError(f"measure '{name}': {key}={value!r}: {explain(error)}") from None
+        if key == "examples" and isinstance(value, int) and value < 1:
             raise ConfigError(f"measure '{name}': examples={value}: at least one is needed")
     # Their words are checked where the value is built.
-    Options(**{key: value for key, value in params.items() if key in TRAVELLING and key in _parameters(function)})
+    Options().change(**{key: value for key, value in params.items() if key in TRAVELLING})
 
 
-def _plain(name: str, key: str, value: Any) -> Any:
+def _plain(name: str, key: str, value: object) -> object:
     """A parameter as JSON data: the same text, and so the same key, wherever it came from."""
     if isinstance(value, Circuit):
         value = [str(edge) for edge in value]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 import xarray as xr
+from torch import nn
 
 from mechinterp.core import UnsupportedError, labelled
 from mechinterp.interventions import as_transformer, on_model, quiet
@@ -18,7 +18,7 @@ _AT_ONCE = 8192
 
 
 @register_measure("gradient_step")
-def gradient_step(model: Any, task: Task, seed: int, scale: float = 1.0) -> xr.DataArray:
+def gradient_step(model: nn.Module, task: Task, seed: int, *, scale: float = 1.0) -> xr.DataArray:
     """What step of gradient descent a layer of linear attention does, by its weights.
 
     Args:
@@ -54,7 +54,9 @@ def gradient_step(model: Any, task: Task, seed: int, scale: float = 1.0) -> xr.D
 
 
 @register_measure("regression_error")
-def regression_error(model: Any, task: Task, seed: int, examples: int = 65_536, scale: float = 1.0) -> xr.DataArray:
+def regression_error(
+    model: nn.Module, task: Task, seed: int, *, examples: int = 65_536, scale: float = 1.0
+) -> xr.DataArray:
     """Squared error at the query, in units of the least that one gradient step can have: dimension example.
 
     Args:

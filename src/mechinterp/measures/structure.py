@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import xarray as xr
 
 from mechinterp import attribution, probes
-from mechinterp.core import ConfigError, suggest
-from mechinterp.measures.registry import register_measure
+from mechinterp.core import ConfigError, HookedModel, suggest
+from mechinterp.measures.registry import EXAMPLES, register_measure
+from mechinterp.models import Transformer
 from mechinterp.tasks import Task
 
 
 @register_measure("head_scores")
-def head_scores(model: Any, task: Task, seed: int, examples: int = 64) -> xr.DataArray:
+def head_scores(model: HookedModel, task: Task, seed: int, *, examples: int = EXAMPLES) -> xr.DataArray:
     """Previous-token, induction and duplicate-token score of every head: dimensions score, layer, head, example.
 
     Beside them stands chance only where asked for (`attribution.head_score_chance`); it does not depend on the model.
@@ -24,7 +24,13 @@ def head_scores(model: Any, task: Task, seed: int, examples: int = 64) -> xr.Dat
 
 @register_measure("copying")
 def copying(
-    model: Any, task: Task, seed: int, score: str = "eigenvalue", quantity: str = "copying", permutations: int = 50
+    model: Transformer,
+    task: Task,
+    seed: int,
+    *,
+    score: str = "eigenvalue",
+    quantity: str = "copying",
+    permutations: int = 50,
 ) -> xr.DataArray:
     """Copying score of every head's OV circuit; no examples, the weights alone.
 
@@ -46,7 +52,7 @@ def copying(
 
 
 @register_measure("composition")
-def composition(model: Any, task: Task, seed: int, quantity: str = "z", draws: int = 100) -> xr.DataArray:
+def composition(model: Transformer, task: Task, seed: int, *, quantity: str = "z", draws: int = 100) -> xr.DataArray:
     """Q-, K- and V-composition of all pairs of heads; no examples, the weights alone.
 
     Args:
@@ -64,9 +70,10 @@ def composition(model: Any, task: Task, seed: int, quantity: str = "z", draws: i
 
 @register_measure("probe")
 def probe(
-    model: Any,
+    model: HookedModel,
     task: Task,
     seed: int,
+    *,
     target: str,
     site: str = "resid_post",
     layer: int | Sequence[int] | None = None,

@@ -18,7 +18,7 @@ from mechinterp.models.norm import EPS
 from mechinterp.models.transformer import Transformer
 
 NEEDED = ("n_layers", "n_heads", "d_model", "n_ctx", "d_vocab")
-SIZES = (*NEEDED, "d_head", "d_mlp", "d_vocab_out")
+_SIZES = (*NEEDED, "d_head", "d_mlp", "d_vocab_out")
 BUFFERS = ("mask", "IGNORE", "rotary_sin", "rotary_cos")
 _ACTIVATIONS: dict[str | None, str] = {
     "relu": "relu",
@@ -89,7 +89,7 @@ def legacy_config(state_dict: Mapping[str, Tensor], settings: Mapping[str, objec
     for name, value in ONLY.items():
         if settings.get(name, value) not in (value, None):
             raise UnsupportedError(f"no Transformer for {name}={settings[name]!r}: only {value!r} has a counterpart")
-    sizes = {name: _positive(settings.get(name)) for name in SIZES}
+    sizes = {name: _positive(settings.get(name)) for name in _SIZES}
     heads, d_model = sizes["n_heads"], sizes["d_model"]
     d_head = int(sizes["d_head"] or d_model // heads)
     same = {

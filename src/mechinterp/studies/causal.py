@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from mechinterp.core import Circuit, ConfigError, Options, Pair, UnsupportedError, derive_seed
+from mechinterp.core import OPTIONS, Circuit, ConfigError, Options, Pair, UnsupportedError, derive_seed
 from mechinterp.discovery import discover
 from mechinterp.evaluation import Answer, curve, evaluate
 from mechinterp.interventions import Judge
@@ -18,7 +18,7 @@ from mechinterp.probes import probe
 from mechinterp.tasks import Task
 
 NO_PAIRS = "no intervention is possible: this task draws no pairs"
-SHARE = 0.9
+SHARE: float = OPTIONS["share"].default
 """The share of the gap that the circuit must recover on the pairs that it is found on."""
 
 
@@ -111,17 +111,17 @@ def _each(model: Transformer, held: Pair, circuit: Circuit) -> xr.Dataset:
 
 
 def read_latents(
-    model: Transformer, task: Task, seed: int, examples: int, tell: Callable[[str], None]
+    model: Transformer, task: Task, seed: int, examples: int, stage: Callable[[str], None]
 ) -> dict[str, xr.Dataset]:
     """Probes of every hidden variable of the task in the residual stream after each layer, with nulls and erasure.
 
     A latent that this batch cannot tell apart (one value only) is left out.
     """
-    found = {}
+    results = {}
     for target in task.latents:
-        tell(f"probes of {target.replace('_', ' ')}")
+        stage(f"probes of {target.replace('_', ' ')}")
         try:
-            found[target] = probe(model, task, target, examples=examples, seed=seed, positions=2048)
+            results[target] = probe(model, task, target, examples=examples, seed=seed, positions=2048)
         except ConfigError:
             continue
-    return found
+    return results

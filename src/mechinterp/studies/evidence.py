@@ -14,7 +14,7 @@ from mechinterp.core.statistics import ratio_of_means, t_interval
 from mechinterp.evaluation import fewest_edges
 from mechinterp.studies.causal import NO_PAIRS, SHARE, CircuitEvidence, circuit_evidence, has_pairs, read_latents
 from mechinterp.studies.heads import best_of_type
-from mechinterp.studies.part import CLEAR, Context, Part, Row, row, words
+from mechinterp.studies.part import CLEAR, Context, Finding, Part, row, words
 
 HELD_OUT = "last step, held-out pairs"
 
@@ -49,7 +49,7 @@ def pack_circuit(result: CircuitEvidence) -> xr.Dataset:
     return xr.Dataset(attrs=attrs | {"found": result.answer, "found_reason": result.reason})
 
 
-def circuit_rows(result: CircuitEvidence) -> Iterator[Row]:
+def circuit_rows(result: CircuitEvidence) -> Iterator[Finding]:
     """The circuit's size, what it recovers and what its removal costs, beside random circuits."""
     judged, curve = result.evaluation, result.curve
     yield row("circuit found", result.answer, where=HELD_OUT, note=f"{result.reason[0].upper()}{result.reason[1:]}.")
@@ -82,7 +82,7 @@ def circuit_rows(result: CircuitEvidence) -> Iterator[Row]:
     yield row("gap lost when it is removed", *_with_ends(judged, "removal_cost"), chance, "%", HELD_OUT, note)
 
 
-def node_rows(nodes: xr.Dataset | None, best: Mapping[str, str], effects: xr.DataArray) -> Iterator[Row]:
+def node_rows(nodes: xr.Dataset | None, best: Mapping[str, str], effects: xr.DataArray) -> Iterator[Finding]:
     """The share of the gap that the best head of each type restores alone: the causal side of its attention score.
 
     Effect and gap are both taken over the pairs that have the place; without a gap to restore there is no row.
@@ -112,7 +112,7 @@ def node_rows(nodes: xr.Dataset | None, best: Mapping[str, str], effects: xr.Dat
         yield row(title, share.value, share.ends, None, "%", HELD_OUT, note)
 
 
-def probe_rows(results: Mapping[str, xr.Dataset]) -> Iterator[Row]:
+def probe_rows(results: Mapping[str, xr.Dataset]) -> Iterator[Finding]:
     """Each variable's probe after every layer beside its nulls, and the cost of erasing the variable there."""
     where = "last step, held-out sequences"
     for target, result in results.items():

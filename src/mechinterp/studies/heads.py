@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import xarray as xr
 
@@ -12,7 +11,7 @@ from mechinterp.core import derive_seed
 from mechinterp.core.statistics import Null
 from mechinterp.curves import Onset, first_passage, onset, which_first
 from mechinterp.studies.learning import LOSS_JUMP
-from mechinterp.studies.part import Context, Part, Row, mean_and_interval, row, words
+from mechinterp.studies.part import Context, Finding, Part, mean_and_interval, row, words
 
 
 def heads(context: Context) -> Part:
@@ -93,7 +92,7 @@ def unpack_onsets(data: xr.Dataset) -> dict[str, Onset]:
     return {name: Onset(**fields) for name, fields in data.attrs["onsets"].items()}
 
 
-def _type_rows(timeline: xr.Dataset, types: xr.Dataset, name: str) -> list[Row]:
+def _type_rows(timeline: xr.Dataset, types: xr.Dataset, name: str) -> list[Finding]:
     """The score of each head of a type, the best first; of the best head alone where no head is of the type."""
     group, null = heads_of_type(types, name), null_of(types, name)
     rows = []
@@ -119,14 +118,14 @@ def _type_rows(timeline: xr.Dataset, types: xr.Dataset, name: str) -> list[Row]:
     return rows
 
 
-def _onset_row(name: str, date: Onset) -> Row:
+def _onset_row(name: str, date: Onset) -> Finding:
     if not date.found:
         return row(f"{name} appeared", "no transition", where="all checkpoints", note=f"{date.reason}.")
     note = f"Width {date.width:.2f} in ln t; interval of the fit, one run."
     return row(f"{name} appeared", date.step, (date.low, date.high), None, "steps", "all checkpoints", note)
 
 
-def _step(passage: xr.Dataset, share: Any) -> str:
+def _step(passage: xr.Dataset, share: float) -> str:
     at = passage.sel(threshold=share)
     if bool(at["censored"]):
         return f"not by {float(at['clear']):g}"

@@ -11,7 +11,7 @@ from mechinterp.core.statistics import Kind
 from mechinterp.curves import mirage_check
 from mechinterp.measures import Measure, measure
 from mechinterp.studies.causal import has_pairs
-from mechinterp.studies.part import Context, Part, Row, mean_and_interval, row, words
+from mechinterp.studies.part import Context, Finding, Part, mean_and_interval, row, words
 from mechinterp.timeline import trace
 
 EXAMPLES = 4096
@@ -44,7 +44,7 @@ def loss_rows(
     unit: str,
     predictors: Mapping[str, float] | None = None,
     last: xr.DataArray | None = None,
-) -> Iterator[Row]:
+) -> Iterator[Finding]:
     """The loss at the last step of a timeline, by group, beside that at its first step.
 
     Args:

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import xarray as xr
+from typing_extensions import TypedDict  # the one of `typing` cannot be validated before Python 3.12
 
 from mechinterp.core.progress import Progress
 from mechinterp.core.statistics import summary_interval
 from mechinterp.models import Transformer
 from mechinterp.tasks import Task
+from mechinterp.timeline import Traceable
 
-Row = dict[str, Any]
+
+class Finding(TypedDict):
+    """One row of a study's table of numbers; see `row`."""
+
+    name: str
+    value: int | float | str | None
+    low: float | None
+    high: float | None
+    null: int | float | str | None
+    unit: str
+    where: str
+    note: str
+
 
 CLEAR = 0.05
 """By how much a share must exceed its null to say anything, however certain the difference is."""
@@ -37,7 +50,7 @@ class Context:
         data: Results of earlier parts, by name.
     """
 
-    run: Any
+    run: Traceable
     model: Transformer
     task: Task
     seed: int
@@ -59,23 +72,23 @@ class Part:
     """
 
     data: Mapping[str, xr.Dataset] = field(default_factory=dict)
-    rows: Sequence[Row] = ()
+    rows: Sequence[Finding] = ()
 
 
 def row(
     name: str,
-    value: Any,
+    value: float | str | None,
     interval: tuple[float, float] | None = None,
-    null: Any = None,
+    null: float | str | None = None,
     unit: str = "",
     where: str = "",
     note: str = "",
-) -> Row:
+) -> Finding:
     """One finding.
 
     Args:
         name: What is measured.
-        value: A number, or words.
+        value: A number, or words; None where it could not be measured.
         interval: Its 95% interval; left out where it is not finite.
         null: What the measurement gives where there is nothing to find.
         unit: Of value, interval and null; `%` for shares.
@@ -88,12 +101,12 @@ def row(
     }  # fmt: skip
 
 
-def mean_and_interval(timeline: xr.Dataset, name: str, **place: Any) -> tuple[float, tuple[float, float]]:
+def mean_and_interval(timeline: xr.Dataset, name: str, **place: object) -> tuple[float, tuple[float, float]]:
     """Mean and 95% interval over examples of one entry of a timeline at one step."""
-    mean, se, n = (float(timeline[f"{name}{part}"].sel(**place)) for part in ("", "_se", "_n"))
+    mean, se, n = (float(timeline[f"{name}{part}"].sel(place)) for part in ("", "_se", "_n"))
     return mean, summary_interval(mean, se, n).ends
 
 
-def words(name: Any) -> str:
+def words(name: object) -> str:
     """A name as it is printed: `previous_token` -> `previous token`."""
     return str(name).replace("_", " ")

@@ -7,20 +7,21 @@ to `pages/sections.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import xarray as xr
 
 from mechinterp.attribution import HEAD_TYPES, heads_of_type
-from mechinterp.core import OPTIONS, Circuit, ConfigError, UnsupportedError, suggest
+from mechinterp.core import OPTIONS, Circuit, ConfigError, RunError, UnsupportedError, suggest
 from mechinterp.core.progress import Bars, Progress
 from mechinterp.curves import Onset
 from mechinterp.models import Transformer
 from mechinterp.studies import evidence, heads, learning
 from mechinterp.studies.causal import NO_PAIRS
-from mechinterp.studies.part import Context, Part, Row, words
-from mechinterp.studies.shelf import load_study, run_key, save_study
+from mechinterp.studies.part import Context, Finding, Part, words
+from mechinterp.studies.shelf import load_study, save_study
+from mechinterp.timeline import Traceable
 
 PARTS: tuple[Callable[[Context], Part], ...] = (
     learning.timeline,
@@ -48,20 +49,21 @@ class Study:
     """
 
     verdict: str
-    findings: list[Row]
+    findings: list[Finding]
     parts: Mapping[str, xr.Dataset]
-    settings: dict[str, Any]
+    settings: Mapping[str, object]
 
     @classmethod
-    def load(cls, run: Any) -> Study:
+    def load(cls, run: Traceable) -> Study:
         """The study in a Run's folder.
 
         Raises:
             RunError: If there is none, or one of other weights or another version, or a damaged one.
         """
-        return cls(**load_study(run))
+        file, parts = load_study(run)
+        return cls(file.verdict, file.findings, parts, file.settings)
 
-    def save(self, run: Any) -> None:
+    def save(self, run: Traceable) -> None:
         """Write it to the Run's folder: `study/*.nc`, then `study.json`, each written whole or not at all."""
         save_study(run, self.verdict, self.findings, self.parts, self.settings)
 
@@ -135,7 +137,7 @@ class Study:
 
 
 def study(
-    run: Any,
+    run: Traceable,
     seed: int = 0,
     examples: int = 128,
     untrained: int = OPTIONS["untrained"].default,
@@ -167,23 +169,26 @@ def study(
     for name in head_types:
         if name not in HEAD_TYPES:
             raise ConfigError(f"no head type '{name}'.{suggest(name, HEAD_TYPES)}")
-    numbers = {"seed": seed, "examples": examples, "untrained": untrained, "nulls": nulls}
-    settings = {**numbers, "head_types": list(head_types)}
-    if not fresh and run_key(run, settings) == run_key(run):
-        return Study.load(run)
+    settings = {"seed": seed, "examples": examples, "untrained": untrained, "nulls": nulls}
+    recorded = {**settings, "head_types": list(head_types)}
+    if not fresh:
+        with suppress(RunError):  # there is none yet, or it is of other weights
+            stored = Study.load(run)
+            if stored.settings == recorded:
+                return stored
     model = run.model()
     if not isinstance(model, Transformer):
         raise UnsupportedError(f"a study needs a Transformer, not a {type(model).__name__}: use trace and onset")
     data: dict[str, xr.Dataset] = {}
-    findings: list[Row] = []
+    findings: list[Finding] = []
     with Bars(progress) as show:
         for part in PARTS:
-            context = Context(run, model, run.task, **settings, show=show, data=data)
+            context = Context(run, model, run.task, **settings, head_types=head_types, show=show, data=data)
             result = part(context)
             data |= result.data
             findings += result.rows
-    result = Study("", findings, data, settings)
-    result = Study(_verdict(result), findings, data, settings)
+    result = Study("", findings, data, recorded)
+    result = replace(result, verdict=_verdict(result))
     result.save(run)
     return result
 

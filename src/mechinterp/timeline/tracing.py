@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import xarray as xr
+from typing_extensions import Protocol, runtime_checkable
 
 from mechinterp._version import __version__
-from mechinterp.core import ConfigError, RunError, suggest
+from mechinterp.core import ConfigError, RunError, RunLike, suggest
 from mechinterp.core.digest import digest
 from mechinterp.core.progress import Bars, Progress
 from mechinterp.measures import Measure, as_measure
@@ -19,8 +19,17 @@ from mechinterp.timeline.store import LAYOUT, Files, Store, architecture, as_sto
 What = str | Measure
 
 
+@runtime_checkable
+class Traceable(RunLike, Protocol):
+    """A `Run`, or anything with its checkpoints and their hashes."""
+
+    def weights_hash(self, step: int) -> str:
+        """Hash of the weights at a step."""
+        ...
+
+
 def trace(
-    run: Any,
+    run: Traceable,
     measures: What | Sequence[What] | Mapping[str, What],
     seed: int = 0,
     steps: Sequence[int] | None = None,
@@ -64,8 +73,7 @@ def trace(
     wanted = _steps(run, steps)
     task = _task(run.task, on)
     place = f"seed{seed}" if on is None else f"seed{seed}-{_folder(on)}"
-    described = digest(task.to_dict() if hasattr(task, "to_dict") else repr(task))
-    common = {"task": described, "seed": str(seed), "version": __version__, "layout": LAYOUT}
+    common = {"task": digest(task.to_dict()), "seed": str(seed), "version": __version__, "layout": LAYOUT}
     common["model"] = architecture(run)
     store = Files(Path(run.path) / "timeline") if store is None else store
     parts: dict[str, list[xr.Dataset]] = {name: [] for name in chosen}
@@ -90,7 +98,7 @@ def trace(
     return _timeline(parts, wanted, keep_examples).assign_attrs(run=str(run.path), seed=seed, version=__version__)
 
 
-def _task(task: Any, on: Task | str | None) -> Any:
+def _task(task: Task, on: Task | str | None) -> Task:
     if not isinstance(on, str):
         return task if on is None else on
     known = task.variants()
@@ -123,7 +131,7 @@ def _named(measures: What | Sequence[What] | Mapping[str, What]) -> dict[str, Me
     return chosen
 
 
-def _steps(run: Any, steps: Sequence[int] | None) -> list[int]:
+def _steps(run: RunLike, steps: Sequence[int] | None) -> list[int]:
     known = list(run.steps)
     if not known:
         raise RunError(f"{run.path} has no checkpoint yet")
@@ -137,7 +145,7 @@ def _steps(run: Any, steps: Sequence[int] | None) -> list[int]:
 
 def _check_labels(first: Mapping[str, xr.Dataset]) -> None:
     """Refuse measures that would have to share a dimension without agreeing on it, before hours are spent."""
-    owners: dict[str, tuple[str, Any]] = {}
+    owners: dict[str, tuple[str, object]] = {}
     for name, part in first.items():
         for dim in map(str, part.sizes):
             labels = part[dim].values.tolist() if dim in part.coords else part.sizes[dim]

@@ -52,7 +52,7 @@ def exchange_inputs(batch: Batch, seed: int) -> Batch:
     return replace(batch, inputs=batch.inputs.gather(0, index))
 
 
-NULLS: Mapping[str, Callable[[Batch, int], Batch]] = {
+TRAINING_NULLS: Mapping[str, Callable[[Batch, int], Batch]] = {
     "shuffled-targets": shuffle_targets,
     "independent-inputs": exchange_inputs,
 }

@@ -32,7 +32,7 @@ class RunRecord(Settings):
         threads: Torch's threads.
         device: Where it was trained.
         versions: Of what decides bit-identity, and of Python.
-        status: `running` (also: killed), `interrupted` (by an exception), `diverged` (its loss is not a number) or `finished`.
+        status: `running` (also: killed), `interrupted` (by an exception), `diverged` (no finite loss) or `finished`.
     """
 
     format: int = FORMAT

@@ -11,7 +11,7 @@ from mechinterp.core import Batch, check_memory, derive_seed
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.tasks import Task
 from mechinterp.training.config import TrainConfig
-from mechinterp.training.nulls import NULLS
+from mechinterp.training.nulls import TRAINING_NULLS
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class Trainer:
         device = self.model.device
         batch = self.task.training_batch(self.settings.batch_size, self.seed, step)
         if self.settings.null != "none":
-            batch = NULLS[self.settings.null](batch, self.seed)
+            batch = TRAINING_NULLS[self.settings.null](batch, self.seed)
         batch = batch if device.type == "cpu" else batch.to(device)
         each = self.task.loss(self.model(batch.inputs), batch)
         scored = batch.scored if self.settings.loss_on == "scored" else _with_target(batch)

@@ -1,0 +1,77 @@
+"""`mechinterp discover` and `mechinterp evaluate`: search the circuit of a Run, and say how good it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mechinterp.cli.options import Chosen
+from mechinterp.cli.output import Output
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+CIRCUIT_FILE = "circuit.json"
+
+
+def discover(
+    chosen: Chosen,
+    method: Annotated[str, typer.Option("--method", help="acdc or top-k.")] = "top-k",
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", help="acdc: remove an edge if the metric falls by less than this (0.02)."),
+    ] = None,
+    k: Annotated[int | None, typer.Option("--k", help="top-k: number of edges.")] = None,
+    out: Annotated[str, typer.Option("--out", help=f"File to write (RUN/{CIRCUIT_FILE}).")] = "",
+) -> Output:
+    """Search for the circuit that does the task, and write it into the Run's folder."""
+    from mechinterp.discovery import discover as search
+    from mechinterp.training.files import write_atomic
+
+    settings = {"method": method, "threshold": threshold, "k": k}
+    circuit = chosen.call("circuits", search, chosen.model, chosen.pair, **settings)
+    circuit = replace(circuit, origin={**circuit.origin, **chosen.origin})
+    path = Path(out) if out else Path(chosen.folder) / CIRCUIT_FILE
+    write_atomic(path, (json.dumps(circuit.to_dict(), indent=2) + "\n").encode())
+    rows = [{"from": str(edge.source), "to": str(edge.reader)} for edge in circuit]
+    title = f"Circuit of {chosen.folder}: {len(circuit)} edges, by {method}"
+    return Output({"file": path, "size": len(circuit), **circuit.to_dict()}, title, rows, [f"written to {path}"])
+
+
+def evaluate(
+    chosen: Chosen,
+    circuit: Annotated[str, typer.Option("--circuit", help=f"File that `discover` wrote (RUN/{CIRCUIT_FILE}).")] = "",
+) -> Output:
+    """Score a circuit on pairs it was not discovered on, beside random circuits of its size."""
+    from mechinterp.core import Circuit
+    from mechinterp.evaluation import evaluate as score_circuit
+
+    judged = Circuit.from_file(Path(circuit) if circuit else Path(chosen.folder) / CIRCUIT_FILE)
+    nouns = (chosen.model, chosen.pair, judged)
+    score = chosen.call("the circuit", score_circuit, *nouns, seed=chosen.drawn["seed"])
+    attrs = score.attrs
+    below = "95% of random circuits stay below"
+    rows = [
+        {"": "circuit found", "value": attrs["found"]},
+        _with_ends(score, "faithfulness", "faithfulness") | {below: float(score["null_faithfulness_p95"])},
+        _with_ends(score, "removal cost", "removal_cost") | {below: float(score["null_removal_cost_p95"])},
+        _with_ends(score, "gap", "gap"),
+        {"": "edges, alive", "value": int(score["live_size"])},
+        {"": "edges, of all alive", "value": int(score["live_edges"])},
+        {"": "p against random circuits", "value": float(score["null_p_value"])},
+    ]
+    unit = f"shares of the gap in {attrs['metric']}, {attrs['ablation']} ablation, {len(chosen.pair)} pairs"
+    other = attrs.get("found_with_metric")
+    notes = [unit, attrs["found_reason"]]
+    notes += [f"the circuit was found with {other}, and is judged by {attrs['metric']}"] if other else []
+    data = {"run": chosen.folder, **{str(name): score[name] for name in score.variables}, **attrs}
+    return Output(data, f"Circuit of {chosen.folder}", rows, notes)
+
+
+def _with_ends(score: xr.Dataset, title: str, name: str) -> dict[str, object]:
+    numbers = {"value": name, "low": f"{name}_low", "high": f"{name}_high"}
+    return {"": title, **{heading: float(score[part]) for heading, part in numbers.items()}}
