@@ -87,7 +87,7 @@ def test_settings_that_mean_nothing_are_refused(made):
     pair = made.pair(4)
     with pytest.raises(ConfigError, match=r"no method 'adcd'\. Did you mean 'acdc'"):
         discover(made.model, pair, method="adcd")
-    with pytest.raises(ConfigError, match="takes threshold and order and seed, not k"):
+    with pytest.raises(ConfigError, match="takes threshold, order and seed, not k"):
         discover(made.model, pair, method="acdc", k=3)
     with pytest.raises(ConfigError, match="takes share and k and scores, not threshold"):
         discover(made.model, pair, method="top-k", threshold=0.1)
@@ -119,7 +119,7 @@ def test_scores_of_other_edges_are_refused(made):
         discover(made.model, pair, inputs="split", scores=merged)
     with pytest.raises(ConfigError, match=f"1 of {merged.sizes['edge']} edges have no score"):
         discover(made.model, pair, scores=merged["effect"][1:])
-    with pytest.raises(ConfigError, match="takes threshold and order and seed, not scores"):
+    with pytest.raises(ConfigError, match="takes threshold, order and seed, not scores"):
         discover(made.model, pair, method="acdc", scores=merged)
     with pytest.raises(ConfigError, match="edge scores have dimension 'edge'"):
         discover(made.model, pair, scores=merged["clean"])

@@ -22,7 +22,7 @@ from mechinterp.claims.shipped import circuit_names
 from mechinterp.core import MechinterpError
 from mechinterp.core.statistics import Interval, Kind
 from mechinterp.measures import measure
-from mechinterp.studies.learning import EXAMPLES
+from mechinterp.studies.learning import LOSS_EXAMPLES
 from mechinterp.tasks import from_dict
 
 WANTED_COVERAGE, WIDEST, AT_ONCE = 0.93, 1.5, 512
@@ -85,7 +85,7 @@ def _losses(circuit: LoadedCircuit) -> Iterator[tuple[str, Claim]]:
     main = circuit.models[circuit.main]
     for group in main.task.groups(main.task.batch(2)):
         told = {"id": "finding", "sentence": "", "compare": ">=", "value": 0.0, "model": circuit.main}
-        params = {"examples": EXAMPLES}
+        params = {"examples": LOSS_EXAMPLES}
         yield f"loss on {group}", Claim(**told, measure="loss", params=params, select=Select(where={"group": group}))
 
 

@@ -25,7 +25,7 @@ from mechinterp.models import Transformer
 from mechinterp.training import TrainConfig, train
 from mechinterp.training.nulls import TRAINING_NULLS
 
-FRESH = 5000
+FIRST_SEED = 5000
 """First seed of null models."""
 MODELS, SIZES = 10, (64, 1024)
 _MEANING = "share of models without a circuit in which one is found; low and high: exact 95% limits"
@@ -73,13 +73,13 @@ def _models(
     """Kind -> models."""
     yield "trained", [main.final]
     yield "answers permuted", [main.final] * count
-    yield "untrained", [Transformer(main.config, FRESH + number) for number in range(count)]
+    yield "untrained", [Transformer(main.config, FIRST_SEED + number) for number in range(count)]
     plain = {} if training is None else training.model_dump()
     plain |= {"log_checkpoints": 0, "linear_checkpoints": 1} | ({"steps": 20, "warmup": 0} if quick else {})
     for null in TRAINING_NULLS:
         settings = TrainConfig.of({**plain, "null": null})
         folders = [folder / f"{null}-{number}" for number in range(count)]
-        runs = [train(main.task, main.config, settings, FRESH + n, out) for n, out in enumerate(folders)]
+        runs = [train(main.task, main.config, settings, FIRST_SEED + n, out) for n, out in enumerate(folders)]
         yield null, [as_transformer(run.model(), "this bench trains") for run in runs]
 
 

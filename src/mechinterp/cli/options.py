@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mechinterp.core import Pair
     from mechinterp.training import Run
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a Run.", show_default=False)]
 Step = Annotated[int | None, typer.Option("--step", help="Step of the checkpoint (the last one).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -82,7 +82,7 @@ class Chosen:
         """Where a result comes from: the folder, the step, and what the pair was drawn with."""
         return {"run": self.folder, "step": self.run.steps[-1] if self.step is None else self.step, **self.drawn}
 
-    def call(self, what: str, function: Callable[..., T], *nouns: object, **settings: object) -> T:
+    def call(self, what: str, function: Callable[..., _T], *nouns: object, **settings: object) -> _T:
         """Call a function of the API with the options that were given, behind its own bars or a spinner.
 
         Args:

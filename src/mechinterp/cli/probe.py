@@ -12,7 +12,7 @@ from mechinterp.cli.output import Output
 if TYPE_CHECKING:
     import xarray as xr
 
-SCORES = ("score", "score_low", "score_high", "majority", "untrained", "shuffled", "control", "erased")
+PRINTED_SCORES = ("score", "score_low", "score_high", "majority", "untrained", "shuffled", "control", "erased")
 HEADINGS = {
     "score_low": "low",
     "score_high": "high",
@@ -56,7 +56,7 @@ def _row(scores: xr.Dataset) -> dict[str, float]:
     cost = mean_interval(scores["effect"].values)
     return {
         "layer": int(scores["layer"]),
-        **{name: float(scores[name]) for name in SCORES},
+        **{name: float(scores[name]) for name in PRINTED_SCORES},
         **{"effect": cost.value, "effect_low": cost.low, "effect_high": cost.high},
         "effect_random": mean_interval(scores["effect_random"].values).value,
     }

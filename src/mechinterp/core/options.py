@@ -20,7 +20,7 @@ ABLATIONS = ("resample", "mean", "mean-pos", "zero")
 DIRECTIONS = ("noise", "denoise")
 AT = ("pos", "role", "all")
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Option:
     help: str
     words: tuple[str, ...] = ()
 
-    def check(self, name: str, value: T) -> T:
+    def check(self, name: str, value: _T) -> _T:
         """Return the value if the option takes it.
 
         Raises:
@@ -154,7 +154,7 @@ TRAVELLING = tuple(item.name for item in fields(Options))
 """Options that travel together through an analysis, as one `Options`."""
 
 
-def takes(*names: str, **defaults: Any) -> Callable[[Callable[..., T]], Callable[..., T]]:
+def takes(*names: str, **defaults: Any) -> Callable[[Callable[..., _T]], Callable[..., _T]]:
     """Let a function take options as keywords, and receive them as one `Options`.
 
     The function has a keyword-only parameter `options`. Callers give single options, or `options=` a whole value, or
@@ -172,11 +172,11 @@ def takes(*names: str, **defaults: Any) -> Callable[[Callable[..., T]], Callable
     """
     chosen = [name for name in TRAVELLING if name in {*names, *defaults}]
 
-    def decorate(function: Callable[..., T]) -> Callable[..., T]:
+    def decorate(function: Callable[..., _T]) -> Callable[..., _T]:
         base = Options(**defaults)
 
         @wraps(function)
-        def with_options(*args: object, options: Options | None = None, **keywords: object) -> T:
+        def with_options(*args: object, options: Options | None = None, **keywords: object) -> _T:
             single = {name: keywords.pop(name) for name in chosen if name in keywords}
             return function(*args, options=replace(base if options is None else options, **single), **keywords)
 

@@ -14,7 +14,7 @@ from mechinterp.studies.causal import has_pairs
 from mechinterp.studies.part import Context, Finding, Part, mean_and_interval, row, words
 from mechinterp.timeline import trace
 
-EXAMPLES = 4096
+LOSS_EXAMPLES = 4096
 """Sequences on which the loss at the last step is measured."""
 
 LOSS_JUMP = 0.5
@@ -32,7 +32,7 @@ def loss(context: Context) -> Part:
     batch = task.batch(context.examples, seed)
     losses = {words(name): task.loss(predict(batch), batch) for name, predict in task.predictors().items()}
     predictors = {name: float(values[batch.scored].mean()) for name, values in losses.items()}
-    last = measure("loss", examples=EXAMPLES)(context.model, task, seed)
+    last = measure("loss", examples=LOSS_EXAMPLES)(context.model, task, seed)
     return Part(
         {"predictors": pack_predictors(predictors)},
         list(loss_rows(context.data["timeline"], task.unit, predictors, last)),

@@ -15,33 +15,33 @@ from torch import Tensor
 from mechinterp.core import Batch, ConfigError, Pair, generator, suggest
 
 Word: TypeAlias = str | int
-Output: TypeAlias = str | int | float | bool | None
+Symbol: TypeAlias = str | int | float | bool | None
 
 CORRUPTION = "inputs"
 """The one corruption of a program's pairs: another sequence."""
 
 
-def reverse(tokens: Sequence[Word]) -> Sequence[Output]:
+def reverse(tokens: Sequence[Word]) -> Sequence[Symbol]:
     """The sequence backwards."""
     return list(reversed(tokens))
 
 
-def sort(tokens: Sequence[Word]) -> Sequence[Output]:
+def sort(tokens: Sequence[Word]) -> Sequence[Symbol]:
     """The tokens in rising order."""
     return sorted(tokens)  # type: ignore[type-var]
 
 
-def histogram(tokens: Sequence[Word]) -> Sequence[Output]:
+def histogram(tokens: Sequence[Word]) -> Sequence[Symbol]:
     """How often each position's token occurs in the whole sequence."""
     return [tokens.count(token) for token in tokens]
 
 
-def duplicates(tokens: Sequence[Word]) -> Sequence[Output]:
+def duplicates(tokens: Sequence[Word]) -> Sequence[Symbol]:
     """Whether each position's token occurs elsewhere in the sequence."""
     return [tokens.count(token) > 1 for token in tokens]
 
 
-def induction(tokens: Sequence[Word]) -> Sequence[Output]:
+def induction(tokens: Sequence[Word]) -> Sequence[Symbol]:
     """The token that followed the earlier copy of each position's token; nothing where there is no earlier copy.
 
     Only for sequences in which no token occurs three times: then there is one earlier copy at most.
@@ -49,23 +49,23 @@ def induction(tokens: Sequence[Word]) -> Sequence[Output]:
     return [tokens[tokens.index(token) + 1] if token in tokens[:i] else None for i, token in enumerate(tokens)]
 
 
-def fraction_previous(tokens: Sequence[Word]) -> Sequence[Output]:
+def fraction_previous(tokens: Sequence[Word]) -> Sequence[Symbol]:
     """The share of `x` among the tokens up to and with each position."""
     return [tokens[: i + 1].count("x") / (i + 1) for i in range(len(tokens))]
 
 
-def pair_balance(tokens: Sequence[Word]) -> Sequence[Output]:
+def pair_balance(tokens: Sequence[Word]) -> Sequence[Symbol]:
     """Opening minus closing brackets up to and with each position, over the number of tokens so far."""
     return [(tokens[: i + 1].count("(") - tokens[: i + 1].count(")")) / (i + 1) for i in range(len(tokens))]
 
 
-def dyck_1(tokens: Sequence[Word]) -> Sequence[Output]:
+def dyck_1(tokens: Sequence[Word]) -> Sequence[Symbol]:
     """Whether the brackets of the whole sequence are balanced, said at every position."""
     depths = list(itertools.accumulate(1 if token == "(" else -1 for token in tokens))
     return [min(depths) >= 0 and depths[-1] == 0] * len(tokens)
 
 
-RUNS: dict[str, Callable[[Sequence[Word]], Sequence[Output]]] = {
+RUNS: dict[str, Callable[[Sequence[Word]], Sequence[Symbol]]] = {
     "dyck_1": dyck_1,
     "duplicates": duplicates,
     "fraction_previous": fraction_previous,
@@ -95,7 +95,7 @@ class Program:
     name: str
     rasp: str
     vocabulary: tuple[Word, ...]
-    outputs: tuple[Output, ...] | None
+    outputs: tuple[Symbol, ...] | None
     length: int
 
     @property
@@ -103,7 +103,7 @@ class Program:
         """What it computes, in words."""
         return (RUNS[self.name].__doc__ or "").partition("\n")[0]
 
-    def run(self, tokens: Sequence[Word]) -> list[Output]:
+    def run(self, tokens: Sequence[Word]) -> list[Symbol]:
         """One output per word, in plain Python.
 
         Raises:
@@ -138,7 +138,7 @@ class Program:
         answers = torch.tensor(rows, dtype=torch.float64)
         return torch.cat([torch.zeros_like(answers[:, :1]), answers], 1)
 
-    def _written(self, value: Output) -> list[float]:
+    def _written(self, value: Symbol) -> list[float]:
         return [float(value or 0)] if self.outputs is None else [float(value == one) for one in self.outputs]
 
     @cached_property
