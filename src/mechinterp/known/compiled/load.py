@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from mechinterp.core import Circuit, ConfigError, Edge, suggest
-from mechinterp.known.compiled.programs import CORRUPTION, Output, Program, Word
+from mechinterp.known.compiled.programs import CORRUPTION, Symbol, Program, Word
 from mechinterp.known.ground_truth import WAYS, KnownModel, conceal
 from mechinterp.models.config import ModelConfig
 from mechinterp.models.transformer import Transformer
@@ -37,7 +37,7 @@ class CompiledModel(KnownModel):
     carries: Mapping[Edge, tuple[str, ...]]
     not_true: Mapping[Edge, str]
 
-    def run(self, tokens: Sequence[Word]) -> list[Output]:
+    def run(self, tokens: Sequence[Word]) -> list[Symbol]:
         """What the program puts out, one value per word, in plain Python.
 
         Raises:
@@ -115,7 +115,7 @@ class _Archive(TypedDict):
 
     rasp: str
     vocabulary: list[Word]
-    outputs: list[Output] | None
+    outputs: list[Symbol] | None
     length: int
     model: dict[str, object]
     edges: dict[str, _Carried]
