@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from mechinterp.cli.output import Output, waiting
+from mechinterp.cli.output import CommandOutput, waiting
 from mechinterp.cli.table import PAIR, VERB_OPTIONS, SettingRow, about, dashed, load_options
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mechinterp.core import Pair
     from mechinterp.training import Run
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a Run.", show_default=False)]
 Step = Annotated[int | None, typer.Option("--step", help="Step of the checkpoint (the last one).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -82,7 +82,7 @@ class Chosen:
         """Where a result comes from: the folder, the step, and what the pair was drawn with."""
         return {"run": self.folder, "step": self.run.steps[-1] if self.step is None else self.step, **self.drawn}
 
-    def call(self, what: str, function: Callable[..., T], *nouns: object, **settings: object) -> T:
+    def call(self, what: str, function: Callable[..., _T], *nouns: object, **settings: object) -> _T:
         """Call a function of the API with the options that were given, behind its own bars or a spinner.
 
         Args:
@@ -108,7 +108,7 @@ class Chosen:
             return function(*nouns, **options)
 
 
-def as_command(verb: str, function: Callable[..., Output]) -> Callable[..., int]:
+def as_command(verb: str, function: Callable[..., CommandOutput]) -> Callable[..., int]:
     """A verb's function as the parser takes it, which prints and returns the exit status.
 
     It has `--json`. In place of a parameter `chosen` it has the argument RUN, `--step` where the verb reads one
