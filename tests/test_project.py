@@ -170,8 +170,7 @@ def test_an_option_has_one_default():
     own = {("patch_nodes", "direction"), ("patch_nodes", "budget_mb")}
     # These draw no pairs: a probe fits on its examples, a study and a claim have sizes of their own.
     own |= {("probe", "site"), ("probe", "examples"), ("study", "examples"), ("discover", "seed")}
-    # None there: a share that is given to another method is refused.
-    own |= {("discover", "share")}
+    own |= {("discover", "share")}  # None says that it is not given, as k may be
     functions = [name for name in mi.__all__ if inspect.isfunction(getattr(mi, name))]
     for name in functions:
         for parameter in inspect.signature(getattr(mi, name)).parameters.values():

@@ -74,10 +74,10 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
 
     def train(
         task: Task | str,
-        model: ModelConfig | dict[str, Any] | None = None,
-        training: TrainConfig | dict[str, Any] | None = None,
+        model: ModelConfig | dict[str, object] | None = None,
+        training: TrainConfig | dict[str, object] | None = None,
         seed: int = 0,
-        **overrides: Any,
+        **overrides: object,
     ) -> Run:
         from filelock import FileLock
 
@@ -85,14 +85,14 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
         from mechinterp import training as rooms
         from mechinterp.core.digest import digest
 
-        found = tasks.get(task) if isinstance(task, str) else task
-        architecture, settings = rooms.resolve(found, model, training, overrides)
-        parts = [found.to_dict(), architecture.model_dump(mode="json"), settings.model_dump(mode="json"), seed]
+        drawn = tasks.get(task) if isinstance(task, str) else task
+        architecture, settings = rooms.resolve(drawn, model, training, overrides)
+        parts = [drawn.to_dict(), architecture.model_dump(mode="json"), settings.model_dump(mode="json"), seed]
         key = digest(parts, 12)
-        folder = root / "mechinterp-runs" / f"{found.name}-{seed}-{key}"
+        folder = root / "mechinterp-runs" / f"{drawn.name}-{seed}-{key}"
         folder.parent.mkdir(exist_ok=True)
         with FileLock(f"{folder}.lock"):
-            return rooms.train(found, architecture, settings, seed, out=folder, resume=True)
+            return rooms.train(drawn, architecture, settings, seed, out=folder, resume=True)
 
     return train
 

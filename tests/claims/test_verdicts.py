@@ -194,6 +194,6 @@ def test_a_shallower_model_has_no_such_number(measured: dict, select: dict):
     task = Induction(vocab=64, seq_len=32, segment=6, repeats=2)
     config = ModelConfig(n_layers=1, n_heads=1, d_model=8, d_vocab=64, n_ctx=32)
     group = {"two": Subject(task, 0, config, Transformer(config))}
-    ((seed, found),) = numbers_of(claim(**measured, select=select), [group], many_untrained=True)
+    ((seed, found),) = numbers_of(claim(**measured, select=select), group, alone=True)
     assert seed == 0 and math.isnan(found.value)
     assert decide(claim(**measured, select=select), [found])[0] == "not reproduced"

@@ -9,7 +9,7 @@ import mechinterp as mi
 from mechinterp.cli import run, table
 from mechinterp.cli.flags import take
 from mechinterp.cli.options import Chosen, as_command
-from mechinterp.cli.output import Output
+from mechinterp.cli.output import CommandOutput
 from mechinterp.core import OPTIONS, ConfigError
 
 
@@ -39,9 +39,9 @@ def test_an_option_that_is_not_given_is_not_passed_on():
 
     given = []
 
-    def patch(chosen: Chosen) -> Output:
+    def patch(chosen: Chosen) -> CommandOutput:
         given.append(chosen.given)
-        return Output({}, "", [])
+        return CommandOutput({}, "", [])
 
     command = as_command("patch", patch)
     nothing = dict.fromkeys(row["name"] for row in table.load_options()["patch"])

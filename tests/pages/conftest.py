@@ -15,6 +15,7 @@ from mechinterp.studies.causal import CircuitEvidence
 from mechinterp.studies.evidence import pack_circuit
 from mechinterp.studies.heads import pack_onsets
 from mechinterp.studies.learning import pack_predictors
+from mechinterp.studies.part import row
 from mechinterp.tasks import Induction
 from mechinterp.training import Recorder, Run, TrainConfig
 
@@ -118,7 +119,7 @@ def fake_probe(rng: np.random.Generator, target: str, score: list[float], effect
     return xr.Dataset({**found, "majority": 0.03}, coords={"layer": [0, 1]}, attrs=attrs)
 
 
-FINDINGS = [
+SHORT_FINDINGS = [
     {"name": "loss on repeats", "value": 0.0031, "low": 0.0028, "high": 0.0034, "null": 0.26, "unit": "nats",
      "note": "Null: a predictor that knows what followed earlier copies of the current token."},
     {"name": "previous-token head L0.H2, score", "value": 0.912, "low": 0.905, "high": 0.918, "null": 0.087,
@@ -131,6 +132,7 @@ FINDINGS = [
     {"name": "gap recovered by the circuit", "value": 0.94, "low": 0.91, "high": 0.97, "null": 0.11, "unit": "%"},
     {"name": "gap lost when it is removed", "value": 0.993, "low": 0.98, "high": 1.0, "unit": "%"},
 ]  # fmt: skip
+FINDINGS = [row("", None) | finding for finding in SHORT_FINDINGS]
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from mechinterp.claims.schema import VERDICTS, Claim, Quantity
 from mechinterp.claims.shipped import LoadedCircuit, as_subject, load_circuit
@@ -22,7 +21,7 @@ class ClaimError(AssertionError):
 
 def assert_claim(
     claim: Claim | str,
-    on: Any = None,
+    on: object = None,
     task: Task | None = None,
     circuit: LoadedCircuit | str | None = None,
 ) -> ClaimResult:
@@ -48,8 +47,7 @@ def assert_claim(
     owner, own_claim = _find(claim, circuit)
     if on is None and "shipped" not in own_claim.on:
         raise ConfigError(f"claim '{own_claim.id}' is about training: pass the Runs of retrained models with on=")
-    seeds = on if isinstance(on, list | tuple) else [on]
-    groups = [_group(own_claim, owner, one, task) for one in seeds]
+    groups = [_group(own_claim, owner, one, task) for one in (on if isinstance(on, list | tuple) else [on])]
     if not groups:
         raise ConfigError("an empty list: pass at least one model")
     result = check_claim(own_claim, groups, owner.name if owner else "")
@@ -73,7 +71,7 @@ def _find(claim: Claim | str, circuit: LoadedCircuit | str | None) -> tuple[Load
     return owner, known[claim]
 
 
-def _group(claim: Claim, owner: LoadedCircuit | None, models: Any, task: Task | None) -> dict[str, Subject]:
+def _group(claim: Claim, owner: LoadedCircuit | None, models: object, task: Task | None) -> dict[str, Subject]:
     """Name of a model -> the model that is checked."""
     shipped = dict(owner.models) if owner else {}
     named = models if isinstance(models, Mapping) else {} if models is None else {claim.model: models}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
@@ -23,21 +22,20 @@ UNTRAINED = 19
 that is a chance of 1 in 20."""
 
 
-def numbers_of(
-    claim: Claim, groups: Sequence[Mapping[str, Subject]], many_untrained: bool
-) -> list[tuple[int, Interval]]:
-    """Seed and number of each group of models.
+def numbers_of(claim: Claim, group: Mapping[str, Subject], alone: bool) -> list[tuple[int, Interval]]:
+    """Seed and number of a group of models.
 
     The number is NaN, and says why, where a model cannot have it: one layer has no composition, and no edge between
     layers.
 
     Args:
         claim: The claim.
-        groups: Per seed, name of a model -> the model.
-        many_untrained: Measure a claim about untrained models on `UNTRAINED` of them, not on each group's own.
+        group: Name of a model -> the model; all of one seed.
+        alone: Whether there is no other group. Then a claim about untrained models is measured on `UNTRAINED` of them.
     """
-    if claim.step == "untrained" and many_untrained:
-        groups = [{name: one.reseeded(seed) for name, one in groups[0].items()} for seed in range(UNTRAINED)]
+    groups = [group]
+    if claim.step == "untrained" and alone:
+        groups = [{name: one.reseeded(seed) for name, one in group.items()} for seed in range(UNTRAINED)]
     numbers = []
     for group in groups:
         try:
@@ -182,14 +180,8 @@ def _reduced(values: np.ndarray, select: Select) -> tuple[float, int | None]:
     return float(values[index]), index
 
 
-def _with_heads(part: Any, subject: Subject, of: str) -> Any:
+def _with_heads(params: Mapping[str, object], subject: Subject, of: str) -> dict[str, object]:
     """A copy in which `{induction}` has become the best head of that type."""
-    if isinstance(part, dict):
-        return {name: _with_heads(value, subject, of) for name, value in part.items()}
-    if isinstance(part, list | tuple):
-        return [_with_heads(value, subject, of) for value in part]
-    if not isinstance(part, str):
-        return part
 
     def head(match: re.Match[str]) -> str:
         if match[1] not in HEAD_TYPES:
@@ -197,4 +189,9 @@ def _with_heads(part: Any, subject: Subject, of: str) -> Any:
         layer, number = subject.head(match[1], of)
         return f"L{layer}.H{number}"
 
-    return re.sub(r"\{(\w+)\}", head, part)
+    def filled(part: object) -> object:
+        if isinstance(part, list | tuple):
+            return [filled(value) for value in part]
+        return re.sub(r"\{(\w+)\}", head, part) if isinstance(part, str) else part
+
+    return {name: filled(value) for name, value in params.items()}

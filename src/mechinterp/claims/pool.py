@@ -1,4 +1,4 @@
-"""Measure claims on groups of models: here, or with one process for each circuit and group."""
+"""Measure claims on groups of models, one portion after the other here, or in processes."""
 
 from __future__ import annotations
 
@@ -13,97 +13,79 @@ from mechinterp.claims.subjects import Subject
 from mechinterp.core import usable_cores, using_threads
 from mechinterp.core.progress import Progress, StepProgress
 from mechinterp.core.statistics import Interval
-from mechinterp.core.workers import LocalProcesses
+from mechinterp.core.workers import LocalProcesses, Outcome
 from mechinterp.measures.registry import function_of
 from mechinterp.tasks import Task
 from mechinterp.training import Run
 
 Numbers = dict[str, list[tuple[int, Interval]]]
-"""Claim -> seed and number of every group of models that was measured."""
-Group = Mapping[str, Subject]
-"""Name of a model -> the model; all of one seed."""
+"""Claim -> seed and number of the models that were measured."""
 
 
 @dataclass(frozen=True, eq=False)
-class ToMeasure:
-    """The claims of one circuit, and the models that they are checked on.
+class Portion:
+    """What is measured at a time: claims of one circuit on one group of models.
 
     Args:
         circuit: The circuit.
         claims: Some of its claims.
-        groups: One for each seed.
-        shipped: Whether the group is the models that ship with the circuit.
+        group: Name of a model -> the model; all of one seed.
+        shipped: Whether these are the models that ship with the circuit.
+        alone: Whether this is the circuit's only group: see `numbers_of`.
     """
 
     circuit: LoadedCircuit
     claims: Sequence[Claim]
-    groups: Sequence[Group]
+    group: Mapping[str, Subject]
     shipped: bool
+    alone: bool
+
+    @property
+    def name(self) -> str:
+        """What a progress bar calls it."""
+        seed = "" if self.alone else f", seed {next(iter(self.group.values())).seed}"
+        return f"claims of {self.circuit.name}{seed}"
+
+    def measure(self, progress: StepProgress) -> Numbers:
+        """The numbers of every claim."""
+        numbers: Numbers = {}
+        for done, claim in enumerate(self.claims, start=1):
+            numbers[claim.id] = numbers_of(claim, self.group, self.alone)
+            progress(done, len(self.claims))
+        return numbers
 
 
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """What came of one circuit.
+def measure_all(portions: Sequence[Portion], workers: int | None, show: Progress) -> list[Outcome[Numbers]]:
+    """Measure all portions; the outcomes in their order.
 
     Args:
-        numbers: Of every claim.
-        failure: Why some group has no numbers; empty where all have.
+        portions: What to measure.
+        workers: Processes; None for one per core, 1 for none. One that dies is tried again once.
+        show: Hears how far each portion is.
     """
 
-    numbers: Numbers
-    failure: str = ""
+    def heard(number: int, done: int, total: int) -> None:
+        show(portions[number].name, done, total)
 
-
-def measure_all(circuits: Sequence[ToMeasure], workers: int | None, show: Progress) -> list[Measured]:
-    """Measure all claims of all circuits.
-
-    A process that dies is tried again once; then its circuit says so, and all others keep their numbers.
-
-    Args:
-        circuits: What to measure.
-        workers: Processes; None for one per core, 1 for none.
-        show: Hears how far it is.
-    """
-    portions = [_portion(one, group) for one in circuits for group in one.groups]
-    measures = [claim.measure for one in circuits for claim in one.claims]
+    measures = {claim.measure for portion in portions for claim in portion.claims}
     # Another process does not know measures that live in a notebook.
     known = all(function_of(name).__module__.startswith("mechinterp.") for name in measures)
     if workers == 1 or len(portions) == 1 or not known:
-        return [_here(one, show) for one in circuits]
-    ended = 0
-
-    def on_end(_: int) -> None:
-        nonlocal ended
-        ended += 1
-        show("claims, by circuit and seed", ended, len(portions))
-
+        return [Outcome(one.measure(lambda *how, at=at: heard(at, *how))) for at, one in enumerate(portions)]
     engine = LocalProcesses(min(len(portions), workers or usable_cores()), retries=1)
-    outcomes = iter(engine.run(measure_portion, portions, on_end=on_end))
-    results = []
-    for one in circuits:
-        numbers: Numbers = {claim.id: [] for claim in one.claims}
-        failure = ""
-        for _ in one.groups:
-            outcome = next(outcomes)
-            if outcome.died:
-                failure = outcome.failure
-                continue
-            for claim, values in outcome.result.items():
-                numbers[claim] += values
-        results.append(Measured(numbers, failure))
-    return results
+    return engine.run(measure_elsewhere, [_packed(portion) for portion in portions], on_progress=heard)
 
 
 @dataclass(frozen=True)
-class Portion:
-    """What one process measures.
+class Packed:
+    """A portion on its way to another process.
 
     Args:
         circuit: Folder of the circuit.
         claims: Ids of the claims.
         runs: Name of a model -> folder of its Run; None for the shipped models.
         tasks: Of the models: unpacking them imports the module that defines a task of the user's.
-        alone: Whether this is the circuit's only group: see `numbers_of`.
+        alone: As in `Portion`.
     """
 
     circuit: Path
@@ -113,31 +95,18 @@ class Portion:
     alone: bool
 
 
-def measure_portion(portion: Portion, progress: StepProgress) -> Numbers:
-    """Measure one portion; values of single examples stay behind."""
+def measure_elsewhere(packed: Packed, progress: StepProgress) -> Numbers:
+    """Open a portion and measure it; values of single examples stay behind."""
     with using_threads(1):
-        circuit = load_circuit(portion.circuit)
-        runs = portion.runs
+        circuit, runs = load_circuit(packed.circuit), packed.runs
         group = circuit.models if runs is None else {name: Subject.of(Run(path)) for name, path in runs.items()}
-        claims = [claim for claim in circuit.claims if claim.id in portion.claims]
-        numbers = {claim.id: numbers_of(claim, [group], many_untrained=portion.alone) for claim in claims}
+        claims = [claim for claim in circuit.claims if claim.id in packed.claims]
+        numbers = Portion(circuit, claims, group, runs is None, packed.alone).measure(progress)
     return {claim: [(seed, value.without_rows) for seed, value in values] for claim, values in numbers.items()}
 
 
-def _portion(one: ToMeasure, group: Group) -> Portion:
-    runs = {name: Path(subject.run.path) for name, subject in group.items() if subject.run is not None}
-    return Portion(
-        one.circuit.path.resolve(),
-        tuple(claim.id for claim in one.claims),
-        None if one.shipped else runs,
-        tuple(subject.task for subject in group.values()),
-        alone=len(one.groups) == 1,
-    )
-
-
-def _here(one: ToMeasure, show: Progress) -> Measured:
-    numbers: Numbers = {}
-    for done, claim in enumerate(one.claims, start=1):
-        numbers[claim.id] = numbers_of(claim, one.groups, many_untrained=len(one.groups) == 1)
-        show(f"claims of {one.circuit.name}", done, len(one.claims))
-    return Measured(numbers)
+def _packed(portion: Portion) -> Packed:
+    runs = {name: Path(subject.run.path) for name, subject in portion.group.items() if subject.run is not None}
+    claims = tuple(claim.id for claim in portion.claims)
+    tasks = tuple(subject.task for subject in portion.group.values())
+    return Packed(portion.circuit.path.resolve(), claims, None if portion.shipped else runs, tasks, portion.alone)

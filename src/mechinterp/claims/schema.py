@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -32,7 +33,7 @@ class Select(Settings):
         above: For `count`: count the entries that are at least this.
     """
 
-    where: dict[str, Any] = Field(default_factory=dict)
+    where: Mapping[str, object] = Field(default_factory=dict)
     head_type: Literal["previous_token", "induction", "duplicate_token"] | None = None
     reduce: Literal["only", "mean", "min", "max", "count"] = "only"
     above: float | None = None
@@ -78,9 +79,9 @@ class Quantity(Settings):
 
     model: str = "model"
     step: Literal["final", "untrained"] | int = "final"
-    task: dict[str, Any] = Field(default_factory=dict)
+    task: Mapping[str, object] = Field(default_factory=dict)
     measure: str
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: Mapping[str, object] = Field(default_factory=dict)
     select: Select = Field(default_factory=Select)
     passage: Passage | None = None
 
@@ -124,7 +125,7 @@ class Claim(Quantity):
     sentence: str
     source: str = "own"
     published: float | None = None
-    against: dict[str, Any] | None = None
+    against: Mapping[str, object] | None = None
     relative: bool = False
     compare: Literal[">=", "<=", "between", "equals", "after"]
     value: float
@@ -160,7 +161,7 @@ class Claim(Quantity):
         self.other  # noqa: B018  (an `against` that makes no sense is an error now, not when it is measured)
         return self
 
-    def change(self, **settings: Any) -> Claim:
+    def change(self, **settings: object) -> Claim:
         """A copy with some settings changed."""
         return Claim(**{**{name: getattr(self, name) for name in self.model_fields_set}, **settings})
 
@@ -206,7 +207,7 @@ class ClaimsFile(Settings):
     main: str
     seeds: int = Field(5, ge=1)
     models: dict[str, str]
-    circuit: dict[str, Any]
+    circuit: dict[str, object]
     claims: tuple[Claim, ...]
 
     @model_validator(mode="after")

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -149,13 +148,16 @@ def ship(run: Run, folder: str | Path, model: str, steps: tuple[int, ...] = (), 
 def _with_circuit(claim: Claim, edges: list[str]) -> Claim:
     """A claim in whose parameters `{circuit}` has become the list of the shipped circuit's edges."""
 
-    def filled(params: Mapping[str, Any]) -> dict[str, Any]:
+    def filled(params: Mapping[str, object]) -> dict[str, object]:
         return {name: edges if value == "{circuit}" else value for name, value in params.items()}
 
     claim = claim.change(params=filled(claim.params))
-    if claim.against is None or "params" not in claim.against:
-        return claim
-    return claim.change(against={**claim.against, "params": filled(claim.against["params"])})
+    params = (claim.against or {}).get("params")
+    return (
+        claim.change(against={**(claim.against or {}), "params": filled(params)})
+        if isinstance(params, Mapping)
+        else claim
+    )
 
 
 def _record(path: Path) -> RunRecord:
@@ -186,7 +188,7 @@ def _subject(weights: Path, name: str, record: RunRecord) -> Subject:
     return Subject(task, record.seed, config, load(files[last]), run, Memory())
 
 
-def as_subject(model: Any, like: Subject | None = None) -> Subject:
+def as_subject(model: object, like: Subject | None = None) -> Subject:
     """A model to check: a Subject, a Run, or in the place of a shipped one a bare Transformer."""
     if isinstance(model, Subject):
         return model

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import xarray as xr
 
@@ -38,7 +37,7 @@ class Subject:
     final: Transformer
     run: Run | None = None
     store: Store | None = None
-    _tables: dict[Any, xr.DataArray] = field(default_factory=dict, repr=False)
+    _tables: dict[tuple[Measure, int | str, str], xr.DataArray] = field(default_factory=dict, repr=False)
     _types: dict[str, xr.Dataset] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -64,7 +63,7 @@ class Subject:
         """The same with another seed: other examples, and another untrained model."""
         return Subject(self.task, seed, self.config, self.final)
 
-    def table(self, measure: Measure, step: int | str, changes: Mapping[str, Any]) -> xr.DataArray:
+    def table(self, measure: Measure, step: int | str, changes: Mapping[str, object]) -> xr.DataArray:
         """A measure of one model.
 
         Args:
@@ -83,7 +82,7 @@ class Subject:
             self._tables[key] = measure(model, self._task(changes), self._examples)
         return self._tables[key]
 
-    def history(self, measure: Measure, changes: Mapping[str, Any]) -> xr.DataArray:
+    def history(self, measure: Measure, changes: Mapping[str, object]) -> xr.DataArray:
         """A measure at every checkpoint: the table with `step` as first dimension.
 
         Raises:
@@ -111,10 +110,10 @@ class Subject:
     def _examples(self) -> int:
         return derive_seed(self.seed, "claims", "examples")
 
-    def _task(self, changes: Mapping[str, Any]) -> Task:
+    def _task(self, changes: Mapping[str, object]) -> Task:
         return from_dict({**self.task.to_dict(), **changes}) if changes else self.task
 
-    def _traced(self, measure: Measure, changes: Mapping[str, Any], step: int | None = None) -> xr.DataArray:
+    def _traced(self, measure: Measure, changes: Mapping[str, object], step: int | None = None) -> xr.DataArray:
         """The measure at one checkpoint or all, with single examples where it has any."""
         if self.run is None:
             raise UnsupportedError("this claim is about training: it needs a Run with checkpoints, not a single model")

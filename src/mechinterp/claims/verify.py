@@ -5,12 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from mechinterp.claims.numbers import numbers_of
-from mechinterp.claims.pool import Measured, ToMeasure, measure_all
+from mechinterp.claims.pool import Portion, measure_all
 from mechinterp.claims.schema import UNDECIDED, VERDICTS, Claim, Known, Undecided, Verdict
 from mechinterp.claims.shipped import LoadedCircuit, as_subject, circuit_names, load_circuit
 from mechinterp.claims.subjects import Subject
@@ -73,7 +73,7 @@ class ClaimResult:
         """Whether it was not measured, through no fault of the claim."""
         return self.verdict == UNDECIDED
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The fields that `mechinterp verify --json` prints."""
         return {name: value for name, value in asdict(self).items() if name not in ("sentence", "known", "reason")}
 
@@ -84,7 +84,7 @@ def verify(
     seeds: int | Sequence[int] | None = None,
     out: str | Path | None = None,
     workers: int | None = None,
-    models: Mapping[str, Any] | None = None,
+    models: Mapping[str, object] | None = None,
     only: Sequence[str] | None = None,
     progress: bool | Progress = False,
 ) -> list[ClaimResult]:
@@ -119,7 +119,6 @@ def verify(
     circuits = [load_circuit(one) for one in ([name] if name is not None else circuit_names())]
     _check_ids(circuits, only or ())
     checked = [_checked(one, "retrained" if retrain else "shipped", only) for one in circuits]
-    testable = [[claim for claim in claims if not claim.not_testable] for claims in checked]
     with Bars(progress) as show, ExitStack() as stack:
         if retrain:
             folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -127,21 +126,21 @@ def verify(
             groups = [trained[one.name] for one in circuits]
         else:
             groups = [[_shipped(one, models or {})] for one in circuits]
-        parts = zip(circuits, testable, groups, strict=True)
-        to_measure = [ToMeasure(*part, shipped=not retrain) for part in parts]
-        measured = measure_all(to_measure, 1 if models else workers, show)
-    return [
-        _result(claim, one, circuit.name)
-        for circuit, claims, one in zip(circuits, checked, measured, strict=True)
-        for claim in claims
-    ]
-
-
-def _result(claim: Claim, measured: Measured, circuit: str) -> ClaimResult:
-    if claim.not_testable or not measured.failure:
-        return judge(claim, measured.numbers.get(claim.id, []), circuit)
-    reason = f"some models were not measured: {measured.failure}"
-    return _without_numbers(claim, circuit, UNDECIDED, reason)
+        portions = []
+        for circuit, claims, of_circuit in zip(circuits, checked, groups, strict=True):
+            testable = [claim for claim in claims if not claim.not_testable]
+            alone = len(of_circuit) == 1
+            portions += [Portion(circuit, testable, group, not retrain, alone) for group in of_circuit]
+        outcomes = iter(measure_all(portions, 1 if models else workers, show))
+    results = []
+    for circuit, claims, of_circuit in zip(circuits, checked, groups, strict=True):
+        own = list(islice(outcomes, len(of_circuit)))
+        failure = next((one.failure for one in own if one.died), "")
+        measured = [one.result for one in own if not one.died]
+        for claim in claims:
+            numbers = [number for by_claim in measured for number in by_claim.get(claim.id, [])]
+            results.append(judge(claim, numbers, circuit.name, failure))
+    return results
 
 
 def _seeds(circuit: LoadedCircuit, wanted: int | Sequence[int] | None) -> list[int]:
@@ -175,41 +174,34 @@ def check_claim(claim: Claim, groups: Sequence[Mapping[str, Subject]], circuit: 
         groups: Per seed, name of a model -> the model.
         circuit: The name of the circuit that claims it.
     """
-    return judge(
-        claim, [] if claim.not_testable else numbers_of(claim, groups, many_untrained=len(groups) == 1), circuit
-    )
+    alone = len(groups) == 1
+    numbers = [] if claim.not_testable else [one for group in groups for one in numbers_of(claim, group, alone)]
+    return judge(claim, numbers, circuit)
 
 
-def judge(claim: Claim, numbers: Sequence[tuple[int, Interval]], circuit: str = "") -> ClaimResult:
-    """The result of a claim whose numbers, with their seeds, are known."""
-    if claim.not_testable:
-        return _without_numbers(claim, circuit, "not testable at this scale")
-    verdict, mean = decide(claim, [value for _, value in numbers])
-    seeds = tuple(seed for seed, _ in numbers)
-    reason = next((value.reason for _, value in numbers if value.reason), "")
-    result = _without_numbers(claim, circuit, verdict, reason)
-    return replace(result, measured=mean.value, low=mean.low, high=mean.high, seeds=seeds)
+def judge(claim: Claim, numbers: Sequence[tuple[int, Interval]], circuit: str = "", failure: str = "") -> ClaimResult:
+    """The result of a claim whose numbers, with their seeds, are known.
+
+    Args:
+        claim: The claim.
+        numbers: Seed and number of every model.
+        circuit: The name of the circuit that claims it.
+        failure: Why some models have no number; then nothing is decided.
+    """
+    ends: tuple[float | None, float | None, float | None] = (None, None, None)
+    seeds: tuple[int, ...] = ()
+    verdict, reason = "not testable at this scale", ""
+    if not claim.not_testable and failure:
+        verdict, reason = UNDECIDED, f"some models were not measured: {failure}"
+    elif not claim.not_testable:
+        verdict, mean = decide(claim, [value for _, value in numbers])
+        ends, seeds = (mean.value, mean.low, mean.high), tuple(seed for seed, _ in numbers)
+        reason = next((value.reason for _, value in numbers if value.reason), "")
+    about = (circuit, claim.id, claim.source, claim.published)
+    return ClaimResult(*about, *ends, claim.tolerance, seeds, verdict, claim.sentence, claim.known, reason)
 
 
-def _without_numbers(claim: Claim, circuit: str, verdict: Verdict | Undecided, reason: str = "") -> ClaimResult:
-    return ClaimResult(
-        circuit=circuit,
-        claim=claim.id,
-        source=claim.source,
-        published=claim.published,
-        measured=None,
-        low=None,
-        high=None,
-        tolerance=claim.tolerance,
-        seeds=(),
-        verdict=verdict,
-        sentence=claim.sentence,
-        known=claim.known,
-        reason=reason,
-    )
-
-
-def _shipped(circuit: LoadedCircuit, models: Mapping[str, Any]) -> dict[str, Subject]:
+def _shipped(circuit: LoadedCircuit, models: Mapping[str, object]) -> dict[str, Subject]:
     unknown = sorted(set(models) - set(circuit.models))
     if unknown:
         raise ConfigError(f"circuit '{circuit.name}' has no model '{unknown[0]}'; it has {sorted(circuit.models)}")

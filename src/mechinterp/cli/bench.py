@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mechinterp.cli.output import Output, number
+from mechinterp.cli.output import CommandOutput, number
 
 if TYPE_CHECKING:
     from mechinterp.bench.timing import Figures
@@ -27,7 +27,7 @@ def bench(
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Run one small case once; its times mean nothing.")] = False,
     threads: Annotated[int, typer.Option("--threads", help="Threads of torch.")] = 1,
-) -> Output:
+) -> CommandOutput:
     """Compare speed with a peer library in one run, or examine edge scores on known circuits (truth) or
     how often intervals hold the truth (coverage) or a circuit is found where there is none (found)."""
     from mechinterp.bench import run
@@ -44,7 +44,7 @@ def bench(
         {"case": _case(row), **{figure.replace("_", " "): row[figure] for figure in SHOWN if figure in row}}
         for row in result["sizes"]
     ]
-    return Output(result, f"bench {name}", rows, notes)
+    return CommandOutput(result, f"bench {name}", rows, notes)
 
 
 def _case(row: Figures) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mechinterp.cli.options import Chosen
-from mechinterp.cli.output import Output
+from mechinterp.cli.output import CommandOutput
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,7 +27,7 @@ def discover(
     ] = None,
     k: Annotated[int | None, typer.Option("--k", help="top-k: number of edges.")] = None,
     out: Annotated[str, typer.Option("--out", help=f"File to write (RUN/{CIRCUIT_FILE}).")] = "",
-) -> Output:
+) -> CommandOutput:
     """Search for the circuit that does the task, and write it into the Run's folder."""
     from mechinterp.discovery import discover as search
     from mechinterp.training.files import write_atomic
@@ -39,13 +39,13 @@ def discover(
     write_atomic(path, (json.dumps(circuit.to_dict(), indent=2) + "\n").encode())
     rows = [{"from": str(edge.source), "to": str(edge.reader)} for edge in circuit]
     title = f"Circuit of {chosen.folder}: {len(circuit)} edges, by {method}"
-    return Output({"file": path, "size": len(circuit), **circuit.to_dict()}, title, rows, [f"written to {path}"])
+    return CommandOutput({"file": path, "size": len(circuit), **circuit.to_dict()}, title, rows, [f"written to {path}"])
 
 
 def evaluate(
     chosen: Chosen,
     circuit: Annotated[str, typer.Option("--circuit", help=f"File that `discover` wrote (RUN/{CIRCUIT_FILE}).")] = "",
-) -> Output:
+) -> CommandOutput:
     """Score a circuit on pairs it was not discovered on, beside random circuits of its size."""
     from mechinterp.core import Circuit
     from mechinterp.evaluation import evaluate as score_circuit
@@ -69,7 +69,7 @@ def evaluate(
     notes = [unit, attrs["found_reason"]]
     notes += [f"the circuit was found with {other}, and is judged by {attrs['metric']}"] if other else []
     data = {"run": chosen.folder, **{str(name): score[name] for name in score.variables}, **attrs}
-    return Output(data, f"Circuit of {chosen.folder}", rows, notes)
+    return CommandOutput(data, f"Circuit of {chosen.folder}", rows, notes)
 
 
 def _with_ends(score: xr.Dataset, title: str, name: str) -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mechinterp.cli.output import Output, waiting
+from mechinterp.cli.output import CommandOutput, waiting
 
 if TYPE_CHECKING:
     from mechinterp.studies.part import Finding
@@ -47,7 +47,7 @@ WANTED: Sequence[tuple[str, str, float | None]] = (
 def demo(
     out: Annotated[str, typer.Option("--out", help="Folder of the Runs and of the report.")] = "runs/demo",
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, data and examples.")] = 0,
-) -> Output:
+) -> CommandOutput:
     """Train a small transformer, trace it, find its circuit, date it, judge it, and write the report.
 
     A one-layer model, which cannot do the task, is trained beside it. A demo that is stopped continues when it is
@@ -80,7 +80,7 @@ def demo(
     notes = [f"{'; '.join(some)}: {note}" for note, some in names.items()]
     interval = "Intervals are of one run: over examples, or of the fit; not over seeds."
     title = f"How an induction circuit forms (seed {seed})"
-    return Output(data, title, table, [results.verdict, interval, *notes, f"report: {page}"])
+    return CommandOutput(data, title, table, [results.verdict, interval, *notes, f"report: {page}"])
 
 
 def trained(out: Path, seed: int) -> tuple[Run, Run]:

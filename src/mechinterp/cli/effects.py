@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mechinterp.cli.options import Chosen
-from mechinterp.cli.output import Output
+from mechinterp.cli.output import CommandOutput
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,7 +27,7 @@ def patch(
     ] = None,
     top: Top = 20,
     out: Out = "",
-) -> Output:
+) -> CommandOutput:
     """Measure the exact effect of every node of a site, or of edges."""
     from mechinterp.patching import patch_edges, patch_nodes
 
@@ -47,7 +47,7 @@ def estimate(
     steps: Annotated[int | None, typer.Option("--steps", help="For eap-ig: points of the path (10).")] = None,
     top: Top = 20,
     out: Out = "",
-) -> Output:
+) -> CommandOutput:
     """Estimate the effect of every node of a site, or of every edge, by gradient."""
     from mechinterp.core import ConfigError, in_words
     from mechinterp.patching import estimate_edges, estimate_nodes
@@ -64,7 +64,7 @@ def estimate(
     return _output(effects, chosen, top, out)
 
 
-def _output(effects: xr.Dataset, chosen: Chosen, top: int, out: str) -> Output:
+def _output(effects: xr.Dataset, chosen: Chosen, top: int, out: str) -> CommandOutput:
     """Effects as means over examples; all examples go to a file if one is named."""
     from mechinterp.core import recovery
     from mechinterp.training.files import write_atomic
@@ -84,7 +84,7 @@ def _output(effects: xr.Dataset, chosen: Chosen, top: int, out: str) -> Output:
     ]
     title = f"Effects in {origin['run']}, step {origin['step']} ({attrs['method']})"
     largest = sorted(rows, key=lambda item: -item[0])[:top]
-    return Output(data, title, [row for _, row in largest], notes)
+    return CommandOutput(data, title, [row for _, row in largest], notes)
 
 
 def _gap(share: xr.Dataset) -> str:

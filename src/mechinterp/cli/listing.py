@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mechinterp.cli.output import Output, waiting
+from mechinterp.cli.output import CommandOutput, waiting
 
 Listed = dict[str, str | int]
 _KINDS = ("tasks", "measures", "circuits", "claims", "metrics", "ground-truth")
@@ -15,7 +15,7 @@ _KINDS = ("tasks", "measures", "circuits", "claims", "metrics", "ground-truth")
 
 def list_kind(
     kind: Annotated[str, typer.Argument(metavar="|".join(_KINDS), help="What to list.", show_default=False)],
-) -> Output:
+) -> CommandOutput:
     """List tasks, measures, circuits, claims, metrics, or models with a known circuit."""
     from mechinterp.core import ConfigError, suggest
 
@@ -24,7 +24,7 @@ def list_kind(
     listings = (_tasks, _measures, _circuits, _claims, _metrics, _ground_truth)
     with waiting(f"listing {kind}"):
         rows = dict(zip(_KINDS, listings, strict=True))[kind]()
-    return Output({kind: rows}, kind.capitalize(), rows)
+    return CommandOutput({kind: rows}, kind.capitalize(), rows)
 
 
 def _tasks() -> list[Listed]:

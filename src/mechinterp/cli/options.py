@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from mechinterp.cli.output import Output, waiting
+from mechinterp.cli.output import CommandOutput, waiting
 from mechinterp.cli.table import PAIR, VERB_OPTIONS, SettingRow, about, dashed, load_options
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Chosen:
             return function(*nouns, **options)
 
 
-def as_command(verb: str, function: Callable[..., Output]) -> Callable[..., int]:
+def as_command(verb: str, function: Callable[..., CommandOutput]) -> Callable[..., int]:
     """A verb's function as the parser takes it, which prints and returns the exit status.
 
     It has `--json`. In place of a parameter `chosen` it has the argument RUN, `--step` where the verb reads one

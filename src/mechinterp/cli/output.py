@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, eq=False)
-class Output:
+class CommandOutput:
     """What a verb returns.
 
     Args:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mechinterp.cli.options import Chosen
-from mechinterp.cli.output import Output
+from mechinterp.cli.output import CommandOutput
 
 if TYPE_CHECKING:
     import xarray as xr
 
-PRINTED_SCORES = ("score", "score_low", "score_high", "majority", "untrained", "shuffled", "control", "erased")
+PROBE_SCORES = ("score", "score_low", "score_high", "majority", "untrained", "shuffled", "control", "erased")
 HEADINGS = {
     "score_low": "low",
     "score_high": "high",
@@ -32,7 +32,7 @@ def probe(
     layer: Annotated[
         list[int] | None, typer.Option("--layer", help="Layer to probe; give the option once for each (all layers).")
     ] = None,
-) -> Output:
+) -> CommandOutput:
     """Read a hidden variable off a site with a linear probe, beside its nulls, and erase it."""
     from mechinterp.probes import probe as read_latent
 
@@ -46,7 +46,7 @@ def probe(
     ]
     rows = [{HEADINGS.get(name, name): value for name, value in row.items()} for row in layers]
     title = f"{target} at {attrs['site']} in {chosen.folder}"
-    return Output({**chosen.origin, **attrs, "layers": layers}, title, rows, notes)
+    return CommandOutput({**chosen.origin, **attrs, "layers": layers}, title, rows, notes)
 
 
 def _row(scores: xr.Dataset) -> dict[str, float]:
@@ -56,7 +56,7 @@ def _row(scores: xr.Dataset) -> dict[str, float]:
     cost = mean_interval(scores["effect"].values)
     return {
         "layer": int(scores["layer"]),
-        **{name: float(scores[name]) for name in PRINTED_SCORES},
+        **{name: float(scores[name]) for name in PROBE_SCORES},
         **{"effect": cost.value, "effect_low": cost.low, "effect_high": cost.high},
         "effect_random": mean_interval(scores["effect_random"].values).value,
     }

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mechinterp.cli.options import Chosen
-from mechinterp.cli.output import Output, waiting
+from mechinterp.cli.output import CommandOutput, waiting
 
 _COLUMNS = ("name", "value", "low", "high", "null", "unit", "where")
 
@@ -15,7 +15,7 @@ _COLUMNS = ("name", "value", "low", "high", "null", "unit", "where")
 def study(
     chosen: Chosen,
     fresh: Annotated[bool, typer.Option("--fresh", help="Repeat a study that the folder already holds.")] = False,
-) -> Output:
+) -> CommandOutput:
     """Name a Run's heads, date them, find its circuit and judge it, each beside its null."""
     from mechinterp.studies import study as tell_story
 
@@ -25,13 +25,13 @@ def study(
             "found": found, "found_reason": reason, "circuit": story.circuit.to_dict(),
             "settings": story.settings}  # fmt: skip
     rows = [{name: finding[name] for name in _COLUMNS} for finding in story.findings]
-    return Output(data, f"Study of {chosen.folder}", rows, [str(story)])
+    return CommandOutput(data, f"Study of {chosen.folder}", rows, [str(story)])
 
 
 def report(
     chosen: Chosen,
     out: Annotated[str, typer.Option("--out", help="File to write (RUN/report.html).")] = "",
-) -> Output:
+) -> CommandOutput:
     """Write one HTML page that works offline. A Run without a study is studied first."""
     from mechinterp.core import RunError
     from mechinterp.pages import report as write
@@ -44,4 +44,4 @@ def report(
         story = chosen.call("a study", tell_story, chosen.run)
     with waiting("writing the report"):
         path = write(chosen.run, out=out or None, study=story)
-    return Output({"run": chosen.folder, "report": path}, "Report", [{"run": chosen.folder, "page": str(path)}])
+    return CommandOutput({"run": chosen.folder, "report": path}, "Report", [{"run": chosen.folder, "page": str(path)}])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mechinterp.cli.options import Chosen
-from mechinterp.cli.output import Output
+from mechinterp.cli.output import CommandOutput
 
 if TYPE_CHECKING:
     from mechinterp.measures import Measure
@@ -25,7 +25,7 @@ def trace(
         ),
     ] = ["loss", "head_scores"],  # noqa: B006  (the parser reads it, nothing writes to it)
     on: Annotated[str, typer.Option("--on", help="Measure on this variant of the task.")] = "",
-) -> Output:
+) -> CommandOutput:
     """Measure every checkpoint of a Run. Values that an earlier call measured are kept."""
     from mechinterp.timeline import trace as measure_all
 
@@ -48,7 +48,7 @@ def trace(
         }
         for name, one in series.items()
     ]
-    return Output({**data, "measures": values}, f"Traced {chosen.folder}", rows)
+    return CommandOutput({**data, "measures": values}, f"Traced {chosen.folder}", rows)
 
 
 def parse(text: str) -> list[Measure]:

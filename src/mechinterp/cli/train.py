@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, no_type_check
 import typer
 
 from mechinterp.cli.flags import KEY
-from mechinterp.cli.output import Output
+from mechinterp.cli.output import CommandOutput
 from mechinterp.cli.table import load
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def train(
     config: Annotated[
         str, typer.Option("--config", help="TOML file with tables [task], [model], [training]; flags win over it.")
     ] = "",
-) -> Output:
+) -> CommandOutput:
     """Train a transformer on a task. Settings that are not given come from the task's preset."""
     from mechinterp.training import train as train_one
     from mechinterp.training import train_many
@@ -48,7 +48,7 @@ def train(
     losses = [name for name in rows[0] if name.startswith("loss")]
     columns = ["seed", "steps", *losses, "checkpoints", "folder"]
     shown = [{name: row[name] for name in columns} for row in rows]
-    return Output(
+    return CommandOutput(
         {"task": chosen.to_dict(), "runs": rows}, f"Trained on {chosen.name} (losses in {chosen.unit})", shown
     )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mechinterp.cli.output import Output
+from mechinterp.cli.output import CommandOutput
 
 if TYPE_CHECKING:
     from mechinterp.claims import ClaimResult
@@ -24,7 +24,7 @@ def verify(
     out: Annotated[
         str, typer.Option("--out", help="With --retrain: folder that keeps the Runs, and resumes them.")
     ] = "",
-) -> Output:
+) -> CommandOutput:
     """Check the claims that ship with the package. The exit status is 1 if one fails, else 3 if one is not decided."""
     from mechinterp.claims import VERDICTS
     from mechinterp.claims import verify as check
@@ -52,7 +52,7 @@ def verify(
     last = f"FAILED: {', '.join(failed)}{rest}" if failed else f"all {decided} claims came out as stated{rest}"
     why = [f"{one.claim}: {one.reason}" for one in results if one.reason]
     data = [one.to_dict() for one in results]
-    return Output(data, f"Claims, checked on {kind}", rows, [ends, *known, *why, last], _status(results))
+    return CommandOutput(data, f"Claims, checked on {kind}", rows, [ends, *known, *why, last], _status(results))
 
 
 def _status(results: Sequence[ClaimResult]) -> int:

@@ -176,9 +176,7 @@ def in_turn(model: HookedModel | nn.Module) -> Iterator[None]:
         if training:
             model.eval()
         try:
-            # Inference mode around an analysis would keep it from taking gradients.
-            with torch.inference_mode(False):
-                yield
+            yield
         finally:
             depth.count = within
             if training:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mechinterp.core import Batch, HookedModel, Site, SiteError, labelled, suggest
 from mechinterp.interventions import on_model, record
-from mechinterp.measures.registry import EXAMPLES, register_measure
+from mechinterp.measures.registry import DEFAULT_EXAMPLES, register_measure
 from mechinterp.tasks import ALL, Task
 
 
@@ -24,7 +24,7 @@ def role_attention(
     query: str,
     key: str | Sequence[str],
     corruption: str = ALL,
-    examples: int = EXAMPLES,
+    examples: int = DEFAULT_EXAMPLES,
 ) -> xr.DataArray:
     """Attention of every head from the position of one role to the positions of others, in the clean run.
 

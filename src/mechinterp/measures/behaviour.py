@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mechinterp.core import Batch, Options, UnsupportedError, labelled, takes
 from mechinterp.interventions import on_model, quiet, score_runs
-from mechinterp.measures.registry import EXAMPLES, register_measure
+from mechinterp.measures.registry import DEFAULT_EXAMPLES, register_measure
 from mechinterp.tasks import ALL, Task
 
 _AT_ONCE = 512
@@ -59,7 +59,13 @@ def margin(model: nn.Module, task: Task, seed: int, *, examples: int = 128) -> x
 @register_measure("pair_scores")
 @takes("metric")
 def pair_scores(
-    model: nn.Module, task: Task, seed: int, *, examples: int = EXAMPLES, corruption: str = ALL, options: Options
+    model: nn.Module,
+    task: Task,
+    seed: int,
+    *,
+    examples: int = DEFAULT_EXAMPLES,
+    corruption: str = ALL,
+    options: Options,
 ) -> xr.DataArray:
     """The metric of the plain clean and the plain corrupted run, the gap that effects are shares of.
 

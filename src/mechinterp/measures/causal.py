@@ -5,7 +5,7 @@ from __future__ import annotations
 import xarray as xr
 
 from mechinterp.core import HookedModel, Options, takes
-from mechinterp.measures.registry import EXAMPLES, register_measure
+from mechinterp.measures.registry import DEFAULT_EXAMPLES, register_measure
 from mechinterp.patching import patch_edges, patch_nodes
 from mechinterp.tasks import ALL, Task
 
@@ -19,7 +19,7 @@ def node_effects(
     *,
     site: str = "z",
     at: str = "role",
-    examples: int = EXAMPLES,
+    examples: int = DEFAULT_EXAMPLES,
     corruption: str = ALL,
     options: Options,
 ) -> xr.DataArray:
@@ -32,7 +32,13 @@ def node_effects(
 @register_measure("edge_effects")
 @takes("metric", "direction", "ablation", "inputs")
 def edge_effects(
-    model: HookedModel, task: Task, seed: int, *, examples: int = EXAMPLES, corruption: str = ALL, options: Options
+    model: HookedModel,
+    task: Task,
+    seed: int,
+    *,
+    examples: int = DEFAULT_EXAMPLES,
+    corruption: str = ALL,
+    options: Options,
 ) -> xr.DataArray:
     """Exact effect of every edge, in the metric's unit: dimensions edge, example; arguments as in `patch_edges`."""
     result = patch_edges(model, task.pair(examples, seed, corruption), options=options)

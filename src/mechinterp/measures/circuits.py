@@ -24,7 +24,7 @@ from mechinterp.core.statistics import Null
 from mechinterp.discovery import discover
 from mechinterp.evaluation import live_edges, random_circuits
 from mechinterp.interventions import Judge
-from mechinterp.measures.registry import EXAMPLES, register_measure
+from mechinterp.measures.registry import DEFAULT_EXAMPLES, register_measure
 from mechinterp.tasks import ALL, Task
 
 QUALITY_SCORES = ("faithfulness", "removal_cost", "null_p95", "null_removal_p95", "size", "live_edges")
@@ -39,7 +39,7 @@ def removal(
     *,
     edges: Sequence[str] = ("*->logits",),
     each: bool = False,
-    examples: int = EXAMPLES,
+    examples: int = DEFAULT_EXAMPLES,
     corruption: str = ALL,
     options: Options,
 ) -> xr.DataArray:
@@ -79,7 +79,7 @@ def circuit_faithfulness(
     seed: int,
     *,
     edges: Sequence[str],
-    examples: int = EXAMPLES,
+    examples: int = DEFAULT_EXAMPLES,
     corruption: str = ALL,
     options: Options,
 ) -> xr.DataArray:
@@ -117,7 +117,7 @@ def circuit_quality(
     *,
     edges: Sequence[str] | None = None,
     share: float = OPTIONS["share"].default,
-    examples: int = EXAMPLES,
+    examples: int = DEFAULT_EXAMPLES,
     corruption: str = ALL,
     nulls: int = OPTIONS["nulls"].default,
     options: Options,

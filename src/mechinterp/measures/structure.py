@@ -8,13 +8,13 @@ import xarray as xr
 
 from mechinterp import attribution, probes
 from mechinterp.core import ConfigError, HookedModel, suggest
-from mechinterp.measures.registry import EXAMPLES, register_measure
+from mechinterp.measures.registry import DEFAULT_EXAMPLES, register_measure
 from mechinterp.models import Transformer
 from mechinterp.tasks import Task
 
 
 @register_measure("head_scores")
-def head_scores(model: HookedModel, task: Task, seed: int, *, examples: int = EXAMPLES) -> xr.DataArray:
+def head_scores(model: HookedModel, task: Task, seed: int, *, examples: int = DEFAULT_EXAMPLES) -> xr.DataArray:
     """Previous-token, induction and duplicate-token score of every head: dimensions score, layer, head, example.
 
     Beside them stands chance only where asked for (`attribution.head_score_chance`); it does not depend on the model.

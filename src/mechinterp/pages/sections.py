@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
 import xarray as xr
 
@@ -14,6 +13,7 @@ from mechinterp.curves import Onset
 from mechinterp.pages.page import Body, Figure, Section
 from mechinterp.plots.tables import finding_cells
 from mechinterp.studies import Study
+from mechinterp.studies.part import Finding
 from mechinterp.training import Run
 
 
@@ -240,9 +240,9 @@ def _has(study: Study, needs: str) -> bool:
     return not needs or any(not variable or variable in study.parts[name] for name in names)
 
 
-def _remark(row: Mapping[str, Any]) -> str:
+def _remark(row: Finding) -> str:
     """Where a number is taken, and the note on it."""
-    where, note = str(row.get("where") or ""), str(row.get("note") or "")
+    where, note = row.get("where", ""), row.get("note", "")
     return " ".join(part for part in (f"{where[:1].upper()}{where[1:]}." if where else "", note) if part)
 
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -151,7 +150,7 @@ def _storable(item: xr.Variable) -> xr.Variable:
     return xr.Variable(item.dims, values.astype(str) if values.dtype.kind in "OU" else values)
 
 
-def _restored(item: xr.Variable, attrs: dict[str, Any]) -> xr.Variable:
+def _restored(item: xr.Variable, attrs: Mapping[str, object]) -> xr.Variable:
     values = item.values
     return xr.Variable(item.dims, values.astype(str) if values.dtype.kind in "OSU" else values, attrs)
 
@@ -172,5 +171,5 @@ def _little(values: np.ndarray) -> bytes:
     return np.ascontiguousarray(values, dtype="<f8" if values.dtype.kind == "f" else "<i8").tobytes()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else str(value)

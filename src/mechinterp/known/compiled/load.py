@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from mechinterp.core import Circuit, ConfigError, Edge, suggest
-from mechinterp.known.compiled.programs import CORRUPTION, Symbol, Program, Word
+from mechinterp.known.compiled.programs import CORRUPTION, Program, Symbol, Word
 from mechinterp.known.ground_truth import WAYS, KnownModel, conceal
 from mechinterp.models.config import ModelConfig
 from mechinterp.models.transformer import Transformer
