@@ -49,6 +49,15 @@ def test_quick_run(name):
         # told apart, the rest are ties.
         assert scores["induction", "zero"]["eap_ig"] == pytest.approx((2 + 5 / 2) / 7)
         assert result["low"] == scores["compiled/reverse", "zero"]["eap_ig"] == pytest.approx((2 + 6 / 2) / 8)
+    elif name == "found":
+        assert {row["size"].split(":")[0] for row in result["sizes"]} == {
+            "trained",
+            "answers permuted",
+            "untrained",
+            "shuffled-targets",
+            "independent-inputs",
+        }
+        assert result["ratio"] == 0 and result["high"] > 0.3  # four models tell little
     elif name == "coverage":
         rows = {row["size"]: row for row in result["sizes"]}
         assert rows["regression: error-of-one-step"]["coverage"] > 0.85 and len(rows) >= 10

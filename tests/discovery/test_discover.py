@@ -89,7 +89,7 @@ def test_settings_that_mean_nothing_are_refused(made):
         discover(made.model, pair, method="adcd")
     with pytest.raises(ConfigError, match="takes threshold, order and seed, not k"):
         discover(made.model, pair, method="acdc", k=3)
-    with pytest.raises(ConfigError, match="takes share and k and scores, not threshold"):
+    with pytest.raises(ConfigError, match="takes share, k and scores, not threshold"):
         discover(made.model, pair, method="top-k", threshold=0.1)
     with pytest.raises(UnsupportedError, match="Linear lists no edges"):
         discover(torch.nn.Linear(2, 2), pair)

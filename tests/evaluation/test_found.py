@@ -1,12 +1,11 @@
 """`found` says yes for models that do their task by a circuit, and for none that does not."""
 
-from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
-import torch
 
+from mechinterp.bench.found import permuted
 from mechinterp.claims import load_circuit
 from mechinterp.core import Circuit, Graph, Pair
 from mechinterp.discovery import discover
@@ -67,15 +66,7 @@ def test_an_untrained_model_is_not_found_however_many_the_pairs(name):
 
 def test_permuted_answers_are_not_found():
     subject = load_circuit("recall").models["two-layer"]
-
-    def permuted(pair: Pair) -> Pair:
-        order = torch.randperm(len(pair), generator=torch.Generator().manual_seed(1))
-        moved = [
-            replace(side, targets=side.targets[order], wrong=side.wrong[order]) for side in (pair.clean, pair.corrupted)
-        ]
-        return replace(pair, clean=moved[0], corrupted=moved[1])
-
-    search, held = (permuted(subject.task.pair(64, seed)) for seed in (1, 2))
+    search, held = (permuted(subject.task.pair(64, seed), seed) for seed in (1, 2))
     assert _judged(subject.final, search, held, k=5).attrs["found"] == "no"
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mechinterp.bench.timing import Figures
 from mechinterp.claims import Subject, load_circuit
@@ -87,7 +88,7 @@ def _answer(model: Transformer, main: Subject, kind: str, size: int, seed: int) 
     """Whether a circuit is found."""
     search, held = (main.task.pair(size, derive_seed(seed, "found", part)) for part in ("search", "held out"))
     if kind == "answers permuted":
-        search, held = (_permuted(pair, seed) for pair in (search, held))
+        search, held = (permuted(pair, seed) for pair in (search, held))
     # One condition that fails decides, so the rest need not be computed.
     if ability(model, held).share.high <= ABILITY:
         return "no"
@@ -98,12 +99,17 @@ def _answer(model: Transformer, main: Subject, kind: str, size: int, seed: int) 
     return str(evaluate(model, held, circuit, nulls=199).attrs["found"])
 
 
-def _permuted(pair: Pair, seed: int) -> Pair:
-    """The same inputs, with right and wrong answers of other examples."""
-    order = torch.randperm(len(pair), generator=generator(seed, "permuted answers"))
+def permuted(pair: Pair, seed: int) -> Pair:
+    """The same inputs; scored positions exchange their right and wrong answers, right with wrong."""
+    order = torch.randperm(int(pair.clean.scored.sum()), generator=generator(seed, "permuted answers"))
+
+    def exchanged(answers: Tensor, scored: Tensor) -> Tensor:
+        answers = answers.clone()
+        answers[scored] = answers[scored][order]
+        return answers
 
     def moved(side: Batch) -> Batch:
-        wrong = None if side.wrong is None else side.wrong[order]
-        return replace(side, targets=side.targets[order], wrong=wrong)
+        wrong = None if side.wrong is None else exchanged(side.wrong, side.scored)
+        return replace(side, targets=exchanged(side.targets, side.scored), wrong=wrong)
 
     return replace(pair, clean=moved(pair.clean), corrupted=moved(pair.corrupted))
