@@ -67,7 +67,7 @@ def test_an_untrained_model_is_not_found_however_many_the_pairs(name):
 def test_permuted_answers_are_not_found():
     subject = load_circuit("recall").models["two-layer"]
     search, held = (permuted(subject.task.pair(64, seed), seed) for seed in (1, 2))
-    assert _judged(subject.final, search, held, k=5).attrs["found"] == "no"
+    assert _judged(subject.final, search, held, k=5).attrs["found"] != "yes"
 
 
 def test_ability_is_the_share_of_the_way_from_trivial_to_best():
