@@ -30,7 +30,7 @@ def list_kind(
 def _tasks() -> list[Listed]:
     from mechinterp import tasks
 
-    return [{"name": name, "about": _about(type(tasks.get(name)))} for name in tasks.names()]
+    return [{"name": name, "about": _about(tasks.task_class(name))} for name in tasks.names()]
 
 
 def _measures() -> list[Listed]:
