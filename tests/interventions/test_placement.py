@@ -39,7 +39,8 @@ def test_a_run_is_run_like_also_where_its_task_is_not_known(tmp_path):
 
 
 def test_inputs_follow_the_weights(make_pair):
-    model, pair = Transformer(CONFIG).double(), make_pair()
+    pair = make_pair()
+    model = Transformer(CONFIG.change(d_vocab=int(pair.clean.inputs.max()) + 1)).double()
     assert placement(model) == (torch.device("cpu"), torch.float64)
     assert on_model(torch.zeros(2), model).dtype == torch.float64
     assert on_model(torch.zeros(2, dtype=torch.long), model).dtype == torch.long

@@ -223,7 +223,7 @@ def ratio_of_means(
     Source: Fieller 1954, "Some problems in interval estimation".
 
     >>> ratio_of_means(np.array([1.0, 1.5, 2.0]), np.array([2.0, 3.0, 4.0]))
-    Interval(value=0.5, low=0.5, high=0.5, reason='')
+    Interval(value=0.5, low=0.5, high=0.5, reason='', resolved=True)
     """
     from scipy import stats
 
