@@ -52,10 +52,8 @@ def role_attention(
     sites = [Site("pattern", layer) for layer in range(model.cfg.n_layers)]
     _, patterns = record(model, batch.inputs, sites)
     rows = torch.arange(len(batch), device=batch.device)
-    attention = torch.stack(
-        [patterns[site.hook][rows, :, start.clamp(min=0)] for site in sites]
-    )  # layer batch head key
-    shares = torch.where(mask[:, None], attention, torch.zeros_like(attention)).sum(-1).movedim(1, -1)
+    weights = torch.stack([patterns[site.hook][rows, :, start.clamp(min=0)] for site in sites])  # layer batch head key
+    shares = torch.where(mask[:, None], weights, torch.zeros_like(weights)).sum(-1).movedim(1, -1)
     defined = (start >= 0) & mask.any(-1)
     shares = torch.where(defined, shares, torch.full_like(shares, float("nan")))
     return labelled(shares, ["layer", "head", "example"], kind="bounded")
