@@ -40,7 +40,7 @@ def test_an_option_that_is_not_given_is_not_passed_on():
     given = []
 
     def patch(chosen: Chosen) -> CommandOutput:
-        given.append(chosen.given)
+        given.append(chosen.options)
         return CommandOutput({}, "", [])
 
     command = as_command("patch", patch)

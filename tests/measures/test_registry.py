@@ -1,11 +1,12 @@
 """The registry: what is refused, what a measure's key depends on, and that measures draw examples of their own."""
 
+import inspect
 from collections.abc import Iterator
 
 import pytest
 import xarray as xr
 
-from mechinterp.core import Circuit, ConfigError, Edge, UnsupportedError, derive_seed
+from mechinterp.core import OPTIONS, Circuit, ConfigError, Edge, UnsupportedError, derive_seed
 from mechinterp.measures import Measure, as_measure, measure, names, register_measure, registry
 
 
@@ -43,6 +44,15 @@ def test_key_depends_on_parameters_that_differ_from_the_defaults():
     a, b = measure("edge_effects", examples=8), measure("edge_effects", examples=9)
     assert a.key != b.key and a.key.startswith("edge_effects-") and len(a.key) == len("edge_effects-") + 8
     assert a == measure("edge_effects", examples=8) and a != b and len({a, b, measure("edge_effects", examples=8)}) == 2
+
+
+def test_parameters_of_measures_go_by_keyword_and_defaults_are_those_of_the_options():
+    for name in names():
+        parameters = list(inspect.signature(registry.function_of(name)).parameters.values())[3:]
+        assert all(item.kind == item.KEYWORD_ONLY for item in parameters), name
+    assert measure("removal").params["examples"] == OPTIONS["examples"].default
+    quality = measure("circuit_quality").params
+    assert (quality["nulls"], quality["share"]) == (OPTIONS["nulls"].default, OPTIONS["share"].default)
 
 
 def test_edges_may_come_as_circuit_edges_or_text():

@@ -1,5 +1,7 @@
 """The causal half of a study: every corruption has its say, and shares are taken over the pairs that they are about."""
 
+import sys
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -44,22 +46,32 @@ def test_a_corruption_without_a_gap_leaves_no_circuit_to_explain():
     )
 
 
+class Matching(HalfBlind):
+    """The corruption that shows alone."""
+
+    name = "matching-study-test"
+    corruptions = ("match",)
+
+
 def test_only_a_missing_gap_means_that_there_is_no_circuit(monkeypatch):
     def broken(*_, **__):
         raise ConfigError("edges have a NaN score")
 
-    class Seeing(HalfBlind):
-        """The corruption that shows alone."""
-
-        name = "seeing-study-test"
-        corruptions = ("match",)
-
     model = induction_model().model
-    explained = causal.circuit_evidence(model, Seeing(), **FEW)
+    explained = causal.circuit_evidence(model, Matching(), **FEW)
     assert explained.fewest_edges == len(explained.circuit) == 3
     monkeypatch.setattr(causal, "discover", broken)
     with pytest.raises(ConfigError, match="NaN score"):
-        causal.circuit_evidence(model, Seeing(), **FEW)
+        causal.circuit_evidence(model, Matching(), **FEW)
+
+
+def test_exact_effects_of_edges_are_computed_once_for_the_circuit(monkeypatch):
+    def again(*_, **__):
+        raise ConfigError("computed a second time")
+
+    monkeypatch.setattr(sys.modules["mechinterp.discovery.discover"], "patch_edges", again)
+    evidence = causal.circuit_evidence(induction_model().model, Matching(), **FEW)
+    assert len(evidence.circuit) == 3 and evidence.circuit.origin["scores"] == "exact"
 
 
 def test_a_head_is_measured_over_the_pairs_that_have_its_place():

@@ -1,4 +1,4 @@
-"""Claims about circuits as data, and their check on shipped weights or on models trained anew."""
+"""Claims about circuits as data, and their check on shipped weights or on models trained from scratch."""
 
 from mechinterp.claims.assertion import ClaimError, assert_claim
 from mechinterp.claims.schema import VERDICTS, Claim, ClaimsFile, read_claims

@@ -28,10 +28,10 @@ def assert_claim(
     """Fail unless a claim comes out as stated.
 
     Args:
-        claim: A claim of your own; or one that a circuit makes, by its id, or as `"induction/induction-head"`.
+        claim: A claim that the caller makes; or one of a circuit, by its id or as `"induction/induction-head"`.
         on: The model to check: a Run, a Transformer, or a mapping from the claim's names of models to these; or a
             list of such, one per seed. For a claim of a circuit, a model that is left out is the shipped one.
-        task: The task to measure on, for a bare Transformer and a claim of your own.
+        task: The task to measure on, for a bare Transformer and a claim that the caller makes.
         circuit: The circuit that makes the claim, for an id without its name; a name, a folder or an opened circuit.
 
     Returns:

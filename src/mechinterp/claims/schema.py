@@ -67,7 +67,7 @@ class Quantity(Settings):
     """A number that a model has.
 
     Args:
-        model: Which of the circuit's models; for a claim about one model of your own any name will do.
+        model: Which of the circuit's models; for a claim about a single model any name will do.
         step: `final`; `untrained`, the same model before its first update; or the step of a checkpoint.
         task: Settings of the task that differ from those it was trained with.
         measure: Name of a measure.
@@ -116,7 +116,7 @@ class Claim(Quantity):
         high: Upper bound of `between`.
         within: Largest distance from `value` for `equals`.
         weaker: Bound that still shows the effect, if weakly (for `>=`, `<=`).
-        on: Which models it can be checked on. A `passage` needs the dense checkpoints of models trained anew.
+        on: Which models it can be checked on. A `passage` needs the dense checkpoints of models trained from scratch.
         known: A documented verdict that falls short.
         not_testable: Why the claim cannot be checked at this scale; it is listed with that verdict.
     """

@@ -117,7 +117,7 @@ def ship(run: Run, folder: str | Path, model: str, steps: tuple[int, ...] = (), 
     """Write a Run's model into a circuit's folder, as `load_circuit` reads it.
 
     Args:
-        run: A Run of ours.
+        run: A Run that `train` wrote.
         folder: The circuit's folder.
         model: What the model is called there.
         steps: Earlier checkpoints to ship beside the last one.

@@ -42,7 +42,7 @@ class Subject:
 
     @classmethod
     def of(cls, run: Run) -> Subject:
-        """The model at the end of a Run of ours.
+        """The model at the end of a Run that `train` wrote.
 
         Raises:
             RunError: If the Run's model is not ours, or its seed unknown.

@@ -1,4 +1,4 @@
-"""`verify`: check every claim of a circuit, on the shipped weights or on models trained anew."""
+"""`verify`: check every claim of a circuit, on the shipped weights or on models trained from scratch."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def verify(
         seeds: With `retrain`: how many models of each kind (seeds 1000, 1001, ... which nothing was tuned on), or their
             seeds; None for as many as the circuit's `claims.toml` asks.
         out: With `retrain`: where their Runs are kept, and taken up again; by default nowhere.
-        workers: Processes; None for one per core. Models of yours are measured in this one.
+        workers: Processes; None for one per core. Models that are passed are measured in this one.
         models: Put another model in the place of a shipped one, by its name: a Transformer, a Run or a Subject.
         only: Ids of the claims to check; None for all.
         progress: True for bars, or a function that is called with (what, done, total).
@@ -113,7 +113,7 @@ def verify(
     if workers is not None and workers < 1:
         raise ConfigError(f"workers={workers}: at least one process is needed")
     if not retrain and (seeds is not None or out is not None):
-        raise ConfigError("seeds and out are about models trained anew: they go with retrain=True")
+        raise ConfigError("seeds and out are about models trained from scratch: they go with retrain=True")
     if retrain and models:
         raise ConfigError("retrain=True trains its own models: give models, or retrain")
     circuits = [load_circuit(one) for one in ([name] if name is not None else circuit_names())]

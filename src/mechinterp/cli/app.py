@@ -41,7 +41,7 @@ of torch and the like only when its command runs: help answers at once."""
 def main() -> NoReturn:
     """The console script: run the words of the command line and exit."""
     # Small models gain nothing from a second thread, and on a busy machine threads that wait for each other take
-    # several times as long. Training sets its own number; whoever sets the variable has the last word.
+    # several times as long. Training sets its own number; a value that the user sets stays.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     stop_on_sigterm()
     status = run(sys.argv[1:])
@@ -116,7 +116,7 @@ def _expected(error: Exception) -> bool:
     """Whether an error is about what the user gave, and its text is meant for them."""
     if isinstance(error, TyperException):
         return True
-    core = sys.modules.get("mechinterp.core.errors")  # not imported: then nothing can have raised one of ours
+    core = sys.modules.get("mechinterp.core.errors")  # not imported: then no error can be one of this package
     return core is not None and isinstance(error, core.MechinterpError)
 
 

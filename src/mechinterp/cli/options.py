@@ -33,7 +33,7 @@ class Chosen:
         verb: The verb.
         folder: Of the Run.
         step: Of the checkpoint; None for the last one.
-        given: Option -> value. An option that is not given is not passed on, so that its default is the one of the API.
+        options: Option -> value. What is not given is not passed on, so that the default of the API counts.
 
     Raises:
         ConfigError: If an option has a misspelt word; before anything is read or run.
@@ -42,15 +42,15 @@ class Chosen:
     verb: str
     folder: str
     step: int | None
-    given: Mapping[str, object]
+    options: Mapping[str, object]
 
     def __post_init__(self) -> None:
-        if self.given:
+        if self.options:
             from mechinterp.core import OPTIONS, resolve_metric
 
-            for name, value in self.given.items():
+            for name, value in self.options.items():
                 OPTIONS[name].check(name, value)
-            if isinstance(metric := self.given.get("metric"), str):
+            if isinstance(metric := self.options.get("metric"), str):
                 resolve_metric(metric)
 
     @cached_property
@@ -69,7 +69,7 @@ class Chosen:
     def drawn(self) -> dict[str, object]:
         """What the pair is drawn with; empty for a verb without a pair."""
         defaults = {row["name"]: row["default"] for row in load_options()[self.verb]}
-        return {name: self.given.get(name, defaults[name]) for name in PAIR} if "corruption" in defaults else {}
+        return {name: self.options.get(name, defaults[name]) for name in PAIR} if "corruption" in defaults else {}
 
     @cached_property
     def pair(self) -> Pair:
@@ -96,16 +96,16 @@ class Chosen:
         """
         from mechinterp.core import ConfigError, in_words
 
-        options = {name: value for name, value in self.given.items() if name not in self.drawn}
-        taken = inspect.signature(function).parameters
-        foreign = [f"no --{dashed(name)}" for name in options if name not in taken]
+        keywords = {name: value for name, value in self.options.items() if name not in self.drawn}
+        accepted = inspect.signature(function).parameters
+        foreign = [f"no --{dashed(name)}" for name in keywords if name not in accepted]
         if foreign:
             raise ConfigError(f"{what} take {in_words(foreign, 'and')}")
-        options |= {name: value for name, value in settings.items() if value is not None}
-        if "progress" in taken:
-            return function(*nouns, **options, progress=True)
+        keywords |= {name: value for name, value in settings.items() if value is not None}
+        if "progress" in accepted:
+            return function(*nouns, **keywords, progress=True)
         with waiting(f"measuring {what}"):
-            return function(*nouns, **options)
+            return function(*nouns, **keywords)
 
 
 def as_command(verb: str, function: Callable[..., CommandOutput]) -> Callable[..., int]:
@@ -128,9 +128,9 @@ def as_command(verb: str, function: Callable[..., CommandOutput]) -> Callable[..
     def command(*, as_json: bool, **words: object) -> int:
         if "chosen" in signature.parameters:
             values = {row["name"]: words.pop(row["name"]) for row in shared}
-            given = {name: value for name, value in values.items() if value is not None}
+            options = {name: value for name, value in values.items() if value is not None}
             step = words.pop("step", None)
-            words["chosen"] = Chosen(verb, str(words.pop("run")), step if isinstance(step, int) else None, given)
+            words["chosen"] = Chosen(verb, str(words.pop("run")), step if isinstance(step, int) else None, options)
         output = function(**words)
         output.print(as_json)
         return output.status

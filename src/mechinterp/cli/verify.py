@@ -1,4 +1,4 @@
-"""`mechinterp verify`: check claims, on shipped weights or on models trained anew."""
+"""`mechinterp verify`: check claims, on shipped weights or on models trained from scratch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def verify(
     )
     columns = ("circuit", "claim", "measured", "low", "high", "tolerance", "published")
     rows = [{name: getattr(one, name) for name in columns} | {"verdict": _verdict(one)} for one in results]
-    kind = f"models trained anew, {seeds or 'as many as claimed'} of each" if retrain else "shipped weights"
+    kind = f"models trained from scratch, {seeds or 'as many as claimed'} of each" if retrain else "shipped weights"
     ends = "low and high: 95% over seeds, or over examples where one model was measured"
     known = [f"* {one.claim}: {one.known.why}" for one in results if one.known and not one.failed]
     failed = [one.claim for one in results if one.failed]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mechinterp.core import Batch, HookedModel, Site, SiteError, labelled, suggest
 from mechinterp.interventions import on_model, record
-from mechinterp.measures.registry import DEFAULT_EXAMPLES, register_measure
+from mechinterp.measures.registry import EXAMPLES, register_measure
 from mechinterp.tasks import ALL, Task
 
 
@@ -24,7 +24,7 @@ def role_attention(
     query: str,
     key: str | Sequence[str],
     corruption: str = ALL,
-    examples: int = DEFAULT_EXAMPLES,
+    examples: int = EXAMPLES,
 ) -> xr.DataArray:
     """Attention of every head from the position of one role to the positions of others, in the clean run.
 
@@ -50,10 +50,10 @@ def role_attention(
     start = batch.role(query)
     mask = _positions(batch, [key] if isinstance(key, str) else key)
     sites = [Site("pattern", layer) for layer in range(model.cfg.n_layers)]
-    _, kept = record(model, batch.inputs, sites)
+    _, patterns = record(model, batch.inputs, sites)
     rows = torch.arange(len(batch), device=batch.device)
-    paid = torch.stack([kept[site.hook][rows, :, start.clamp(min=0)] for site in sites])  # layer batch head key
-    shares = torch.where(mask[:, None], paid, torch.zeros_like(paid)).sum(-1).movedim(1, -1)
+    weights = torch.stack([patterns[site.hook][rows, :, start.clamp(min=0)] for site in sites])  # layer batch head key
+    shares = torch.where(mask[:, None], weights, torch.zeros_like(weights)).sum(-1).movedim(1, -1)
     defined = (start >= 0) & mask.any(-1)
     shares = torch.where(defined, shares, torch.full_like(shares, float("nan")))
     return labelled(shares, ["layer", "head", "example"], kind="bounded")

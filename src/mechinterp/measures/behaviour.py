@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mechinterp.core import Batch, Options, UnsupportedError, labelled, takes
 from mechinterp.interventions import on_model, quiet, score_runs
-from mechinterp.measures.registry import DEFAULT_EXAMPLES, register_measure
+from mechinterp.measures.registry import EXAMPLES, register_measure
 from mechinterp.tasks import ALL, Task
 
 _AT_ONCE = 512
@@ -63,7 +63,7 @@ def pair_scores(
     task: Task,
     seed: int,
     *,
-    examples: int = DEFAULT_EXAMPLES,
+    examples: int = EXAMPLES,
     corruption: str = ALL,
     options: Options,
 ) -> xr.DataArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xarray as xr
 
 from mechinterp.core import HookedModel, Options, takes
-from mechinterp.measures.registry import DEFAULT_EXAMPLES, register_measure
+from mechinterp.measures.registry import EXAMPLES, register_measure
 from mechinterp.patching import patch_edges, patch_nodes
 from mechinterp.tasks import ALL, Task
 
@@ -19,7 +19,7 @@ def node_effects(
     *,
     site: str = "z",
     at: str = "role",
-    examples: int = DEFAULT_EXAMPLES,
+    examples: int = EXAMPLES,
     corruption: str = ALL,
     options: Options,
 ) -> xr.DataArray:
@@ -36,7 +36,7 @@ def edge_effects(
     task: Task,
     seed: int,
     *,
-    examples: int = DEFAULT_EXAMPLES,
+    examples: int = EXAMPLES,
     corruption: str = ALL,
     options: Options,
 ) -> xr.DataArray:

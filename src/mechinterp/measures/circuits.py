@@ -8,23 +8,13 @@ from fnmatch import fnmatchcase
 import numpy as np
 import xarray as xr
 
-from mechinterp.core import (
-    OPTIONS,
-    Circuit,
-    Edge,
-    Graph,
-    HookedModel,
-    Options,
-    UnsupportedError,
-    derive_seed,
-    labelled,
-    takes,
-)
+from mechinterp.core import Circuit, Edge, Graph, HookedModel, Options, UnsupportedError, derive_seed, labelled, takes
+from mechinterp.core.options import OPTIONS
 from mechinterp.core.statistics import Null
 from mechinterp.discovery import discover
 from mechinterp.evaluation import live_edges, random_circuits
 from mechinterp.interventions import Judge
-from mechinterp.measures.registry import DEFAULT_EXAMPLES, register_measure
+from mechinterp.measures.registry import EXAMPLES, register_measure
 from mechinterp.tasks import ALL, Task
 
 QUALITY_SCORES = ("faithfulness", "removal_cost", "null_p95", "null_removal_p95", "size", "live_edges")
@@ -39,7 +29,7 @@ def removal(
     *,
     edges: Sequence[str] = ("*->logits",),
     each: bool = False,
-    examples: int = DEFAULT_EXAMPLES,
+    examples: int = EXAMPLES,
     corruption: str = ALL,
     options: Options,
 ) -> xr.DataArray:
@@ -79,7 +69,7 @@ def circuit_faithfulness(
     seed: int,
     *,
     edges: Sequence[str],
-    examples: int = DEFAULT_EXAMPLES,
+    examples: int = EXAMPLES,
     corruption: str = ALL,
     options: Options,
 ) -> xr.DataArray:
@@ -117,7 +107,7 @@ def circuit_quality(
     *,
     edges: Sequence[str] | None = None,
     share: float = OPTIONS["share"].default,
-    examples: int = DEFAULT_EXAMPLES,
+    examples: int = EXAMPLES,
     corruption: str = ALL,
     nulls: int = OPTIONS["nulls"].default,
     options: Options,

@@ -9,7 +9,7 @@ import xarray as xr
 from scipy import stats
 
 from mechinterp.core import HookedModel, Options, labelled, takes
-from mechinterp.measures.registry import DEFAULT_EXAMPLES, register_measure
+from mechinterp.measures.registry import EXAMPLES, register_measure
 from mechinterp.patching import estimate_edges, patch_edges
 from mechinterp.tasks import ALL, Task
 
@@ -27,7 +27,7 @@ def estimate_error(
     *,
     methods: Sequence[str] = ("eap", "eap-ig", "clean-corrupted"),
     steps: int = 10,
-    examples: int = DEFAULT_EXAMPLES,
+    examples: int = EXAMPLES,
     corruption: str = ALL,
     options: Options,
 ) -> xr.DataArray:

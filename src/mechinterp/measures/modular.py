@@ -53,7 +53,7 @@ def progress_losses(
     batch = task.table()
     groups = {name: mask[:, -1] for name, mask in task.groups(batch).items()}
     answers = batch.targets[:, -1]
-    losses = [torch.nn.functional.cross_entropy(kept.flatten(0, 1), answers, reduction="none") for kept in tables]
+    losses = [torch.nn.functional.cross_entropy(table.flatten(0, 1), answers, reduction="none") for table in tables]
     rows = torch.stack([torch.stack([loss[mask].mean() for mask in groups.values()]) for loss in losses])
     coords = {"logits": ["full", "restricted", "excluded"], "group": list(groups)}
     return labelled(rows, ["logits", "group"], coords, frequencies=", ".join(str(key) for key in keys))
@@ -92,8 +92,8 @@ def key_share(
     Source: Nanda et al. 2023 (published: five key frequencies, 95%).
     """
     shares = fourier.sum_spectrum(_table(model, _modular(task)))
-    kept = shares[shares > threshold] if top is None else shares.sort(descending=True).values[:top]
-    numbers = torch.stack([kept.sum(), kept.new_tensor(len(kept))])
+    largest = shares[shares > threshold] if top is None else shares.sort(descending=True).values[:top]
+    numbers = torch.stack([largest.sum(), largest.new_tensor(len(largest))])
     return labelled(numbers, ["quantity"], {"quantity": ["share", "count"]})
 
 
@@ -147,8 +147,8 @@ def embedding_losses(model: Transformer, task: Task, seed: int, *, threshold: fl
     groups = task.groups(batch)
     whole = model.W_E.detach()[: task.p]
     keys = [int(k) + 1 for k in (fourier.embedding_spectrum(whole) > threshold).nonzero().flatten()]
-    kept = fourier.restricted_embedding(whole, keys)
-    tables = (whole, kept, whole - kept + whole.mean(0))
+    restricted = fourier.restricted_embedding(whole, keys)
+    tables = (whole, restricted, whole - restricted + whole.mean(0))
     losses = [task.loss(_with_embedding(model, batch.inputs, table), batch) for table in tables]
     rows = torch.stack([torch.stack([loss[mask].mean() for mask in groups.values()]) for loss in losses])
     coords = {"embedding": ["full", "restricted", "excluded"], "group": list(groups)}

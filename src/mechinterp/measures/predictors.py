@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mechinterp.core import UnsupportedError, labelled, suggest
 from mechinterp.measures.behaviour import mean_over, run_on_batch, wrong_answer
-from mechinterp.measures.registry import DEFAULT_EXAMPLES, register_measure
+from mechinterp.measures.registry import EXAMPLES, register_measure
 from mechinterp.tasks import Predictor, Task
 
 
@@ -50,7 +50,7 @@ def predictor_loss(
 
 
 @register_measure("predictor_distance")
-def predictor_distance(model: nn.Module, task: Task, seed: int, *, examples: int = DEFAULT_EXAMPLES) -> xr.DataArray:
+def predictor_distance(model: nn.Module, task: Task, seed: int, *, examples: int = EXAMPLES) -> xr.DataArray:
     """How far the model is from each of the task's reference predictors on the scored positions.
 
     Args:
@@ -89,7 +89,7 @@ def nearest_predictor(
     task: Task,
     seed: int,
     *,
-    examples: int = DEFAULT_EXAMPLES,
+    examples: int = EXAMPLES,
     predictors: Sequence[str] | None = None,
 ) -> xr.DataArray:
     """Which reference predictor the model is closest to: 1 there, 0 at the others; all NaN where none can be said.

@@ -31,7 +31,7 @@ Function = Callable[..., xr.DataArray]
 _REGISTRY: dict[str, Function] = {}
 _RESERVED = ("model", "task", "seed")
 _NOT_PARAMETERS = (*_RESERVED, "options")
-DEFAULT_EXAMPLES: int = OPTIONS["examples"].default
+EXAMPLES: int = OPTIONS["examples"].default
 """Examples of most measures."""
 
 

@@ -42,11 +42,11 @@ def gradient_step(model: nn.Module, task: Task, seed: int, *, scale: float = 1.0
     as large.
     """
     task = _regression(task)
-    found = compare(as_transformer(model, "reading off the step needs"), task.pairs, seed)
-    rate = found.rate * scale**2
+    descent = compare(as_transformer(model, "reading off the step needs"), task.pairs, seed)
+    rate = descent.rate * scale**2
     error = task.dim * scale**2 * (1 - 2 * rate + rate**2 / task.rate)
-    numbers = {"rate": found.rate / task.rate, "cosine": found.cosine, "agreement": found.agreement}
-    values = torch.linalg.eigvalsh((found.matrix + found.matrix.T) / 2) / task.rate
+    numbers = {"rate": descent.rate / task.rate, "cosine": descent.cosine, "agreement": descent.agreement}
+    values = torch.linalg.eigvalsh((descent.matrix + descent.matrix.T) / 2) / task.rate
     numbers |= {"largest": float(values[-1]), "smallest": float(values[0]), "expected": error / task.least_error}
     return labelled(
         torch.tensor(list(numbers.values()), dtype=torch.float64), ["quantity"], {"quantity": list(numbers)}

@@ -8,13 +8,13 @@ import xarray as xr
 
 from mechinterp import attribution, probes
 from mechinterp.core import ConfigError, HookedModel, suggest
-from mechinterp.measures.registry import DEFAULT_EXAMPLES, register_measure
+from mechinterp.measures.registry import EXAMPLES, register_measure
 from mechinterp.models import Transformer
 from mechinterp.tasks import Task
 
 
 @register_measure("head_scores")
-def head_scores(model: HookedModel, task: Task, seed: int, *, examples: int = DEFAULT_EXAMPLES) -> xr.DataArray:
+def head_scores(model: HookedModel, task: Task, seed: int, *, examples: int = EXAMPLES) -> xr.DataArray:
     """Previous-token, induction and duplicate-token score of every head: dimensions score, layer, head, example.
 
     Beside them stands chance only where asked for (`attribution.head_score_chance`); it does not depend on the model.
@@ -45,10 +45,10 @@ def copying(
     Returns:
         Dimensions layer, head.
     """
-    found = attribution.copying_scores(model, permutations=permutations, seed=seed)
-    if score not in found["score"].values:
-        raise ConfigError(f"no copying score '{score}'.{suggest(score, found['score'].values.tolist())}")
-    return _pick(found, quantity).sel(score=score, drop=True)
+    scores = attribution.copying_scores(model, permutations=permutations, seed=seed)
+    if score not in scores["score"].values:
+        raise ConfigError(f"no copying score '{score}'.{suggest(score, scores['score'].values.tolist())}")
+    return _pick(scores, quantity).sel(score=score, drop=True)
 
 
 @register_measure("composition")
@@ -99,14 +99,14 @@ def probe(
     Returns:
         Dimensions estimate (`score`, `untrained`, `shuffled`, `erased`, `random_erased`, `control`), layer.
     """
-    found = probes.probe(
+    scores = probes.probe(
         model, task, target, site=site, layer=layer, examples=examples, seed=seed, with_nulls=with_nulls, erase=erase,
         positions=positions,
     )  # fmt: skip
-    return found[list(probes.PROBES)].to_array("estimate").reset_coords(drop=True)
+    return scores[list(probes.PROBES)].to_array("estimate").reset_coords(drop=True)
 
 
-def _pick(found: xr.Dataset, quantity: str) -> xr.DataArray:
-    if quantity not in found.data_vars:
-        raise ConfigError(f"no quantity '{quantity}'.{suggest(quantity, [str(name) for name in found.data_vars])}")
-    return found[quantity]
+def _pick(scores: xr.Dataset, quantity: str) -> xr.DataArray:
+    if quantity not in scores.data_vars:
+        raise ConfigError(f"no quantity '{quantity}'.{suggest(quantity, [str(name) for name in scores.data_vars])}")
+    return scores[quantity]

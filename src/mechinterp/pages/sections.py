@@ -78,11 +78,7 @@ def loss(run: Run, study: Study) -> Body:
         "simple predictors get: below such a line the model knows more than that predictor.",
         _loss_alt(metrics, study.onsets),
     )
-    return Body(
-        "The model's loss over training, and the steps at which its parts appeared.",
-        [figure],
-        notes=notes,
-    )
+    return Body("The model's loss over training, and the steps at which its parts appeared.", [figure], notes=notes)
 
 
 def theory(run: Run, study: Study) -> Body:
@@ -194,10 +190,7 @@ def settings(run: Run, study: Study) -> Body:
         for name, values in tables.items()
         if values
     }
-    return Body(
-        "Same settings, seed and versions give the same weights, bit for bit.",
-        settings=shown,
-    )
+    return Body("Same settings, seed and versions give the same weights, bit for bit.", settings=shown)
 
 
 SECTIONS = (
@@ -210,25 +203,11 @@ SECTIONS = (
         "timeline/predictor_distance",
         "distance to reference predictors",
     ),
-    Entry(
-        "heads",
-        "What each attention head does",
-        heads,
-        "timeline/head_scores",
-        "head scores over training",
-    ),
+    Entry("heads", "What each attention head does", heads, "timeline/head_scores", "head scores over training"),
     Entry("nodes", "Where the answer passes through", nodes, "nodes", "node patching"),
     Entry("circuit", "The circuit", graph, "timeline/edge_effects", "edge effects over training"),
-    Entry(
-        "faithfulness",
-        "How much the circuit explains",
-        faithfulness,
-        "curve",
-        "faithfulness curve",
-    ),
-    Entry(
-        "probes", "What can be read from the model, and what it uses", probes, "probe-*", "This study holds no probes."
-    ),
+    Entry("faithfulness", "How much the circuit explains", faithfulness, "curve", "faithfulness curve"),
+    Entry("probes", "What can be read from the model, and what it uses", probes, "probe-*", "probes"),
     Entry("settings", "Configuration and versions", settings),
 )
 """In reading order. To show a result, write a function above and add its entry."""
