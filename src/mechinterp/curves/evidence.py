@@ -76,7 +76,7 @@ def soft_least(deviance: Array) -> Array:
     return (least - 2 * np.log(np.exp(-(deviance - least) / 2).sum(-1, keepdims=True)))[..., 0]
 
 
-def whiten(rows: Array, correlation: Array) -> Array:
+def whiten(rows: Array, correlation: Array | float) -> Array:
     """Rows `[..., step]` so transformed that autoregressive noise becomes independent; `correlation` broadcasts."""
     first = rows[..., :1] * np.sqrt(1 - correlation**2)
     return np.concatenate([first, rows[..., 1:] - correlation * rows[..., :-1]], -1)

@@ -31,6 +31,7 @@ class Family:
         values: From ln t `[step]` and parameters `[..., 2]` to the shape before scaling, `[..., step]`.
         passes: From parameters `[..., 2]` and levels before scaling `[...]` to ln t at that level.
         count: How many of the two parameters it has.
+        bounded: Whether it rises from 0 to 1 before scaling.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Family:
     values: Shape
     passes: Shape
     count: int
+    bounded: bool = True
 
 
 def _line(log: Array, theta: Array) -> Array:
@@ -95,14 +97,14 @@ def _logistic_passes(theta: Array, level: Array) -> Array:
 
 
 FAMILIES = (
-    Family("line", False, _line, _line_passes, 0),
-    Family("power", False, _power, _power_passes, 1),
+    Family("line", False, _line, _line_passes, 0, False),
+    Family("power", False, _power, _power_passes, 1, False),
     Family("exponential", False, _exponential, _exponential_passes, 1),
-    Family("delayed line", False, _delayed_line, _delayed_line_passes, 1),
+    Family("delayed line", False, _delayed_line, _delayed_line_passes, 1, False),
     Family("delayed exponential", False, _delayed_exponential, _delayed_exponential_passes, 2),
     Family("wide logistic", False, _logistic, _logistic_passes, 2),
     Family("logistic", True, _logistic, _logistic_passes, 2),
-    Family("short delayed line", True, _delayed_line, _delayed_line_passes, 1),
+    Family("short delayed line", True, _delayed_line, _delayed_line_passes, 1, False),
     Family("short delayed exponential", True, _delayed_exponential, _delayed_exponential_passes, 2),
 )
 CODES = {family.name: code for code, family in enumerate(FAMILIES)}
@@ -132,21 +134,33 @@ def shapes(log: Array, codes: Array, theta: Array) -> Array:
     return values.reshape(*codes.shape, len(log))
 
 
-def passing(log: Array, code: int, theta: Array, share: float) -> Array:
-    """ln t at which shapes of one family have done a share of their rise between the first and the last checkpoint."""
-    family = FAMILIES[code]
-    ends = family.values(log[[0, -1]], theta)
-    # A rise that lies wholly between two checkpoints reaches levels that are one up to rounding.
-    level = np.clip(ends[..., 0] + share * (ends[..., 1] - ends[..., 0]), None, np.inf)
-    if family.values not in (_line, _power, _delayed_line):
-        level = np.clip(level, 1e-12, 1 - 1e-12)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return family.passes(theta, level)
+def passing(log: Array, codes: Array, theta: Array, share: float) -> Array:
+    """ln t at which shapes have done a share of their rise between the first and the last checkpoint; NaN for none.
+
+    Args:
+        log: ln t of the checkpoints, `[step]`.
+        codes: Index in `FAMILIES`, `[...]`; -1 for a shape that is zero.
+        theta: Parameters, `[..., 2]`.
+        share: Of the rise, between 0 and 1.
+    """
+    flat_codes, flat_theta = codes.ravel(), theta.reshape(-1, 2)
+    times = np.full(len(flat_codes), np.nan)
+    for code in np.unique(flat_codes):
+        if code >= 0:
+            rows = flat_codes == code
+            family = FAMILIES[code]
+            ends = family.values(log[[0, -1]], flat_theta[rows])
+            level = ends[:, 0] + share * (ends[:, 1] - ends[:, 0])
+            if family.bounded:
+                # A rise that lies wholly between two checkpoints has levels of one, up to rounding.
+                level = np.clip(level, 1e-12, 1 - 1e-12)
+            times[rows] = family.passes(flat_theta[rows], level)
+    return times.reshape(codes.shape)
 
 
-def width(log: Array, code: int, theta: Array) -> Array:
-    """The width w of the logistic that takes as long, in ln t, from a tenth to nine tenths of its rise."""
-    return (passing(log, code, theta, 0.9) - passing(log, code, theta, 0.1)) / PER_WIDTH
+def width(log: Array, codes: Array, theta: Array) -> Array:
+    """The width w of the logistic that takes as long, in ln t, from a tenth to nine tenths of its rise; `[...]`."""
+    return (passing(log, codes, theta, 0.9) - passing(log, codes, theta, 0.1)) / PER_WIDTH
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,12 +200,12 @@ def bounds(log: Array, max_width: float) -> Bounds:
     span = last - first
     widest = max(span, 2 * max_width)
     delays = np.linspace(first, last - 1e-6, 60)
-    late = width(log, CODES["delayed line"], np.stack([delays, 0 * delays], -1)) <= max_width
+    late = width(log, np.full(60, CODES["delayed line"]), np.stack([delays, 0 * delays], -1)) <= max_width
     # Lines that begin after this one are sudden.
     latest = float(delays[late.argmax()]) if late.any() else last - 1e-6
     ratios = np.linspace(np.log(NARROWEST), np.log(_LONGEST), 200)
     grid = np.stack(np.meshgrid(delays, ratios, indexing="ij"), -1)
-    narrow = (width(log, CODES["delayed exponential"], grid) <= max_width).sum(1)
+    narrow = (width(log, np.full(grid.shape[:2], CODES["delayed exponential"]), grid) <= max_width).sum(1)
     border = ratios[np.clip(narrow, 0, len(ratios) - 1)]
     wmin, most = np.log(NARROWEST), np.log(_LONGEST)
     power = min(2.0, 0.5 / max_width)

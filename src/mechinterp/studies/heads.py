@@ -89,7 +89,7 @@ def pack_onsets(dates: dict[str, Onset]) -> xr.Dataset:
 
 def unpack_onsets(data: xr.Dataset) -> dict[str, Onset]:
     """The reverse of `pack_onsets`."""
-    return {name: Onset(**fields) for name, fields in data.attrs["onsets"].items()}
+    return {name: Onset.from_dict(fields) for name, fields in data.attrs["onsets"].items()}
 
 
 def _type_rows(timeline: xr.Dataset, types: xr.Dataset, name: str) -> list[Finding]:
