@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mechinterp.curves.evidence import CORRELATIONS, Series, Sums, design, whiten
+from mechinterp.curves.evidence import CORRELATIONS, RARITY, Series, Sums, design, whiten
 from mechinterp.curves.shapes import COUNTS, passing, shapes
 
 Array = np.ndarray
@@ -59,7 +59,7 @@ def _posterior(series: Series, sums: Sums, row: int, index: int) -> _Posterior:
     codes, theta, changes = (part[row : row + 1] for part in (sums.codes, sums.theta, sums.changes))
     code, count = int(codes[0, index]), int(COUNTS[codes[0, index]])
     others = _others(series, codes, theta, changes, index)
-    likely_noise = CORRELATIONS[sums.deviance[row] - sums.deviance[row].min() < _FAR]
+    likely_noise = np.flatnonzero(sums.deviance[row] - sums.deviance[row].min() < _FAR)
     low, high = series.bounds.low[code], series.bounds.high[code]
     axes = [np.array([value]) for value in theta[0, index]]
     reach = np.full(2, 0.1)
@@ -104,13 +104,13 @@ def _others(series: Series, codes: Array, theta: Array, changes: Array, index: i
     return columns[np.abs(columns).max(1) > 1e-9]
 
 
-def _deviance(series: Series, others: Array, code: int, grid: Array, correlations: Array) -> Array:
+def _deviance(series: Series, others: Array, code: int, grid: Array, noises: Array) -> Array:
     """-2 ln likelihood of one change's parameters, all else integrated out: the shape of `grid` but its last axis."""
     points = grid.reshape(-1, 2)
     rows = shapes(series.log, np.full(len(points), code), points)
     n, free = len(series.values), len(series.values) - len(others) - 1
     total = np.full(len(points), np.inf)
-    for correlation in correlations.tolist():
+    for correlation, rarity in zip(CORRELATIONS[noises].tolist(), RARITY[noises], strict=True):
         kept = 1 - correlation**2
         white, columns, values = (whiten(part, correlation) for part in (rows, others, series.values))
         square = np.full(len(others), kept * series.floor / n)
@@ -125,6 +125,7 @@ def _deviance(series: Series, others: Array, code: int, grid: Array, correlation
         squares = left @ values - (clean @ values) ** 2 / size
         squares = np.maximum(squares, 0) + series.floor * kept
         deviance = free * np.log(squares) + np.log(size) + np.linalg.slogdet(gram)[1] - np.log(kept)
+        deviance = deviance + rarity
         low, high = np.minimum(total, deviance), np.maximum(total, deviance)
         total = low - 2 * np.log1p(np.exp(-(high - low) / 2))
     return total.reshape(grid.shape[:-1])

@@ -19,6 +19,9 @@ Array = np.ndarray
 
 CORRELATIONS = np.array([0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.78, 0.85, 0.9, 0.94, 0.97])
 """Autocorrelations of the noise, from one checkpoint to the next, between which the series decides."""
+_CELLS = np.diff(np.concatenate([[0.0], (CORRELATIONS[1:] + CORRELATIONS[:-1]) / 2, [0.985]]))
+RARITY = -2 * np.log(_CELLS / _CELLS.sum())
+"""-2 ln of the prior probability of each: all autocorrelations are as likely."""
 LEAST_NOISE = 1e-3
 """Least noise, as a share of the series' range: a thousandth of the range is no change worth naming."""
 _STEP = 1e-4
@@ -56,7 +59,7 @@ class Sums:
         codes: Family of each shape, -1 for none, `[sum, shape]`.
         theta: Parameters, `[sum, shape, 2]`.
         changes: Level at the first checkpoint, then the change that each shape makes, `[sum, 1 + shape]`.
-        deviance: -2 ln marginal likelihood by autocorrelation, `[sum, correlation]`.
+        deviance: -2 ln marginal likelihood by autocorrelation, the prior of the latter counted, `[sum, correlation]`.
     """
 
     codes: Array
@@ -67,7 +70,7 @@ class Sums:
     @property
     def total(self) -> Array:
         """-2 ln marginal likelihood over all autocorrelations, `[sum]`."""
-        return soft_least(self.deviance - 2 * np.log(1 / len(CORRELATIONS)))
+        return soft_least(self.deviance)
 
 
 def soft_least(deviance: Array) -> Array:
@@ -134,7 +137,7 @@ def deviance(series: Series, codes: Array, levels: Array, slopes: Array, changes
     occam = np.eye(gram.shape[-1] - 1) + gram[..., :-1, :-1] / size[..., None, None]
     fit = free * np.log(np.pi * squares) - 2 * gammaln(free / 2) - np.log(kept) + np.log(constant[..., 0, 0])
     large = ((changes[:, 1:] / series.range) ** 2).sum(1)[:, None]
-    return fit + count * np.log(2 * np.pi * size) + np.linalg.slogdet(occam)[1] + large
+    return fit + count * np.log(2 * np.pi * size) + np.linalg.slogdet(occam)[1] + large + RARITY
 
 
 def fit(series: Series, codes: Array, theta: Array, iterations: int = 16) -> Sums:

@@ -14,7 +14,7 @@ def onset(
     series: xr.DataArray,
     max_width: float = 0.25,
     min_jump: float = 0.1,
-    evidence: float = 6.0,
+    evidence: float = 2.0,
     min_side: int = 3,
     confidence: float = 0.95,
 ) -> Onset:

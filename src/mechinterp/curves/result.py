@@ -64,6 +64,7 @@ class Onset:
         after: Fitted level after it.
         untrained: The measured value at step 0, or at the first step where there is no step 0.
         jump: Fitted value at the last step minus `untrained`: what was reached, not extrapolated.
+        lead: By how much curves with a transition beat all without, in -2 ln marginal likelihood.
         criteria: -2 ln marginal likelihood by kind of curve, up to a constant; lower is better.
         limits: `max_width`, `min_jump`, `evidence` and `min_side` as declared.
         checkpoints: How many values were fitted.
@@ -88,6 +89,7 @@ class Onset:
     after: float
     untrained: float
     jump: float
+    lead: float = float("nan")
     criteria: Mapping[str, float] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)
     checkpoints: int = 0
@@ -160,3 +162,9 @@ class Onset:
             return ""
         begin = self.step if self.found else self.stages[0].step
         return f"transient from step {begin:.0f} to {lost.step:.0f}"
+
+
+def _date(stage: Stage, share: str) -> str:
+    """When a stage was half done, in words."""
+    about = "" if stage.sudden else "gradually about "
+    return f"{about}at step {stage.step:.0f} ({share} interval {stage.low:.0f}-{stage.high:.0f})"

@@ -21,6 +21,7 @@ MOST = 3
 _COARSE = np.array([0.0, 0.3, 0.6, 0.8, 0.9, 0.96])
 _APART = 0.07  # least distance in ln t of the trial dates
 _ALIKE = 1e-2  # trials with a correlation above .995 make no pair
+_PAIRS = 3  # pairs of sudden changes that are fitted
 _RIVALS = 3  # gradual companions of a sudden change that are fitted
 
 
@@ -66,7 +67,7 @@ def fitted_sums(log: Array, values: Array, max_width: float) -> tuple[Series, Su
 def _library(checkpoints: bytes, max_width: float) -> Library:
     log = np.frombuffer(checkpoints)
     limits = bounds(log, max_width)
-    trials = _trials(log, limits)
+    trials = _trials(log, limits, max_width)
     codes = np.concatenate([np.full(len(theta), CODES[name]) for name, theta in trials.items()])
     theta = limits.clip(codes, np.concatenate(list(trials.values())))
     rows = shapes(log, codes, theta)
@@ -85,7 +86,7 @@ def _library(checkpoints: bytes, max_width: float) -> Library:
     return Library(log, limits, codes, theta, paired, reads, products)
 
 
-def _trials(log: Array, limits: Bounds) -> dict[str, Array]:
+def _trials(log: Array, limits: Bounds, max_width: float) -> dict[str, Array]:
     """Family -> parameters to try."""
     first, last = log[0], log[-1]
     dates = [(log[0] + log[1]) / 2]
@@ -97,9 +98,8 @@ def _trials(log: Array, limits: Bounds) -> dict[str, Array]:
         return np.stack(np.meshgrid(one, two, indexing="ij"), -1).reshape(-1, 2).astype(float)
 
     low, high = limits.low, limits.high
-    border = high[CODES["logistic"], 1]
     latest = high[CODES["delayed line"], 0]
-    longer = np.linspace(low[CODES["wide logistic"], 1] + 0.3, high[CODES["wide logistic"], 1], 3)
+    longer = np.linspace(np.log(max_width) + 0.3, high[CODES["wide logistic"], 1], 3)
     ratios = np.log([0.1, 0.3, 1.0, 3.0, 10.0])
     return {
         "line": np.zeros((1, 2)),
@@ -108,7 +108,7 @@ def _trials(log: Array, limits: Bounds) -> dict[str, Array]:
         "delayed line": grid(np.linspace(first + 1, latest, 8), [0.0]),
         "delayed exponential": grid(np.linspace(first + 0.5, latest, 8), ratios[1:]),
         "wide logistic": grid(np.linspace(first + 0.5, last, 10), longer),
-        "logistic": grid(dates, border + np.log([0.16, 0.5, 1.0])),
+        "logistic": grid(dates, np.log(max_width) + np.log([0.16, 0.5, 1.0])),
         "short delayed line": grid(np.linspace(low[CODES["short delayed line"], 0], last - 0.05, 8), [0.0]),
         "short delayed exponential": grid(dates[:: 2], ratios[:3]),
     }
@@ -132,7 +132,7 @@ def _starts(library: Library, series: Series) -> tuple[Array, Array]:
         chosen += pairs
         if len(series.values) >= 16:
             sudden = [pair for pair in pairs if SUDDEN[library.codes[list(pair)]].any()]
-            chosen += _thirds(library, sudden[:2], reads, around, floor, total[:, 0, 0], len(series.values))
+            chosen += _thirds(library, [sudden[0], sudden[-_RIVALS]], reads, around, floor, total[:, 0, 0], len(series.values))
     codes, theta = np.full((len(chosen), MOST), -1), np.zeros((len(chosen), MOST, 2))
     for row, trials in enumerate(chosen):
         codes[row, : len(trials)] = library.codes[list(trials)]
@@ -159,7 +159,7 @@ def _pairs(
     size = np.einsum("rii->ri", product)
     narrow, wide = np.flatnonzero(sudden), np.flatnonzero(~sudden)
     pairs = []
-    for one, two, count in ((narrow, narrow, 1), (wide, narrow, _RIVALS), (wide, wide, 2)):
+    for one, two, count in ((narrow, narrow, _PAIRS), (wide, narrow, _RIVALS), (wide, wide, 2)):
         cross = product[:, one[:, None], two]
         first, second = b[:, one][:, :, None], b[:, two][:, None]
         long, short = size[:, one][:, :, None], size[:, two][:, None]
@@ -168,7 +168,17 @@ def _pairs(
         det = np.where(alike, long * short, det)
         gain = (first**2 * short - 2 * first * second * cross + second**2 * long) / det
         worth = _unlikely(around[:, None, None] - gain, np.log(det), floor, flat, n)
-        worth = np.where(alike, np.inf, worth).min(0)
+        worth = np.where(alike, np.inf, worth)
+        if one is narrow:
+            # The best at each autocorrelation: what noise of one kind explains, another needs a stage for.
+            each = worth.reshape(len(worth), -1)
+            order = np.argsort(each.min(1))
+            places = list(dict.fromkeys(int(each[at].argmin()) for at in order))[:count]
+            for place in places:
+                a, c = np.unravel_index(place, worth.shape[1:])
+                pairs.append((int(index[one[a]]), int(index[two[c]])))
+            continue
+        worth = worth.min(0)
         families = library.codes[index[one]]
         for code in sorted(set(families), key=lambda code: worth[families == code].min())[:count]:
             rows = np.flatnonzero(families == code)

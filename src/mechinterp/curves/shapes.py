@@ -170,14 +170,16 @@ class Bounds:
     Args:
         low: `[family, parameter]`.
         high: `[family, parameter]`.
-        delays: ln delay, ascending, `[delay]`.
-        border: ln(relaxation time / delay) at which a delayed exponential is `max_width` wide, `[delay]`.
+        dates: Values of the first parameter of families with two, ascending, `[date]`.
+        relaxations: ln(relaxation time / delay) at which a delayed exponential is `max_width` wide, `[date]`.
+        logistics: ln w at which a logistic is so wide; more than `max_width` where the run cuts it off, `[date]`.
     """
 
     low: Array
     high: Array
-    delays: Array
-    border: Array
+    dates: Array
+    relaxations: Array
+    logistics: Array
 
     @property
     def ranges(self) -> Array:
@@ -187,11 +189,15 @@ class Bounds:
     def clip(self, codes: Array, theta: Array) -> Array:
         """Parameters moved into the range of their family."""
         inside = np.clip(theta, self.low[codes], self.high[codes])
-        border = np.interp(inside[..., 0], self.delays, self.border)
-        ratio = inside[..., 1]
-        ratio = np.where(codes == CODES["delayed exponential"], np.maximum(ratio, border), ratio)
-        ratio = np.where(codes == CODES["short delayed exponential"], np.minimum(ratio, border), ratio)
-        return np.stack([inside[..., 0], ratio], -1)
+        second = inside[..., 1]
+        for wide, narrow, borders in (
+            ("delayed exponential", "short delayed exponential", self.relaxations),
+            ("wide logistic", "logistic", self.logistics),
+        ):
+            border = np.interp(inside[..., 0], self.dates, borders)
+            second = np.where(codes == CODES[wide], np.maximum(second, border), second)
+            second = np.where(codes == CODES[narrow], np.minimum(second, border), second)
+        return np.stack([inside[..., 0], second], -1)
 
 
 def bounds(log: Array, max_width: float) -> Bounds:
@@ -199,14 +205,18 @@ def bounds(log: Array, max_width: float) -> Bounds:
     first, last = float(log[0]), float(log[-1])
     span = last - first
     widest = max(span, 2 * max_width)
-    delays = np.linspace(first, last - 1e-6, 60)
-    late = width(log, np.full(60, CODES["delayed line"]), np.stack([delays, 0 * delays], -1)) <= max_width
+    dates = np.linspace(first, last - 1e-6, 60)
+    late = width(log, np.full(60, CODES["delayed line"]), np.stack([dates, 0 * dates], -1)) <= max_width
     # Lines that begin after this one are sudden.
-    latest = float(delays[late.argmax()]) if late.any() else last - 1e-6
-    ratios = np.linspace(np.log(NARROWEST), np.log(_LONGEST), 200)
-    grid = np.stack(np.meshgrid(delays, ratios, indexing="ij"), -1)
-    narrow = (width(log, np.full(grid.shape[:2], CODES["delayed exponential"]), grid) <= max_width).sum(1)
-    border = ratios[np.clip(narrow, 0, len(ratios) - 1)]
+    latest = float(dates[late.argmax()]) if late.any() else last - 1e-6
+
+    def border(family: str, largest: float) -> Array:
+        seconds = np.linspace(np.log(NARROWEST), np.log(largest), 200)
+        grid = np.stack(np.meshgrid(dates, seconds, indexing="ij"), -1)
+        narrow = (width(log, np.full(grid.shape[:2], CODES[family]), grid) <= max_width).sum(1)
+        return seconds[np.clip(narrow, 0, len(seconds) - 1)]
+
+    logistics = border("logistic", widest)
     wmin, most = np.log(NARROWEST), np.log(_LONGEST)
     power = min(2.0, 0.5 / max_width)
     rows = {
@@ -215,10 +225,10 @@ def bounds(log: Array, max_width: float) -> Bounds:
         "exponential": ((first - 1, 0), (last + 3, 0)),
         "delayed line": ((first, 0), (latest, 0)),
         "delayed exponential": ((first, wmin), (latest, most)),
-        "wide logistic": ((first, np.log(max_width)), (last, np.log(widest))),
-        "logistic": ((first, wmin), (last, np.log(max_width))),
+        "wide logistic": ((first, float(logistics.min())), (last, np.log(widest))),
+        "logistic": ((first, wmin), (last, float(logistics.max()))),
         "short delayed line": ((latest, 0), (last - 1e-3, 0)),
         "short delayed exponential": ((first, wmin), (last - 1e-3, most)),
     }
     low, high = (np.array([rows[family.name][end] for family in FAMILIES], dtype=float) for end in (0, 1))
-    return Bounds(low, high, delays, border)
+    return Bounds(low, high, dates, border("delayed exponential", _LONGEST), logistics)

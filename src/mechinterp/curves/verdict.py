@@ -23,7 +23,7 @@ _LOST = 0.5  # share of a rise that is lost again in what is transient
 _END = 0.8  # after this share of the last step ...
 _MOVES = 0.1  # ... a measure that does this share of its changes is still moving
 _AS_GOOD = 12.0  # -2 ln likelihood within which another formula has a say in a date
-_MORE = 2.0  # what each change after the first must save besides
+_MORE = 0.0  # what each change after the first must save besides
 _RIVALS = {
     "line": "a straight line",
     "power": "a power law",
@@ -68,7 +68,7 @@ def judged(steps: Array, values: Array, limits: Mapping[str, float], confidence:
     return replace(
         blank, verdict="transition" if found else "no transition", reason=reason,
         step=main.step, low=main.low, high=main.high, width=main.width, before=main.before, after=main.after,
-        jump=float(best.values[-1] - untrained), criteria=_criteria(curves), shape=shape, stages=stages,
+        jump=float(best.values[-1] - untrained), lead=lead, criteria=_criteria(curves), shape=shape, stages=stages,
         moving=_moving(best, limits), correlation=best.correlation, start=best.start,
         window=(float(x[0]), float(x[-1])),
     )  # fmt: skip
