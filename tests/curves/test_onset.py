@@ -27,7 +27,8 @@ def test_exact_logistic_is_recovered():
     assert found.width == pytest.approx(0.11, rel=1e-3)
     assert (found.before, found.after) == pytest.approx((0.02, 0.9), abs=1e-4)
     assert found.untrained == pytest.approx(0.02) and found.jump == pytest.approx(0.88, abs=1e-3)
-    assert found.low == pytest.approx(237, rel=1e-3) and found.high == pytest.approx(237, rel=1e-3)
+    # Noise of a thousandth of the range is assumed even where there is none.
+    assert 237 * 0.997 < found.low < 237 < found.high < 237 * 1.003
     assert np.allclose(found.curve(STEPS), sigmoid(237.0, 0.11), atol=1e-4)
 
 
@@ -126,12 +127,6 @@ def test_short_constant_and_empty_series_say_so():
 
 def test_result_reads_as_a_sentence():
     assert str(onset(series(sigmoid(237.0, 0.11)))).startswith("transition at step 237 (95% interval 2")
-
-
-def test_aicc_dates_the_same_change():
-    values = series(sigmoid(237.0, 0.11) + np.random.default_rng(7).normal(0, 0.02, len(STEPS)))
-    a, b = onset(values), onset(values, criterion="aicc")
-    assert b.found and (a.step, a.low, a.high) == (b.step, b.low, b.high) and a.criteria != b.criteria
 
 
 def test_errors_say_what_to_do():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SHOWN = ("ratio", "low", "high", "target", "peer_seconds", "hooked_seconds", "minimal_seconds", "our_seconds",
          "step_seconds", "draw_seconds",
          "exact_over_eap_ig", "error",
-         "n", "yes", "undecided", "truth", "coverage", "width", "resolved", "failures",
+         "n", "called", "named", "yes", "undecided", "truth", "coverage", "width", "resolved", "failures",
          "seen", "scored_edges", "exact", "eap", "eap_ig", "clean_corrupted")  # fmt: skip
 
 
@@ -22,14 +22,17 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="training|patching|edges|tasks|truth|coverage|found", help="What to measure.", show_default=False
+            metavar="training|patching|edges|tasks|truth|coverage|found|onset",
+            help="What to measure.",
+            show_default=False,
         ),
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Run one small case once; its times mean nothing.")] = False,
     threads: Annotated[int, typer.Option("--threads", help="Threads of torch.")] = 1,
 ) -> CommandOutput:
     """Compare speed with a peer library in one run, or examine edge scores on known circuits (truth) or
-    how often intervals hold the truth (coverage) or a circuit is found where there is none (found)."""
+    how often intervals hold the truth (coverage), a circuit is found where there is none (found) or the onset of a
+    simulated curve is right (onset)."""
     from mechinterp.bench import run
 
     # No spinner: its thread would run inside what is timed.
@@ -59,7 +62,7 @@ def _case(row: Figures) -> str:
 
 
 def _clock(result: Figures) -> list[str]:
-    if result["name"] in ("truth", "coverage"):
+    if result["name"] in ("truth", "coverage", "onset"):
         return []
     return [f"{result['clock']} of {result['threads']} thread(s); low and high: 10th and 90th percentile of blocks"]
 

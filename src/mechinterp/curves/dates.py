@@ -7,14 +7,16 @@ the formula of the change: what describes it about as well has a say. Between tw
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from mechinterp.curves.evidence import CORRELATIONS, RARITY, Series, Sums, design, whiten
-from mechinterp.curves.shapes import COUNTS, passing, shapes
+from mechinterp.curves.evidence import CORRELATIONS, Series, Sums, design, whiten
+from mechinterp.curves.shapes import CODES, COUNTS, passing, shapes
 
 Array = np.ndarray
-_POINTS = (41, 13)
+_POINTS = (41, 15)
+_RELAXATIONS = (CODES["delayed exponential"], CODES["short delayed exponential"])
 _FAR = 12.0  # what is less likely by so much, in -2 ln, has no say
 
 
@@ -59,37 +61,56 @@ def _posterior(series: Series, sums: Sums, row: int, index: int) -> _Posterior:
     codes, theta, changes = (part[row : row + 1] for part in (sums.codes, sums.theta, sums.changes))
     code, count = int(codes[0, index]), int(COUNTS[codes[0, index]])
     others = _others(series, codes, theta, changes, index)
-    likely_noise = np.flatnonzero(sums.deviance[row] - sums.deviance[row].min() < _FAR)
+    noises = np.flatnonzero(sums.deviance[row] - sums.deviance[row].min() < _FAR)
     low, high = series.bounds.low[code], series.bounds.high[code]
-    axes = [np.array([value]) for value in theta[0, index]]
-    reach = np.full(2, 0.1)
-    centre = theta[0, index].copy()
-    for attempt in range(4):
+    centre, reach = _by_date(code, theta[0, index], 1), np.full(2, 0.1)
+    if code in _RELAXATIONS:
+        # Half of a long relaxation may lie beyond the last step.
+        low, high = np.array([series.log[0], low[1]]), np.array([series.log[-1] + np.log1p(np.exp(high[1])), high[1]])
+    axes = [np.array([value]) for value in centre]
+    for _ in range(5):
         for one in range(count):
             ends = np.clip([centre[one] - reach[one], centre[one] + reach[one]], low[one], high[one])
-            axes[one] = np.linspace(*ends, _POINTS[one])
-        grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
-        grid = series.bounds.clip(np.full(grid.shape[:-1], code), grid)
-        deviance = _deviance(series, others, code, grid, likely_noise)
-        settled = True
-        for one in range(count):
-            profile = deviance.min(1 - one)
-            likely = axes[one][profile - profile.min() < _FAR]
-            middle, wide = (likely[0] + likely[-1]) / 2, (likely[-1] - likely[0]) / 2
-            cell = axes[one][1] - axes[one][0]
-            cut = (likely[0] > low[one] + 1e-9 and likely[0] == axes[one][0]) or (
-                likely[-1] < high[one] - 1e-9 and likely[-1] == axes[one][-1]
-            )
-            coarse = wide < cell * _POINTS[one] / 6
-            settled &= not cut and not coarse
-            centre[one] = middle
-            reach[one] = 4 * reach[one] if cut else max(wide + cell, 1e-6)
-        if settled:
+            axes[one] = np.linspace(ends[0], ends[1], _POINTS[one])
+        grid = _by_date(code, np.stack(np.meshgrid(*axes, indexing="ij"), -1), -1)
+        inside = series.bounds.clip(np.full(grid.shape[:-1], code), grid)
+        deviance = _deviance(series, others, code, inside, noises)
+        deviance = np.where(np.abs(inside - grid).max(-1) < 1e-6, deviance, deviance.min() + 10 * _FAR)
+        moves = [_recentred(axes[one], deviance.min(1 - one), low[one], high[one]) for one in range(count)]
+        if all(move.settled for move in moves):
             break
+        for one, move in enumerate(moves):
+            centre[one], reach[one] = move.centre, move.reach
     cells = [(axis[1] - axis[0]) if len(axis) > 1 else 1.0 for axis in axes]
     prior = 2 * np.log(np.prod(series.bounds.ranges[code]) / np.prod(cells))
-    dates = passing(series.log, np.full(grid.shape[:-1], code), grid, 0.5)
+    dates = passing(series.log, np.full(grid.shape[:-1], code), inside, 0.5)
     return _Posterior(dates.ravel(), deviance.ravel() + prior)
+
+
+def _by_date(code: int, theta: Array, direction: int) -> Array:
+    """Parameters with the date in place of a relaxation's delay, or back: the two vary against each other."""
+    if code not in _RELAXATIONS:
+        return theta.copy()
+    until = direction * np.log1p(np.log(2) * np.exp(theta[..., 1]))
+    return np.stack([theta[..., 0] + until, theta[..., 1]], -1)
+
+
+class _Move(NamedTuple):
+    centre: float
+    reach: float
+    settled: bool
+
+
+def _recentred(axis: Array, profile: Array, low: float, high: float) -> _Move:
+    """Where a grid's axis should lie, so that it holds all that is likely and little else."""
+    likely = axis[profile - profile.min() < _FAR]
+    cell = float(axis[1] - axis[0])
+    wide = float(likely[-1] - likely[0]) / 2
+    cut_left = likely[0] > low + 1e-9 and likely[0] == axis[0]
+    cut_right = likely[-1] < high - 1e-9 and likely[-1] == axis[-1]
+    cut, coarse = bool(cut_left or cut_right), wide < cell * len(axis) / 6
+    reach = 2 * cell * len(axis) if cut else max(wide + cell, 1e-6)
+    return _Move(float(likely[0] + likely[-1]) / 2, reach, not cut and not coarse)
 
 
 def _others(series: Series, codes: Array, theta: Array, changes: Array, index: int) -> Array:
@@ -110,7 +131,9 @@ def _deviance(series: Series, others: Array, code: int, grid: Array, noises: Arr
     rows = shapes(series.log, np.full(len(points), code), points)
     n, free = len(series.values), len(series.values) - len(others) - 1
     total = np.full(len(points), np.inf)
-    for correlation, rarity in zip(CORRELATIONS[noises].tolist(), RARITY[noises], strict=True):
+    # The grid is dense towards one, and each of its points counts the same: rather too wide than too narrow, for the
+    # autocorrelation of a short series is underestimated more often than not.
+    for correlation in CORRELATIONS[noises].tolist():
         kept = 1 - correlation**2
         white, columns, values = (whiten(part, correlation) for part in (rows, others, series.values))
         square = np.full(len(others), kept * series.floor / n)
@@ -125,7 +148,6 @@ def _deviance(series: Series, others: Array, code: int, grid: Array, noises: Arr
         squares = left @ values - (clean @ values) ** 2 / size
         squares = np.maximum(squares, 0) + series.floor * kept
         deviance = free * np.log(squares) + np.log(size) + np.linalg.slogdet(gram)[1] - np.log(kept)
-        deviance = deviance + rarity
         low, high = np.minimum(total, deviance), np.maximum(total, deviance)
         total = low - 2 * np.log1p(np.exp(-(high - low) / 2))
     return total.reshape(grid.shape[:-1])

@@ -22,7 +22,8 @@ _COARSE = np.array([0.0, 0.3, 0.6, 0.8, 0.9, 0.96])
 _APART = 0.07  # least distance in ln t of the trial dates
 _ALIKE = 1e-2  # trials with a correlation above .995 make no pair
 _PAIRS = 3  # pairs of sudden changes that are fitted
-_RIVALS = 3  # gradual companions of a sudden change that are fitted
+RIVALS = 3
+"""Gradual companions of a sudden change that are fitted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +111,7 @@ def _trials(log: Array, limits: Bounds, max_width: float) -> dict[str, Array]:
         "wide logistic": grid(np.linspace(first + 0.5, last, 10), longer),
         "logistic": grid(dates, np.log(max_width) + np.log([0.16, 0.5, 1.0])),
         "short delayed line": grid(np.linspace(low[CODES["short delayed line"], 0], last - 0.05, 8), [0.0]),
-        "short delayed exponential": grid(dates[:: 2], ratios[:3]),
+        "short delayed exponential": grid(dates, np.log([0.05, 0.15, 0.4, 1.0])),
     }
 
 
@@ -132,7 +133,9 @@ def _starts(library: Library, series: Series) -> tuple[Array, Array]:
         chosen += pairs
         if len(series.values) >= 16:
             sudden = [pair for pair in pairs if SUDDEN[library.codes[list(pair)]].any()]
-            chosen += _thirds(library, [sudden[0], sudden[-_RIVALS]], reads, around, floor, total[:, 0, 0], len(series.values))
+            chosen += _thirds(
+                library, [sudden[0], sudden[-RIVALS]], reads, around, floor, total[:, 0, 0], len(series.values)
+            )
     codes, theta = np.full((len(chosen), MOST), -1), np.zeros((len(chosen), MOST, 2))
     for row, trials in enumerate(chosen):
         codes[row, : len(trials)] = library.codes[list(trials)]
@@ -148,9 +151,7 @@ def _unlikely(squares: Array, logdet: Array, floor: Array, flat: Array, n: int) 
     return fit + logdet + (np.log(flat) - np.log(kept))[extra]
 
 
-def _pairs(
-    library: Library, reads: Array, around: Array, floor: Array, flat: Array, n: int
-) -> list[tuple[int, ...]]:
+def _pairs(library: Library, reads: Array, around: Array, floor: Array, flat: Array, n: int) -> list[tuple[int, ...]]:
     """The best pair of two sudden shapes, of a sudden and a gradual one (several), and of two gradual ones."""
     index = np.flatnonzero(library.paired)
     sudden = SUDDEN[library.codes[index]]
@@ -159,7 +160,7 @@ def _pairs(
     size = np.einsum("rii->ri", product)
     narrow, wide = np.flatnonzero(sudden), np.flatnonzero(~sudden)
     pairs = []
-    for one, two, count in ((narrow, narrow, _PAIRS), (wide, narrow, _RIVALS), (wide, wide, 2)):
+    for one, two, count in ((narrow, narrow, _PAIRS), (wide, narrow, RIVALS), (wide, wide, 2)):
         cross = product[:, one[:, None], two]
         first, second = b[:, one][:, :, None], b[:, two][:, None]
         long, short = size[:, one][:, :, None], size[:, two][:, None]

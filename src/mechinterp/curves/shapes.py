@@ -135,7 +135,7 @@ def shapes(log: Array, codes: Array, theta: Array) -> Array:
 
 
 def passing(log: Array, codes: Array, theta: Array, share: float) -> Array:
-    """ln t at which shapes have done a share of their rise between the first and the last checkpoint; NaN for none.
+    """Ln t at which shapes have done a share of their rise between the first and the last checkpoint; NaN for none.
 
     Args:
         log: ln t of the checkpoints, `[step]`.

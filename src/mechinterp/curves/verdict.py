@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,8 +11,8 @@ import numpy as np
 from mechinterp.curves.dates import date_interval
 from mechinterp.curves.evidence import CORRELATIONS, Series, Sums
 from mechinterp.curves.result import Onset, OnsetShape, Stage
-from mechinterp.curves.search import fitted_sums
-from mechinterp.curves.shapes import CODES, FAMILIES, SUDDEN, passing, shapes, width
+from mechinterp.curves.search import RIVALS, fitted_sums
+from mechinterp.curves.shapes import FAMILIES, SUDDEN, passing, shapes, width
 
 Array = np.ndarray
 
@@ -23,7 +23,6 @@ _LOST = 0.5  # share of a rise that is lost again in what is transient
 _END = 0.8  # after this share of the last step ...
 _MOVES = 0.1  # ... a measure that does this share of its changes is still moving
 _AS_GOOD = 12.0  # -2 ln likelihood within which another formula has a say in a date
-_MORE = 0.0  # what each change after the first must save besides
 _RIVALS = {
     "line": "a straight line",
     "power": "a power law",
@@ -39,7 +38,7 @@ def judged(steps: Array, values: Array, limits: Mapping[str, float], confidence:
     untrained = float(values[0]) if len(values) else np.nan
     x, y = steps[steps > 0], values[steps > 0]
     blank = Onset(
-        "no transition", "", *[np.nan] * 3, confidence, *[np.nan] * 3, untrained, np.nan,
+        "no transition", "", np.nan, np.nan, np.nan, confidence, np.nan, np.nan, np.nan, untrained, np.nan,
         limits=dict(limits), checkpoints=len(x),
     )  # fmt: skip
     if len(x) < FEWEST:
@@ -58,13 +57,13 @@ def judged(steps: Array, values: Array, limits: Mapping[str, float], confidence:
     sudden = np.array([curve.sudden.any() for curve in curves])
     least = worth[sudden].min() if sudden.any() else np.inf
     lead = float(worth[~sudden].min() - least)
-    best = curves[int(np.where(sudden == (lead >= limits["evidence"]), worth, np.inf).argmin())]
+    cost = worth + np.array([curve.cost for curve in curves])
+    best = curves[int(np.where(sudden == (lead >= limits["evidence"]), cost, np.inf).argmin())]
     found = best.sudden.any()
     stages = _dated(series, sums, best, curves, confidence)
     reason = "" if found else _reason(best, curves, lead, limits)
     shape = _shape(stages, best, limits)
     main = _main(stages) if found else _single(series, sums, curves, confidence)
-    rise = best.values[-1] - best.values[0]
     return replace(
         blank, verdict="transition" if found else "no transition", reason=reason,
         step=main.step, low=main.low, high=main.high, width=main.width, before=main.before, after=main.after,
@@ -81,7 +80,8 @@ class _Curve:
         row: Its number.
         codes: Families, `[change]`.
         columns: Where each change stands in the sum, `[change]`.
-        worth: -2 ln marginal likelihood and what further changes must save besides.
+        worth: -2 ln marginal likelihood.
+        cost: What the choice among companions of a sudden change costs, in the same unit.
         sudden: Which changes are transitions, `[change]`.
         large: Which changes are large enough to be told, `[change]`.
     """
@@ -101,7 +101,9 @@ class _Curve:
         self.values = self.start + self.changes @ shapes(log, self.codes, self.theta)
         self.log, self.untrained, self.limits = log, untrained, limits
         self.correlation = float(CORRELATIONS[sums.deviance[row].argmin()])
-        self.worth = total + _MORE * max(len(columns) - 1, 0)
+        # Of several gradual companions the best is taken; the others' prior probability is lost.
+        mixed = SUDDEN[self.codes].any() and not SUDDEN[self.codes].all()
+        self.worth, self.cost = total, 2 * np.log(RIVALS) * float(mixed)
         passed = np.array([(steps <= np.exp(date) * (1 + 1e-9)).sum() for date in self.dates], dtype=int)
         self.sides = np.minimum(passed, len(steps) - passed)
         self.large = np.abs(self.changes) >= limits["min_jump"]
@@ -123,9 +125,7 @@ def _main(stages: tuple[Stage, ...]) -> Stage:
     return next(stage for stage in sudden if abs(stage.change) >= _AS_LARGE * most)
 
 
-def _dated(
-    series: Series, sums: Sums, best: _Curve, curves: list[_Curve], confidence: float
-) -> tuple[Stage, ...]:
+def _dated(series: Series, sums: Sums, best: _Curve, curves: list[_Curve], confidence: float) -> tuple[Stage, ...]:
     """The changes of a curve that are large enough to be told, with their dates' intervals."""
     stages = []
     for at, column in enumerate(best.columns):
@@ -142,10 +142,10 @@ def _dated(
 
 
 def _stage(curve: _Curve, at: int, low: float, high: float) -> Stage:
-    name = FAMILIES[curve.codes[at]].name
+    name, (one, two) = FAMILIES[curve.codes[at]].name, curve.theta[at].tolist()
     return Stage(
         bool(curve.sudden[at]), float(np.exp(curve.dates[at])), low, high, float(curve.widths[at]),
-        float(curve.levels[at]), float(curve.levels[at + 1]), name, tuple(map(float, curve.theta[at])),
+        float(curve.levels[at]), float(curve.levels[at + 1]), name, (one, two),
     )  # fmt: skip
 
 
