@@ -177,7 +177,7 @@ class _State:
         values = np.broadcast_to(series.values, (len(codes), 1, len(series.values)))
         self._levels, self._values = whiten(self.levels, rho), whiten(values, rho)[:, 0]
         gram = self._levels @ np.swapaxes(self._levels, 1, 2)
-        gram = gram + np.diag(1e-6 * len(series.values) * (np.arange(gram.shape[1]) > 0))
+        gram = gram + np.diag(1e-9 * len(series.values) * (np.arange(gram.shape[1]) > 0))
         self.changes = np.linalg.solve(gram, (self._levels @ self._values[..., None]))[..., 0]
         self._rest = self._values - (self.changes[:, None] @ self._levels)[:, 0]
         self.squares = (self._rest**2).sum(1) + series.floor * (1 - correlation**2)

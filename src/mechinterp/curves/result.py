@@ -140,28 +140,26 @@ class Onset:
         stages = tuple(Stage(**{**one, "parameters": tuple(one["parameters"])}) for one in data["stages"])
         return cls(**{**data, "stages": stages, "window": tuple(data["window"])})
 
-    def __str__(self) -> str:
-        moving = f"still {self.moving} at the end" if self.moving else ""
-        if not self.found:
-            words = ", ".join(part for part in (self._between(), moving) if part)
-            return f"no transition: {self.reason}" + (f" ({words})" if words else "")
-        share = f"{100 * self.confidence:.0f}%"
-        if len(self.stages) > 1 and self.shape != "one transition":
-            dates = "; ".join(f"{stage.change:+.3g} {_date(stage, share)}" for stage in self.stages)
-            text = f"{self._between() or self.shape}: {dates}"
-        else:
-            text = (
-                f"transition at step {self.step:.0f} ({share} interval {self.low:.0f}-{self.high:.0f}), "
-                f"width {self.width:.2f} in ln t, change {self.jump:+.3g} from {self.untrained:.3g}"
-            )
-        return f"{text}, {moving}" if moving else text
+    @property
+    def words(self) -> str:
+        """The shape in words, for example `transient from step 40 to 300` or `gradual, still rising at the end`."""
+        text: str = self.shape
+        if self.lost is not None:
+            begin = self.step if self.found else self.stages[0].step
+            text = f"transient from step {begin:.0f} to {self.lost.step:.0f}"
+        return f"{text}, still {self.moving} at the end" if self.moving else text
 
-    def _between(self) -> str:
-        lost = self.lost
-        if lost is None:
-            return ""
-        begin = self.step if self.found else self.stages[0].step
-        return f"transient from step {begin:.0f} to {lost.step:.0f}"
+    def __str__(self) -> str:
+        if not self.found:
+            return f"no transition: {self.reason}" + (f" ({self.words})" if self.moving or self.lost else "")
+        share = f"{100 * self.confidence:.0f}%"
+        if self.shape == "one transition":
+            moving = f", still {self.moving} at the end" if self.moving else ""
+            return (
+                f"transition at step {self.step:.0f} ({share} interval {self.low:.0f}-{self.high:.0f}), "
+                f"width {self.width:.2f} in ln t, change {self.jump:+.3g} from {self.untrained:.3g}{moving}"
+            )
+        return f"{self.words}: " + "; ".join(f"{stage.change:+.3g} {_date(stage, share)}" for stage in self.stages)
 
 
 def _date(stage: Stage, share: str) -> str:

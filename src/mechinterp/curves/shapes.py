@@ -17,7 +17,8 @@ Shape = Callable[[Array, Array], Array]
 
 PER_WIDTH = 2 * np.log(9)
 """Widths w of a logistic between a tenth and nine tenths of its rise: 4.39."""
-NARROWEST = 0.01
+NARROWEST = 0.002
+"""Least width: a jump between two checkpoints."""
 _LONGEST = 30.0  # the longest relaxation time that is told from a line, in delays or in lengths of the run
 
 
@@ -183,8 +184,12 @@ class Bounds:
 
     @property
     def ranges(self) -> Array:
-        """Length of each parameter's range, for the prior; 1 where there is no parameter, `[family, parameter]`."""
-        return np.where(self.high > self.low, self.high - self.low, 1.0)
+        """Length of each parameter's range, for the prior; 1 where there is no parameter, `[family, parameter]`.
+
+        Jumps that are narrower than a hundredth are so much alike that they add nothing to it.
+        """
+        low = np.maximum(self.low, [-np.inf, np.log(0.01)])
+        return np.where(self.high > self.low, self.high - low, 1.0)
 
     def clip(self, codes: Array, theta: Array) -> Array:
         """Parameters moved into the range of their family."""

@@ -193,20 +193,21 @@ def _reason(best: _Curve, curves: list[_Curve], lead: float, limits: Mapping[str
     moved = float(np.abs(best.values - best.untrained).max())
     if moved < least:
         return f"it changed by {best.values[-1] - best.untrained:.3g}, less than {least:g}"
-    steep = min((c for c in curves if SUDDEN[c.codes].any()), key=lambda curve: curve.worth)
-    if steep.worth <= best.worth - limits["evidence"] and not steep.sudden.any():
+    steep = min(
+        (c for c in curves if SUDDEN[c.codes].any() and not c.sudden.any()), key=lambda c: c.worth, default=best
+    )
+    if steep.worth <= best.worth and SUDDEN[steep.codes].any():
         at = int(np.where(SUDDEN[steep.codes], np.abs(steep.changes), 0).argmax())
         if not steep.large[at] or not steep.far[at]:
             moved = steep.levels[at + 1] - steep.untrained if steep.large[at] else steep.changes[at]
             return f"it changed by {moved:.3g}, less than {least:g}"
-        if steep.sides[at] < limits["min_side"]:
-            where = "before" if 2 * steep.dates[at] < steep.log[0] + steep.log[-1] else "after"
-            return f"only {steep.sides[at]} checkpoints lie {where} the change, fewer than {limits['min_side']:g}"
+        where = "before" if 2 * steep.dates[at] < steep.log[0] + steep.log[-1] else "after"
+        return f"only {steep.sides[at]} checkpoints lie {where} the change, fewer than {limits['min_side']:g}"
     if len(best.codes) == 1:
         name = FAMILIES[best.codes[0]].name
         if name == "wide logistic" or (name.startswith("delayed") and lead < 0):
             return f"it is gradual: width {best.widths[0]:.2f} in ln t, wider than {limits['max_width']:g}"
-        rival = _RIVALS.get(name, "a change without enough checkpoints on either side")
+        rival = _RIVALS[name]
     else:
         rival = "a sum of gradual changes" if len(best.codes) else "noise that wanders"
     return f"{rival} explains it as well (a transition leads by {lead:.1f}, less than {limits['evidence']:g})"
