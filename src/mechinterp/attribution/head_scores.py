@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechinterp.core import Batch, HookedModel, ShapeError, Site, labelled
-from mechinterp.interventions import record
+from mechinterp.interventions import on_model, record
 
 Pattern = Float[Tensor, "batch *head query key"]
 Score = Float[Tensor, "batch *head"]
@@ -132,7 +132,7 @@ def head_scores(model: HookedModel, batch: Batch) -> xr.DataArray:
     layers = range(model.cfg.n_layers)
     parts = []
     for start in range(0, len(batch), _CHUNK):
-        inputs = batch.inputs[start : start + _CHUNK]
+        inputs = on_model(batch.inputs[start : start + _CHUNK], model)
         _, activations = record(model, inputs, [Site("pattern", layer) for layer in layers])
         patterns = torch.stack([activations[Site("pattern", layer).hook] for layer in layers], 1)
         parts.append(_all_scores(patterns, inputs))

@@ -24,6 +24,7 @@ from mechinterp.core import (
     derive_seed,
     explain,
     suggest,
+    without_modes,
 )
 from mechinterp.core.digest import digest
 
@@ -141,7 +142,8 @@ class Measure:
             ConfigError: If the function does not return labelled numbers.
         """
         try:
-            values = function_of(self.name)(model, task, derive_seed(seed, "measure", self.name), **self.params)
+            with without_modes():
+                values = function_of(self.name)(model, task, derive_seed(seed, "measure", self.name), **self.params)
         except UnsupportedError as error:
             raise UnsupportedError(f"measure '{self.name}' cannot be taken here: {error}") from error
         if not isinstance(values, xr.DataArray):

@@ -22,6 +22,7 @@ from mechinterp.core import (
     UnsupportedError,
     derive_seed,
     suggest,
+    without_modes,
 )
 
 Predictor = Callable[[Batch], Tensor]
@@ -73,6 +74,9 @@ class Task(Settings):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
         super().__pydantic_init_subclass__(**kwargs)
+        for draw in ("batch", "pair", "training_batch"):
+            if draw in cls.__dict__:
+                setattr(cls, draw, without_modes()(cls.__dict__[draw]))
         # The method may come from an abstract class or from one that is no task.
         if cls.pair is not Task.pair and not hasattr(cls.pair, "of_all_corruptions"):
             cls.pair = _of_all_corruptions(cls.pair)
