@@ -12,7 +12,7 @@ from mechinterp._version import __version__
 from mechinterp.core import OPTIONS, Circuit, ConfigError, Edge, Options, Pair, derive_seed, takes
 from mechinterp.core.statistics import Interval, p_value, t_interval
 from mechinterp.evaluation.found import FOUND_LEVEL, found
-from mechinterp.evaluation.live import live_edges
+from mechinterp.evaluation.live import edge_states, live_edges, states_of
 from mechinterp.evaluation.minimality import judged_minimality
 from mechinterp.evaluation.nulls import rival_circuits
 from mechinterp.interventions import Judge
@@ -63,6 +63,7 @@ def evaluate(
         - `m_circuit_without`, `m_full_without` (subset): mean m(C without K), m(N without K); `incompleteness`
           (subset): their absolute difference; `subset_size` (subset).
         - `removal_effect`, `_low`, `_high` (edge): m(C) - m(C without e), the plain effect of removing one edge.
+        - `edge_state` (edge): `live`, `idle` or `invisible`: see `edge_states`.
         - `minimality`, `_low`, `_high`, `minimality_removed` (edge): see `minimality`.
         - `size`, `live_size`: edges of C, and those live and on a path of live edges; `edges`, `live_edges`: the same
           for N. Edges identically zero on this pair count on neither side of the comparison with random circuits.
@@ -89,8 +90,9 @@ def evaluate(
         raise ConfigError(f"{len(pair)} examples give no interval: draw at least four, better a hundred")
     judge = Judge(model, pair, options.change(inputs=circuit.inputs))
     judge.circuit(circuit)
+    states = edge_states(model, pair, live=live, options=judge.options)
     if live is None:
-        live = live_edges(model, pair, options=judge.options)
+        live = live_edges(model, pair, states=states, options=judge.options)
     pool = Circuit(live, circuit.inputs).pruned()
     core = (circuit & pool).pruned()
     rng = np.random.default_rng(derive_seed(seed, "completeness"))
@@ -129,7 +131,7 @@ def evaluate(
     parts["incompleteness"] = ("subset", np.abs(means["m_circuit_without"] - means["m_full_without"]))
     effects = judge.scores([circuit])[0] - judge.scores(less)
     bounds = np.array([t_interval(row) for row in effects]).reshape(-1, 2)
-    parts |= {"removal_effect": ("edge", effects.mean(1))}
+    parts |= {"removal_effect": ("edge", effects.mean(1)), "edge_state": ("edge", states_of(circuit, states))}
     parts |= {"removal_effect_low": ("edge", bounds[:, 0]), "removal_effect_high": ("edge", bounds[:, 1])}
     outcome = found(judge, circuit, random, exhaustive=exhaustive, untrained=untrained, seed=seed)
     result = xr.Dataset(parts).merge(outcome.data).merge(judged_minimality(judge, circuit))

@@ -14,7 +14,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mechinterp.core import Edge, Graph, HookedModel, Options, Pair, labelled, patching_result, takes
+from mechinterp.core import Edge, Graph, HookedModel, Options, Pair, Site, labelled, patching_result, takes
 from mechinterp.interventions import (
     Start,
     ablated,
@@ -59,6 +59,29 @@ def patch_edges(
     effects = labelled(effect, ["edge", "example"], {"edge": [str(edge) for edge in chosen]})
     attrs = options.attrs("metric", "direction", "ablation", "inputs")
     return patching_result(effects, runs.clean, runs.corrupted, method="exact", **attrs)
+
+
+@takes("metric", "ablation", "inputs")
+def changed_sources(model: HookedModel | nn.Module, pair: Pair, *, options: Options) -> frozenset[Site]:
+    """Sources that carry something else when they are ablated; all others are equal in both runs, up to rounding.
+
+    Args:
+        model: A `Transformer`.
+        pair: Clean and corrupted inputs.
+        options: See `Options`.
+
+    Raises:
+        UnsupportedError: If the model is no `Transformer`.
+    """
+    model = as_transformer(model, "exact edge effects need")
+    options = options.for_model(model)
+    graph, pair = model.config.graph(options.inputs), on_model(pair, model)
+    with quiet(model):
+        runs = Runs.of(model, pair, options)
+        steps = source_steps(runs, graph)
+        scale = source_values(model, runs.base.acts, graph).abs().amax()
+    changed = steps.abs().flatten(1).amax(1) > 1000 * torch.finfo(steps.dtype).eps * scale
+    return frozenset(site for site, differs in zip(graph.sources, changed.tolist(), strict=True) if differs)
 
 
 def source_steps(runs: Runs, graph: Graph) -> Float[Tensor, "source batch seq d_model"]:
