@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
@@ -41,6 +42,8 @@ def patch_edges(
 
     Returns:
         `effect` (`edge`, `example`), `clean` and `corrupted` (`example`). Positive means that keeping the edge helps.
+        `visible` (`edge`): False where the source carries the same when it is ablated, as positions do under
+        resampling; the effect is then zero by construction, however much the model needs the edge.
 
     Raises:
         SiteError: If the model lacks one of the edges.
@@ -56,9 +59,12 @@ def patch_edges(
     with quiet(model):
         runs = Runs.of(model, pair, options)
         effect = _effects(runs, graph, chosen)
-    effects = labelled(effect, ["edge", "example"], {"edge": [str(edge) for edge in chosen]})
+        changed = _changed(runs, graph)
+    names = [str(edge) for edge in chosen]
+    effects = labelled(effect, ["edge", "example"], {"edge": names})
     attrs = options.attrs("metric", "direction", "ablation", "inputs")
-    return patching_result(effects, runs.clean, runs.corrupted, method="exact", **attrs)
+    visible = labelled(np.array([edge.source in changed for edge in chosen]), ["edge"], {"edge": names})
+    return patching_result(effects, runs.clean, runs.corrupted, method="exact", **attrs).assign(visible=visible)
 
 
 @takes("metric", "ablation", "inputs")
@@ -77,9 +83,12 @@ def changed_sources(model: HookedModel | nn.Module, pair: Pair, *, options: Opti
     options = options.for_model(model)
     graph, pair = model.config.graph(options.inputs), on_model(pair, model)
     with quiet(model):
-        runs = Runs.of(model, pair, options)
-        steps = source_steps(runs, graph)
-        scale = source_values(model, runs.base.acts, graph).abs().amax()
+        return _changed(Runs.of(model, pair, options), graph)
+
+
+def _changed(runs: Runs, graph: Graph) -> frozenset[Site]:
+    steps = source_steps(runs, graph)
+    scale = source_values(runs.model, runs.base.acts, graph).abs().amax()
     changed = steps.abs().flatten(1).amax(1) > 1000 * torch.finfo(steps.dtype).eps * scale
     return frozenset(site for site, differs in zip(graph.sources, changed.tolist(), strict=True) if differs)
 
