@@ -22,7 +22,7 @@ from mechinterp.core.statistics import rounding
 from mechinterp.interventions import Judge, as_transformer
 from mechinterp.models import Transformer
 from mechinterp.patching import patch_edges
-from mechinterp.patching.edges import changed_sources
+from mechinterp.patching.edges import visible_edges
 
 EDGE_STATES = ("live", "idle", "invisible")
 UNITS = 8.0
@@ -45,8 +45,8 @@ def edge_states(
     - `live`: patching it alone changes the metric of some example, noising the clean run or, under resampling,
       denoising the corrupted one.
     - `idle`: its source carries something else when it is ablated, and that changes nothing.
-    - `invisible`: its source carries the same when it is ablated, as positions do under resampling, so its effect is
-      zero by construction, however much the model needs it. Another ablation may see it.
+    - `invisible`: its source carries the same when it is ablated, wherever the reader reads it, as positions do under
+      resampling, so its effect is zero by construction, however much the model needs it. Another ablation may see it.
 
     Args:
         model: The model.
@@ -60,8 +60,8 @@ def edge_states(
     chosen = options.for_model(model)
     graph = as_transformer(model, "exact edge effects need").config.graph(chosen.inputs)
     own = _with_effect(model, pair, chosen) if live is None else {graph.check(edge) for edge in live}
-    changed = changed_sources(model, pair, options=chosen)
-    states = ["live" if e in own else "idle" if e.source in changed else "invisible" for e in graph.edges]
+    visible = visible_edges(model, pair, options=chosen)
+    states = ["live" if edge in own else "idle" if edge in visible else "invisible" for edge in graph.edges]
     names = [str(edge) for edge in graph.edges]
     return xr.DataArray(np.array(states, dtype=str), dims="edge", coords={"edge": names}, name="edge_state")
 

@@ -19,7 +19,7 @@ relation         meaning
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import networkx
@@ -111,7 +111,8 @@ def redundancy(
     activation patching"; backup heads are those of Wang et al. 2022.
     """
     judge = Judge(model, pair, options if circuit is None else options.change(inputs=circuit.inputs))
-    return judged_redundancy(judge, judge.whole if circuit is None else judge.circuit(circuit), share)
+    result = judged_redundancy(judge, judge.whole if circuit is None else judge.circuit(circuit), share)
+    return replace(result, data=result.data.assign_attrs(judge.options.attrs("metric", "ablation")))
 
 
 def judged_redundancy(judge: Judge, circuit: Circuit, share: float = INTERACTION) -> Redundancy:
@@ -144,7 +145,7 @@ def judged_redundancy(judge: Judge, circuit: Circuit, share: float = INTERACTION
             "relation": (("part", "other_part"), relation),
         },
         coords={name: np.array([str(part) for part in parts], dtype=str) for name in ("part", "other_part")},
-        attrs={**judge.options.attrs("metric", "ablation"), "share": share, "version": __version__},
+        attrs={"share": share, "version": __version__},
     )
     groups = tuple(_groups(table, parts, relation))
     return Redundancy(groups, data.assign(_group_variables(groups)))
