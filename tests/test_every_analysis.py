@@ -19,7 +19,7 @@ from mechinterp.claims.shipped import circuit_names
 from mechinterp.discovery.discover import METHODS
 
 ROOMS = ("attribution", "discovery", "evaluation", "known", "models", "patching", "probes")
-EXAMPLES = 6
+EXAMPLES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ def _judge(name: str, **options: object) -> Callable[[Subject], object]:
 
 def _curve(name: str, **options: object) -> Callable[[Subject], object]:
     def call(one: Subject) -> object:
-        scores = mi.patch_edges(one.model, one.pair, metric=one.metric, inputs=one.inputs)
+        scores = {edge: float(edge in one.circuit) for edge in one.edges}
         return getattr(mi.evaluation, name)(one.model, one.other, scores, metric=one.metric, **options)
 
     return call
@@ -113,8 +113,8 @@ CALLS: dict[str, dict[str, Callable[[Subject], object]]] = {
     "evaluation.cpr_cmd": {"": _curve("cpr_cmd")},
     "evaluation.curve": {"": _curve("curve", ks=[1, 3])},
     "evaluation.edge_states": {"zero": _states("edge_states", ablation="zero")},
-    "evaluation.evaluate": {"zero": _judge("evaluate", nulls=2, untrained=1, subsets=2, ablation="zero")},
-    "evaluation.hypothesis_tests": {"": _judge("hypothesis_tests", nulls=3)},
+    "evaluation.evaluate": {"zero": _judge("evaluate", nulls=2, untrained=0, subsets=1, ablation="zero")},
+    "evaluation.hypothesis_tests": {"zero": _judge("hypothesis_tests", nulls=3, ablation="zero")},
     "evaluation.live_edges": {"mean": _states("live_edges", ablation="mean")},
     "evaluation.minimality": {"": _judge("minimality")},
     "evaluation.redundancy": {"mean-pos": _judge("redundancy", ablation="mean-pos")},
@@ -123,16 +123,15 @@ CALLS: dict[str, dict[str, Callable[[Subject], object]]] = {
     "patching.estimate_edges": {
         method: _patch("estimate_edges", method=method, steps=2) for method in ("eap", "eap-ig", "clean-corrupted")
     },
-    "patching.estimate_nodes": {at: _patch("estimate_nodes", at=at) for at in ("pos", "role", "all")},
+    "patching.estimate_nodes": {at: _patch("estimate_nodes", at=at) for at in ("pos", "role")},
     "patching.patch_edge_pairs": {
         "": lambda one: mi.patching.patch_edge_pairs(
             one.model, one.pair, one.edges[-3:], metric=one.metric, inputs=one.inputs
         )
     },
     "patching.patch_edges": {
-        f"{direction} {inputs}": _patch("patch_edges", direction=direction, inputs=inputs)
-        for direction in ("noise", "denoise")
-        for inputs in ("merged", "split")
+        "noise": _patch("patch_edges", direction="noise", inputs="merged"),
+        "denoise": _patch("patch_edges", direction="denoise", inputs="split"),
     },
     "patching.patch_nodes": {
         f"{site} {at}": _patch("patch_nodes", site=site, at=at)
@@ -143,6 +142,9 @@ CALLS: dict[str, dict[str, Callable[[Subject], object]]] = {
         "": lambda one: mi.patching.pattern_gradient(one.model, one.pair.clean, metric=one.metric or "log_prob")
     },
     "probes.probe": {"": _probe},
+    "probes.ridge_scores": {
+        "": lambda one: mi.probes.ridge_scores(one.model, one.task, seed=0, examples=32, positions=64)
+    },
 }
 """Public function -> how it is called, by what is asked of it."""
 LACKS: dict[str, Callable[[Subject], bool]] = {
@@ -162,7 +164,7 @@ LACKS: dict[str, Callable[[Subject], bool]] = {
     "patching.pattern_gradient": lambda one: one.model.config.outputs == "values",
 }
 """What may be refused -> what such a model lacks."""
-OF_TASKS = ("attribution.head_types", "probes.probe")
+OF_TASKS = ("attribution.head_types", "probes.probe", "probes.ridge_scores")
 """What needs a task, which a model that is made by hand has not."""
 
 
