@@ -39,6 +39,7 @@ class Camera:
         origin: Part of every measurement's origin.
         store: Keeps them.
         keep_examples: Whether single examples are kept.
+        before_writing: Called before anything is measured.
     """
 
     run: Traceable
@@ -49,6 +50,7 @@ class Camera:
     origin: Mapping[str, str]
     store: Store
     keep_examples: bool
+    before_writing: Callable[[], None] = lambda: None
 
     @classmethod
     def of(
@@ -87,6 +89,7 @@ class Camera:
                 where = f"{measure.key}-{self.place}/{step:08d}"
                 part = self.store.read(where, origin, self.keep_examples)
                 if part is None:
+                    self.before_writing()
                     model = self.run.model(step) if model is None else model
                     values = measure(model, self.task, self.seed)
                     values = values.assign_attrs(example_dim="example" in values.dims)

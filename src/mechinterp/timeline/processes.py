@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mechinterp.core import ConfigError, RunLike, usable_cores, using_threads
 from mechinterp.core.memory import remembering
-from mechinterp.core.progress import Bars, Progress, StepProgress
+from mechinterp.core.progress import Progress, StepProgress
 from mechinterp.core.workers import LocalProcesses, check_portable
 from mechinterp.measures import Measure, measure
 from mechinterp.measures.registry import function_of
@@ -53,7 +53,7 @@ def measure_in_processes(
     seed: int,
     on: Task | str | None,
     keep_examples: bool,
-    show: bool | Progress,
+    show: Progress,
 ) -> None:
     """Measure some checkpoints in several processes; what they measured is then read from the Run's folder.
 
@@ -76,14 +76,13 @@ def measure_in_processes(
     ]
     check_portable(shares[0], "the task or a measure's parameter")
     done = [0] * count
-    with Bars(show) as bars:
 
-        def heard(number: int, finished: int, total: int) -> None:
-            done[number] = finished
-            bars("checkpoints", sum(done), len(steps))
+    def heard(number: int, finished: int, total: int) -> None:
+        done[number] = finished
+        show("checkpoints", sum(done), len(steps))
 
-        for outcome in LocalProcesses(count, retries=1).run(trace_share, shares, on_progress=heard):
-            _ = outcome.result
+    for outcome in LocalProcesses(count, retries=1).run(trace_share, shares, on_progress=heard):
+        _ = outcome.result
 
 
 def trace_share(share: Share, progress: StepProgress) -> int:

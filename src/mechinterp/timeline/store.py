@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +21,7 @@ import xarray as xr
 from mechinterp.core import RunLike
 from mechinterp.core.digest import digest
 from mechinterp.models import ModelConfig
-from mechinterp.training.files import make_folder, write_atomic
+from mechinterp.training.files import locked, make_folder, write_atomic
 
 Origin = Mapping[str, str]
 
@@ -64,6 +65,27 @@ class Files:
 
     folder: Path
 
+    @contextmanager
+    def alone(self) -> Iterator[Callable[[], None]]:
+        """Within, a call of what it yields keeps other processes from measuring into this folder.
+
+        Reading needs no call, and so works in a folder that cannot be written to.
+
+        Raises:
+            RunError: From the call, if another process measures into it, or the system cannot write.
+        """
+        with ExitStack() as stack:
+            kept = False
+
+            def keep() -> None:
+                nonlocal kept
+                if not kept:
+                    make_folder(self.folder)
+                    stack.enter_context(locked(self.folder))
+                    kept = True
+
+            yield keep
+
     def read(self, place: str, origin: Origin, keep_examples: bool) -> xr.Dataset | None:
         """The measurement of a place; None if there is none of this origin, a damaged one, or no single examples.
 
@@ -96,6 +118,11 @@ class Memory:
     """Measurements that live as long as this object: for checkpoints in a folder that is not to be written to."""
 
     summaries: dict[str, tuple[dict[str, str], xr.Dataset]] = field(default_factory=dict, repr=False)
+
+    @contextmanager
+    def alone(self) -> Iterator[Callable[[], None]]:
+        """See `Files`; nobody else has this memory."""
+        yield lambda: None
 
     def read(self, place: str, origin: Origin, keep_examples: bool) -> xr.Dataset | None:
         """See `Files`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,11 +76,12 @@ def trace(
     if isinstance(steps, str) and not adaptive:
         raise ConfigError(f"steps='{steps}': give a list of steps, 'adaptive', or None for all")
     store = Files(Path(run.path) / "timeline") if store is None else store
-    if workers != 1 and not adaptive and isinstance(store, Files):
-        measure_in_processes(run, chosen, wanted, workers, seed=seed, on=on, keep_examples=keep_examples, show=progress)
     parts: dict[int, dict[str, xr.Dataset]] = {}
-    with Bars(progress) as show, remembering("draws"):
-        camera = Camera.of(run, chosen, seed, on, store, keep_examples)
+    with store.alone() as alone, Bars(progress) as show, remembering("draws"):
+        if workers != 1 and not adaptive and isinstance(store, Files):
+            alone()
+            measure_in_processes(run, chosen, wanted, workers, seed=seed, on=on, keep_examples=keep_examples, show=show)
+        camera = replace(Camera.of(run, chosen, seed, on, store, keep_examples), before_writing=alone)
 
         def measured(some: Sequence[int], most: int) -> list[dict[str, xr.Dataset]]:
             for step in some:
