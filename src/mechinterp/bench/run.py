@@ -16,6 +16,7 @@ from mechinterp.bench.onset import onset_calibration
 from mechinterp.bench.patching import patching
 from mechinterp.bench.tasks import tasks
 from mechinterp.bench.timing import Figures
+from mechinterp.bench.trace import trace_costs
 from mechinterp.bench.training import training
 from mechinterp.bench.truth import truth
 from mechinterp.core import ConfigError, suggest, using_threads
@@ -29,6 +30,7 @@ BENCHES: dict[str, Callable[[bool], Figures]] = {
     "coverage": coverage,
     "found": found_in_nulls,
     "onset": onset_calibration,
+    "trace": trace_costs,
 }
 NAMES = tuple(BENCHES)
 
@@ -38,7 +40,7 @@ def run(name: str, quick: bool = False, threads: int = 1) -> Figures:
     `onset` half an hour, and `found`, which trains 120 models, an hour and a half.
 
     Args:
-        name: `training`, `patching`, `edges`, `tasks`, `truth`, `coverage`, `found` or `onset`.
+        name: `training`, `patching`, `edges`, `tasks`, `truth`, `coverage`, `found`, `onset` or `trace`.
         quick: A small case once: it shows that all runs and agrees, its times mean nothing.
         threads: Torch's threads. With one the clock is processor time, with more it is time on the wall.
 
