@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from mechinterp.curves import Onset, onset
-from mechinterp.curves.evidence import CORRELATIONS, grams, whiten
+from mechinterp.curves.evidence import NOISE_CORRELATIONS, grams, whiten
 from mechinterp.curves.shapes import CODES, shapes, width
 from mechinterp.training.schedules import checkpoint_steps
 
@@ -104,8 +104,8 @@ def test_a_result_survives_json():
 
 def test_whitened_products_are_those_of_the_correlation_matrix():
     rows = np.random.default_rng(0).normal(size=(3, 9))
-    both = grams(rows, CORRELATIONS)
-    for place, correlation in enumerate(CORRELATIONS):
+    both = grams(rows, NOISE_CORRELATIONS)
+    for place, correlation in enumerate(NOISE_CORRELATIONS):
         matrix = correlation ** np.abs(np.subtract.outer(np.arange(9), np.arange(9)))
         true = (1 - correlation**2) * rows @ np.linalg.inv(matrix) @ rows.T
         white = whiten(rows, float(correlation))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from mechinterp.bench.simulated import CORRELATIONS, GENERATORS, NOISES, STEPS, Curve
+from mechinterp.bench.simulated import GENERATORS, NOISES, SIMULATED_CORRELATIONS, STEPS, Curve
 from mechinterp.bench.timing import Figures
 from mechinterp.core.statistics import binomial_limits
 from mechinterp.curves import Onset, Stage, onset
@@ -39,7 +39,7 @@ def onset_calibration(quick: bool = False) -> Figures:
         `ratio`, `low`, `high` as `meaning` says. `sizes` has a row for each generator, noise, autocorrelation and true
         shape, see `cell`; `missed`, in how many rows a bar is missed by more than chance explains.
     """
-    noises, correlations = ((0.05,), (0.5,)) if quick else (NOISES, CORRELATIONS)
+    noises, correlations = ((0.05,), (0.5,)) if quick else (NOISES, SIMULATED_CORRELATIONS)
     rows = [
         row
         for name in GENERATORS

@@ -20,7 +20,7 @@ GRADUAL, SUDDEN = 0.4, 0.15
 """Width from which a change is no transition, and up to which it is one."""
 NOISES = (0.02, 0.05)
 """Standard deviation of the noise, in ranges of the curve."""
-CORRELATIONS = (0.0, 0.5, 0.8, 0.9)
+SIMULATED_CORRELATIONS = (0.0, 0.5, 0.8, 0.9)
 """Autocorrelation of the noise from one checkpoint to the next."""
 Draw = Callable[[np.random.Generator], "Curve"]
 _NARROW, _WIDE = (0.03, SUDDEN), (0.03, 1.0)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mechinterp.curves.evidence import CORRELATIONS, Series, Sums, design, whiten
+from mechinterp.curves.evidence import NOISE_CORRELATIONS, Series, Sums, design, whiten
 from mechinterp.curves.shapes import CODES, COUNTS, passing, shapes
 
 Array = np.ndarray
@@ -133,7 +133,7 @@ def _deviance(series: Series, others: Array, code: int, grid: Array, noises: Arr
     total = np.full(len(points), np.inf)
     # The grid is dense towards one, and each of its points counts the same: rather too wide than too narrow, for the
     # autocorrelation of a short series is underestimated more often than not.
-    for correlation in CORRELATIONS[noises].tolist():
+    for correlation in NOISE_CORRELATIONS[noises].tolist():
         kept = 1 - correlation**2
         white, columns, values = (whiten(part, correlation) for part in (rows, others, series.values))
         square = np.full(len(others), kept * series.floor / n)

@@ -17,9 +17,9 @@ from mechinterp.curves.shapes import COUNTS, Bounds, shapes
 
 Array = np.ndarray
 
-CORRELATIONS = np.array([0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.78, 0.85, 0.9, 0.94, 0.97])
+NOISE_CORRELATIONS = np.array([0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.78, 0.85, 0.9, 0.94, 0.97])
 """Autocorrelations of the noise, from one checkpoint to the next, between which the series decides."""
-_CELLS = np.diff(np.concatenate([[0.0], (CORRELATIONS[1:] + CORRELATIONS[:-1]) / 2, [0.985]]))
+_CELLS = np.diff(np.concatenate([[0.0], (NOISE_CORRELATIONS[1:] + NOISE_CORRELATIONS[:-1]) / 2, [0.985]]))
 RARITY = -2 * np.log(_CELLS / _CELLS.sum())
 """-2 ln of the prior probability of each: all autocorrelations are as likely."""
 LEAST_NOISE = 1e-3
@@ -124,13 +124,13 @@ def deviance(series: Series, codes: Array, levels: Array, slopes: Array, changes
     prior = series.bounds.ranges[codes].reshape(len(codes), -1) / np.sqrt(2 * np.pi)
     values = np.broadcast_to(series.values, (len(codes), 1, n))
     rows = [levels[:, :1], levels[:, 1:] * series.range, slopes * prior[..., None], values]
-    gram = grams(np.concatenate(rows, 1), CORRELATIONS)
+    gram = grams(np.concatenate(rows, 1), NOISE_CORRELATIONS)
     constant = gram[..., :1, :1]
     gram = gram[..., 1:, 1:] - gram[..., 1:, :1] * gram[..., :1, 1:] / constant
     linear, last = gram[..., :k, :k], gram[..., -1]
     # A ridge far below what noise does to a change: it keeps shapes that are absent or alike from dividing by zero.
     solved = np.linalg.solve(linear + 1e-9 * n * np.eye(k) * series.range**2, last[..., :k, None])[..., 0]
-    kept, count = 1 - CORRELATIONS**2, (codes >= 0).sum(1)[:, None]
+    kept, count = 1 - NOISE_CORRELATIONS**2, (codes >= 0).sum(1)[:, None]
     squares = np.maximum(last[..., -1] - (solved * last[..., :k]).sum(-1), 0) + series.floor * kept
     free = n - 1 - count
     size = squares / free
@@ -148,7 +148,7 @@ def fit(series: Series, codes: Array, theta: Array, iterations: int = 16) -> Sum
     """
     theta = series.bounds.clip(codes, theta)
     state = _State(series, codes, theta, np.full(len(codes), 0.5))
-    state = _State(series, codes, theta, CORRELATIONS[state.deviance.argmin(1)])
+    state = _State(series, codes, theta, NOISE_CORRELATIONS[state.deviance.argmin(1)])
     damping = np.full(len(codes), 1e-2)
     for iteration in range(iterations):
         trial = _State(series, codes, series.bounds.clip(codes, theta + state.move(damping)), state.correlation)
@@ -159,7 +159,7 @@ def fit(series: Series, codes: Array, theta: Array, iterations: int = 16) -> Sum
         correlation = state.correlation
         settled = bool((gain < 1e-5).all()) and iteration > 2
         if iteration == 4 or settled:
-            correlation = CORRELATIONS[_State(series, codes, theta, correlation).deviance.argmin(1)]
+            correlation = NOISE_CORRELATIONS[_State(series, codes, theta, correlation).deviance.argmin(1)]
         if settled and (correlation == state.correlation).all():
             break
         state = trial if better.all() and (correlation == state.correlation).all() else _State(

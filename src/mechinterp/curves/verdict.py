@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from mechinterp.curves.dates import date_interval
-from mechinterp.curves.evidence import CORRELATIONS, Series, Sums
+from mechinterp.curves.evidence import NOISE_CORRELATIONS, Series, Sums
 from mechinterp.curves.result import Onset, OnsetShape, Stage
 from mechinterp.curves.search import RIVALS, fitted_sums
 from mechinterp.curves.shapes import FAMILIES, SUDDEN, passing, shapes, width
@@ -100,7 +100,7 @@ class _Curve:
         self.levels = self.start + np.concatenate([[0.0], np.cumsum(self.changes)])
         self.values = self.start + self.changes @ shapes(log, self.codes, self.theta)
         self.log, self.untrained, self.limits = log, untrained, limits
-        self.correlation = float(CORRELATIONS[sums.deviance[row].argmin()])
+        self.correlation = float(NOISE_CORRELATIONS[sums.deviance[row].argmin()])
         # Of several gradual companions the best is taken; the others' prior probability is lost.
         mixed = SUDDEN[self.codes].any() and not SUDDEN[self.codes].all()
         self.worth, self.cost = total, 2 * np.log(RIVALS) * float(mixed)
