@@ -64,9 +64,11 @@ def evaluate(
         {"": "edges, of all alive", "value": int(score["live_edges"])},
         {"": "p against random circuits", "value": float(score["null_p_value"])},
     ]
-    unit = f"shares of the gap in {attrs['metric']}, {attrs['ablation']} ablation, {len(chosen.pair)} pairs"
+    pairs = len(chosen.pair) - attrs["left_out"]
+    unit = f"shares of the gap in {attrs['metric']}, {attrs['ablation']} ablation, {pairs} pairs"
     other = attrs.get("found_with_metric")
     notes = [unit, attrs["found_reason"]]
+    notes += [f"{attrs['left_out']} pairs left out: the circuit was found on them"] if attrs["left_out"] else []
     notes += [f"the circuit was found with {other}, and is judged by {attrs['metric']}"] if other else []
     data = {"run": chosen.folder, **{str(name): score[name] for name in score.variables}, **attrs}
     return CommandOutput(data, f"Circuit of {chosen.folder}", rows, notes)

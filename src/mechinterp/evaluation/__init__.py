@@ -3,7 +3,7 @@
 from mechinterp.evaluation.ability import Ability, ability
 from mechinterp.evaluation.agreement import agreement, match_heads, rename_heads
 from mechinterp.evaluation.curves import circuit_at, cpr_cmd, curve, fewest_edges
-from mechinterp.evaluation.evaluate import evaluate
+from mechinterp.evaluation.evaluate import FEWEST, evaluate
 from mechinterp.evaluation.found import ABILITY, Answer, Condition, Found, found
 from mechinterp.evaluation.hypotheses import hypothesis_tests
 from mechinterp.evaluation.live import live_edges
@@ -20,6 +20,7 @@ from mechinterp.evaluation.truth import (
 
 __all__ = [
     "ABILITY",
+    "FEWEST",
     "Ability",
     "Answer",
     "Condition",

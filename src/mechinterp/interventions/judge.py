@@ -28,6 +28,7 @@ class Judge:
         model: A `Transformer`.
         pair: Clean and corrupted examples.
         options: Metric, ablation and input convention. Circuits run in the engine's own memory budget.
+        least_gap: Of a gap whose interval reaches below this, shares are missing; None for no such bound.
 
     Raises:
         UnsupportedError: If the model lists no edges.
@@ -37,6 +38,7 @@ class Judge:
     model: HookedModel | nn.Module
     pair: Pair
     options: Options = field(default_factory=Options)
+    least_gap: float | None = None
     _scores: dict[Circuit, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -96,8 +98,10 @@ class Judge:
 
     @cached_property
     def gap(self) -> Gap:
-        """Mean m(N) - m(0), its interval, and whether it differs from zero."""
-        return gap_between(self.full, self.nothing)
+        """Mean m(N) - m(0), its interval, and whether it differs from zero and is no smaller than `least_gap`."""
+        gap = gap_between(self.full, self.nothing)
+        large = self.least_gap is None or gap.low >= self.least_gap
+        return gap._replace(valid=gap.valid and large)
 
     def recovered(self, circuit: Circuit) -> Interval:
         """Faithfulness: (m(C) - m(0)) / gap, with Fieller's interval; missing where the gap may be zero."""
@@ -125,7 +129,7 @@ class Judge:
 
     def part(self, index: slice) -> Judge:
         """The judge of some of the examples."""
-        return Judge(self.model, self.pair[index], self.options)
+        return replace(self, pair=self.pair[index])
 
     def by_corruption(self) -> dict[str, Judge]:
         """A judge for each corruption that the pair mixes: on the mixture an easy one could pay for a hard one."""

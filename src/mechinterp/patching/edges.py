@@ -14,7 +14,19 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mechinterp.core import Edge, Graph, HookedModel, Options, Pair, labelled, patching_result, takes
+from mechinterp.core import (
+    SEEN,
+    Edge,
+    Graph,
+    HookedModel,
+    Options,
+    Pair,
+    example_names,
+    join_names,
+    labelled,
+    patching_result,
+    takes,
+)
 from mechinterp.interventions import (
     Start,
     ablated,
@@ -41,6 +53,7 @@ def patch_edges(
 
     Returns:
         `effect` (`edge`, `example`), `clean` and `corrupted` (`example`). Positive means that keeping the edge helps.
+        The attribute `seen` names the examples: a circuit or a curve made of these effects is judged on others.
 
     Raises:
         SiteError: If the model lacks one of the edges.
@@ -58,6 +71,7 @@ def patch_edges(
         effect = _effects(runs, graph, chosen)
     effects = labelled(effect, ["edge", "example"], {"edge": [str(edge) for edge in chosen]})
     attrs = options.attrs("metric", "direction", "ablation", "inputs")
+    attrs |= {SEEN: join_names(example_names(pair))}
     return patching_result(effects, runs.clean, runs.corrupted, method="exact", **attrs)
 
 
