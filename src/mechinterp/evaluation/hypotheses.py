@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import nn
 
 from mechinterp._version import __version__
-from mechinterp.core import Circuit, ConfigError, Edge, HookedModel, Options, Pair, derive_seed, takes
+from mechinterp.core import Circuit, ConfigError, Edge, HookedModel, Options, Pair, derive_seed, held_out, takes
 from mechinterp.core.statistics import binomial_test, false_discovery, rounding
 from mechinterp.evaluation.live import live_edges
 from mechinterp.evaluation.nulls import inflate, random_circuits
@@ -55,7 +55,7 @@ def hypothesis_tests(
 
     Args:
         model: The whole model N.
-        pair: Examples that discovery did not see.
+        pair: Examples that discovery did not see; those that it saw are left out, `left_out` is their number.
         circuit: The circuit C; its distance from N is |mean m(C) - mean m(N)|.
         nulls: Random and inflated circuits, and a tenth of the permutations of the independence test.
         quantile: q, the share of random circuits to beat.
@@ -73,10 +73,11 @@ def hypothesis_tests(
         draw (an empty circuit, or one that has every live edge).
 
     Raises:
-        ConfigError: If `quantile`, `epsilon` or `alpha` is out of range.
+        ConfigError: If `quantile`, `epsilon` or `alpha` is out of range, or fewer than two examples are left.
     """
     if not (0 < quantile < 1 and 0 <= epsilon < 0.5 and 0 < alpha < 1):
         raise ConfigError(f"0 < quantile < 1, 0 <= epsilon < 0.5, 0 < alpha < 1; got {quantile}, {epsilon}, {alpha}")
+    pair, left_out = held_out(pair, circuit.origin)
     judge = Judge(model, pair, options.change(inputs=circuit.inputs))
     graph, whole = judge.graph, judge.whole
     pool = live_edges(model, pair, options=judge.options) if live is None else tuple(live)
@@ -131,6 +132,7 @@ def hypothesis_tests(
         epsilon=epsilon,
         alpha=alpha,
         seed=seed,
+        left_out=left_out,
         version=__version__,
     )
 

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import torch
 import xarray as xr
-from torch import nn
+from torch import Tensor, nn
 
-from mechinterp.core import Circuit, Edge, HookedModel, Options, Pair, Site, component, takes
+from mechinterp.core import (
+    Circuit,
+    Edge,
+    HookedModel,
+    Options,
+    Pair,
+    Site,
+    component,
+    example_names,
+    takes,
+)
 from mechinterp.core.statistics import t_interval
 from mechinterp.interventions import Judge
 
@@ -23,13 +34,15 @@ def minimality(model: HookedModel | nn.Module, pair: Pair, circuit: Circuit, *, 
 
     Args:
         model: The model.
-        pair: Clean and corrupted examples; K is chosen on examples 0, 2, 4, ..., and measured on 1, 3, 5, ...
+        pair: Clean and corrupted examples; K is chosen on examples 0, 2, 4, ..., and measured on those of 1, 3, 5, ...
+            that are not among the former, too.
         circuit: The circuit C.
         options: See `Options`; the input convention is the circuit's.
 
     Returns:
         minimality, minimality_low, minimality_high (edge), in the metric's unit, positive where the edge helps;
-        minimality_removed (edge): K, its edges joined by "; ", or "none".
+        minimality_removed (edge): K, its edges joined by "; ", or "none". NaN where fewer than two examples are left to
+        measure on.
 
     Source: Wang et al. 2022, section 4. Differs: their K were found by hand; ours are these four.
     """
@@ -39,18 +52,22 @@ def minimality(model: HookedModel | nn.Module, pair: Pair, circuit: Circuit, *, 
 def judged_minimality(judge: Judge, circuit: Circuit) -> xr.Dataset:
     """`minimality` by a judge, which runs no circuit twice."""
     edges = list(circuit)
-    first, second = judge.part(slice(0, None, 2)), judge.part(slice(1, None, 2))
+    chosen_on, measured_on = _halves(judge.pair)
+    first, second = judge.part(chosen_on), judge.part(measured_on)
     without = [Circuit(circuit.edges - {edge}, circuit.inputs) for edge in edges]
     plain = judge.scores([circuit])[0] - judge.scores(without)
     tried = {edge: _candidates(edge, circuit) for edge in edges}
     shows = _changes(circuit, [(edge, k) for edge in edges for k in tried[edge]], first)
     best: dict[Edge, frozenset[Edge]] = {}
     for row, edge in enumerate(edges):
-        sizes = {frozenset(): abs(plain[row, ::2].mean())}
+        sizes = {frozenset(): abs(plain[row, chosen_on.numpy()].mean())}
         sizes |= {k: abs(shows[edge, k].mean()) for k in tried[edge]}
         best[edge] = max(sizes, key=lambda k: sizes[k])
-    held_out = _changes(circuit, [(edge, k) for edge, k in best.items() if k], second)
-    values = [held_out[edge, best[edge]] if best[edge] else plain[row, 1::2] for row, edge in enumerate(edges)]
+    changes = _changes(circuit, [(edge, k) for edge, k in best.items() if k], second)
+    unchanged = plain[:, measured_on.numpy()]
+    values = [changes[edge, best[edge]] if best[edge] else unchanged[row] for row, edge in enumerate(edges)]
+    if len(measured_on) < 2:
+        values = [np.full(2, np.nan) for _ in edges]
     bounds = np.array([t_interval(value) for value in values]).reshape(-1, 2)
     removed = ["; ".join(str(item) for item in sorted(best[edge])) or "none" for edge in edges]
     return xr.Dataset(
@@ -62,6 +79,14 @@ def judged_minimality(judge: Judge, circuit: Circuit) -> xr.Dataset:
         },
         coords={"edge": [str(edge) for edge in edges]},
     )
+
+
+def _halves(pair: Pair) -> tuple[Tensor, Tensor]:
+    """Numbers of examples to choose on (even), and to measure on (odd ones that have no copy among the even)."""
+    names = example_names(pair)
+    known = set(names[::2])
+    rest = [number for number in range(1, len(names), 2) if names[number] not in known]
+    return torch.arange(0, len(names), 2), torch.tensor(rest, dtype=torch.long)
 
 
 def _candidates(edge: Edge, circuit: Circuit) -> list[frozenset[Edge]]:

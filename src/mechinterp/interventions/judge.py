@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 
 from mechinterp.core import Circuit, Edge, Graph, HookedModel, Options, Pair
 from mechinterp.core.statistics import Gap, Interval, gap_between, ratio_of_means, ratio_rows
@@ -127,7 +127,7 @@ class Judge:
         """Removal cost of many circuits, without intervals."""
         return (self.full.mean() - self.scores([self.whole - one for one in circuits]).mean(1)) / self.gap.unit
 
-    def part(self, index: slice) -> Judge:
+    def part(self, index: slice | Tensor) -> Judge:
         """The judge of some of the examples."""
         return replace(self, pair=self.pair[index])
 

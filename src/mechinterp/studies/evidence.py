@@ -122,6 +122,8 @@ def probe_rows(results: Mapping[str, xr.Dataset]) -> Iterator[Finding]:
             at = result.sel(layer=layer)
             null = float(np.nanmax([float(at["untrained"]), float(at["shuffled"]), float(result["majority"])]))
             note = "Null: the best of untrained, shuffled, constant."
+            if left_out := result.attrs.get("positions_left_out"):
+                note += f" {left_out} positions are left out: a fitted sequence begins alike."
             name = f"{words(target)} read after layer {int(layer)}"
             yield row(name, *_with_ends(at, "score"), null, "", where, note)
             cost = at["effect"].values
