@@ -56,7 +56,9 @@ def _on_models(results: Sequence[ClaimResult]) -> tuple[list[dict[str, object]],
     from mechinterp.claims import VERDICTS
 
     columns = ("circuit", "claim", "purpose", "measured", "low", "high", "tolerance", "published")
-    rows = [{name: getattr(one, name) for name in columns} | {"verdict": _verdict(one)} for one in results]
+    rows: list[dict[str, object]] = [
+        {name: getattr(one, name) for name in columns} | {"verdict": _verdict(one)} for one in results
+    ]
     ends = "low and high: 95% over seeds, or over examples where one model was measured"
     known = [f"* {one.claim}: {one.known.why}" for one in results if one.known and not one.failed]
     failed = [one.claim for one in results if one.failed]
@@ -72,7 +74,8 @@ def _on_models(results: Sequence[ClaimResult]) -> tuple[list[dict[str, object]],
 
 def _on_nulls(null: str, results: Sequence[ClaimResult]) -> tuple[str, list[dict[str, object]], list[str]]:
     """Title, rows and notes where claims are to fail: a row per claim, with the number of models that it holds for."""
-    rows, wrong = [], []
+    rows: list[dict[str, object]] = []
+    wrong: list[str] = []
     for circuit, claim in dict.fromkeys((one.circuit, one.claim) for one in results):
         own = [one for one in results if (one.circuit, one.claim) == (circuit, claim)]
         numbers = [one.measured for one in own if one.measured is not None and math.isfinite(one.measured)]
