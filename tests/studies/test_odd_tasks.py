@@ -4,8 +4,9 @@ import pytest
 from odd_tasks import ODD_TASKS
 
 import mechinterp as mi
-from mechinterp.core import MechinterpError, UnsupportedError
+from mechinterp.core import MechinterpError, RunError, UnsupportedError
 from mechinterp.pages import report
+from mechinterp.studies.shelf import alone
 
 FEW = {"examples": 12, "untrained": 9, "nulls": 9}
 
@@ -46,3 +47,8 @@ def test_trace_takes_every_measure_or_says_what_is_missing(run):
             mi.trace(run, [name])
         except MechinterpError as error:
             assert name in str(error) or "needs" in str(error), (name, error)
+
+
+def test_a_second_process_that_studies_is_refused(run):
+    with alone(run), pytest.raises(RunError, match="another process is writing"):
+        mi.study(run, **FEW, fresh=True)

@@ -1,7 +1,7 @@
 """How good a circuit is: faithfulness, completeness, minimality, curves, tests, agreement, and their nulls."""
 
 from mechinterp.evaluation.ability import Ability, ability
-from mechinterp.evaluation.agreement import agreement, match_heads, rename_heads
+from mechinterp.evaluation.agreement import agreement, match_heads, overlaps, rename_heads
 from mechinterp.evaluation.curves import circuit_at, cpr_cmd, curve, fewest_edges
 from mechinterp.evaluation.evaluate import FEWEST, evaluate
 from mechinterp.evaluation.found import ABILITY, Answer, Condition, Found, found
@@ -42,6 +42,7 @@ __all__ = [
     "match_heads",
     "mib_auroc",
     "minimality",
+    "overlaps",
     "pessimistic_auc",
     "random_circuits",
     "rates",
