@@ -15,7 +15,7 @@ from mechinterp.tasks import Induction
 def test_no_claim_of_a_mechanism_holds_for_untrained_models(name: str):
     results = verify(name, null="untrained", seeds=[0], workers=1)
     asked = [one.id for one in load_circuit(name).claims if one.purpose == "mechanism" and not one.not_testable]
-    assert [one.claim for one in results] == asked and len(asked) >= 12
+    assert [one.claim for one in results] == asked and len(asked) >= 10
     assert {one.purpose for one in results} == {"mechanism"} and {one.seeds for one in results} == {(0,)}
     assert [(one.claim, one.measured) for one in results if one.holds] == []
 
