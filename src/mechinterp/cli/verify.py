@@ -57,7 +57,7 @@ def _on_models(results: Sequence[ClaimResult]) -> tuple[list[dict[str, object]],
 
     columns = ("circuit", "claim", "purpose", "measured", "low", "high", "tolerance", "published")
     rows: list[dict[str, object]] = [
-        {name: getattr(one, name) for name in columns} | {"verdict": _verdict(one)} for one in results
+        {**{name: getattr(one, name) for name in columns}, "verdict": _verdict(one)} for one in results
     ]
     ends = "low and high: 95% over seeds, or over examples where one model was measured"
     known = [f"* {one.claim}: {one.known.why}" for one in results if one.known and not one.failed]
