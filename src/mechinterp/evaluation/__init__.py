@@ -6,9 +6,10 @@ from mechinterp.evaluation.curves import circuit_at, cpr_cmd, curve, fewest_edge
 from mechinterp.evaluation.evaluate import FEWEST, evaluate
 from mechinterp.evaluation.found import ABILITY, Answer, Condition, Found, found
 from mechinterp.evaluation.hypotheses import hypothesis_tests
-from mechinterp.evaluation.live import live_edges
+from mechinterp.evaluation.live import EDGE_STATES, edge_states, live_edges
 from mechinterp.evaluation.minimality import minimality
 from mechinterp.evaluation.nulls import inflate, random_circuits, rival_circuits
+from mechinterp.evaluation.redundancy import RELATIONS, Group, Redundancy, redundancy
 from mechinterp.evaluation.truth import (
     edge_auroc,
     edge_average_precision,
@@ -20,11 +21,15 @@ from mechinterp.evaluation.truth import (
 
 __all__ = [
     "ABILITY",
+    "EDGE_STATES",
     "FEWEST",
+    "RELATIONS",
     "Ability",
     "Answer",
     "Condition",
     "Found",
+    "Group",
+    "Redundancy",
     "ability",
     "agreement",
     "circuit_at",
@@ -32,6 +37,7 @@ __all__ = [
     "curve",
     "edge_auroc",
     "edge_average_precision",
+    "edge_states",
     "evaluate",
     "fewest_edges",
     "found",
@@ -46,6 +52,7 @@ __all__ = [
     "pessimistic_auc",
     "random_circuits",
     "rates",
+    "redundancy",
     "rename_heads",
     "rival_circuits",
 ]

@@ -6,12 +6,13 @@ N is the whole model, C a circuit, 0 the empty circuit, m the metric. The gap is
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from mechinterp.core import Circuit, Edge, Graph, HookedModel, Options, Pair
 from mechinterp.core.statistics import Gap, Interval, gap_between, ratio_of_means, ratio_rows
@@ -40,6 +41,7 @@ class Judge:
     options: Options = field(default_factory=Options)
     least_gap: float | None = None
     _scores: dict[Circuit, np.ndarray] = field(default_factory=dict, init=False, repr=False)
+    _whole: tuple[Judge, slice | np.ndarray] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", self.options.for_model(self.model))
@@ -76,6 +78,9 @@ class Judge:
         """
         if not circuits:
             return np.zeros((0, len(self.pair)))
+        if self._whole is not None:
+            judge, index = self._whole
+            return judge.scores(circuits)[:, index]
         prune = self.options.ablation == "resample"
         forms = {one: one.pruned() if prune else one for one in circuits if one not in self._scores}
         fresh = [form for form in dict.fromkeys(forms.values()) if form not in self._scores]
@@ -127,14 +132,19 @@ class Judge:
         """Removal cost of many circuits, without intervals."""
         return (self.full.mean() - self.scores([self.whole - one for one in circuits]).mean(1)) / self.gap.unit
 
-    def part(self, index: slice | Tensor) -> Judge:
-        """The judge of some of the examples."""
-        return replace(self, pair=self.pair[index])
+    def part(self, index: slice | np.ndarray) -> Judge:
+        """The judge of some of the examples: a slice, or their numbers."""
+        return self._of(self.pair[index if isinstance(index, slice) else torch.from_numpy(index)], index)
 
     def by_corruption(self) -> dict[str, Judge]:
         """A judge for each corruption that the pair mixes: on the mixture an easy one could pay for a hard one."""
-        parts = self.pair.by_corruption()
-        return {name: self if len(parts) == 1 else replace(self, pair=part) for name, part in parts.items()}
+        parts, names = self.pair.by_corruption(), np.array(self.pair.corruption)
+        return {name: self if len(parts) == 1 else self._of(part, names == name) for name, part in parts.items()}
+
+    def _of(self, pair: Pair, index: slice | np.ndarray) -> Judge:
+        """The judge of a part of the pair; circuits run once for all, unless a mean is over a part's examples."""
+        alone = self.options.ablation.startswith("mean")
+        return Judge(self.model, pair, self.options, self.least_gap, _whole=None if alone else (self, index))
 
     @property
     def has_gaps(self) -> bool:
