@@ -1,7 +1,7 @@
 """Ground floor: addresses, batches, circuits, metrics, seeds, results and errors."""
 
 from mechinterp.core.batches import Batch, Pair
-from mechinterp.core.circuits import LOGITS, Circuit, component, rank_edges
+from mechinterp.core.circuits import LOGITS, Circuit, component, owners, rank_edges
 from mechinterp.core.errors import (
     ConfigError,
     DivergedError,
@@ -14,6 +14,7 @@ from mechinterp.core.errors import (
     in_words,
     suggest,
 )
+from mechinterp.core.graph import Graph
 from mechinterp.core.machine import check_memory, memory_explained, usable_cores, using_threads
 from mechinterp.core.metrics import METRICS, Metric, resolve_metric
 from mechinterp.core.options import OPTIONS, TRAVELLING, Option, Options, default_metric, takes
@@ -22,7 +23,7 @@ from mechinterp.core.reading import checked, parse, read_file, read_settings, re
 from mechinterp.core.results import labelled, patching_result, recovery
 from mechinterp.core.seeds import derive_seed, generator
 from mechinterp.core.settings import Settings, explain
-from mechinterp.core.sites import Edge, Graph, Site, is_reader_input
+from mechinterp.core.sites import Edge, Site, is_reader_input
 
 __all__ = [
     "LOGITS",
@@ -61,6 +62,7 @@ __all__ = [
     "is_reader_input",
     "labelled",
     "memory_explained",
+    "owners",
     "parse",
     "patching_result",
     "rank_edges",

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from torch import nn
 
-from mechinterp.core import Circuit, Edge, HookedModel, Options, Pair, Site, component, takes
+from mechinterp.core import Circuit, Edge, HookedModel, Options, Pair, Site, component, owners, takes
 from mechinterp.core.statistics import t_interval
 from mechinterp.interventions import Judge
 
@@ -66,14 +66,14 @@ def judged_minimality(judge: Judge, circuit: Circuit) -> xr.Dataset:
 
 def _candidates(edge: Edge, circuit: Circuit) -> list[frozenset[Edge]]:
     """Non-empty subsets K of C without e, each once."""
-    ends = [component(end) for end in (edge.source, edge.reader) if end.layer is not None]
+    ends = [end for end in (component(edge.source), *owners(edge.reader)) if end.layer is not None]
     rivals = [frozenset(other for other in circuit.edges if _touches_rival(other, end)) - {edge} for end in ends]
     both = frozenset[Edge]().union(*rivals)
     return [k for k in dict.fromkeys([*rivals, both]) if k]
 
 
 def _touches_rival(other: Edge, end: Site) -> bool:
-    touched = (component(other.source), component(other.reader))
+    touched = (component(other.source), *owners(other.reader))
     return any(site.layer == end.layer and site != end for site in touched)
 
 

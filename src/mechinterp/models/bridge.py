@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mechinterp.core import UnsupportedError
-from mechinterp.models.norm import EPS
 from mechinterp.models.transformer import Transformer
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def bridge_settings(model: Transformer) -> TransformerBridgeConfig:
         d_mlp=config.d_mlp or None,
         attn_only=config.d_mlp == 0,
         act_fn=config.act_fn,
-        eps=EPS,
+        eps=config.norm_eps,
         normalization_type=None if config.normalization == "none" else config.normalization,
         positional_embedding_type="rotary" if config.positions == "rotary" else "standard",
         rotary_dim=config.d_head if config.positions == "rotary" else None,

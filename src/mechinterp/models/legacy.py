@@ -14,7 +14,6 @@ from torch import Tensor
 
 from mechinterp.core import ConfigError, ShapeError, UnsupportedError, suggest
 from mechinterp.models.config import ModelConfig
-from mechinterp.models.norm import EPS
 from mechinterp.models.transformer import Transformer
 
 NEEDED = ("n_layers", "n_heads", "d_model", "n_ctx", "d_vocab")
@@ -95,7 +94,6 @@ def legacy_config(state_dict: Mapping[str, Tensor], settings: Mapping[str, objec
     same = {
         "n_key_value_heads": (heads, "each head has its own keys and values"),
         "rotary_dim": (d_head, "all features of a head rotate"),
-        "eps": (EPS, "it is fixed"),
     }
     for name, (value, reason) in same.items():
         if settings.get(name) not in (None, value) and (name != "rotary_dim" or _rotates(settings)):
@@ -110,6 +108,7 @@ def legacy_config(state_dict: Mapping[str, Tensor], settings: Mapping[str, objec
             "d_vocab_out": sizes["d_vocab_out"] or sizes["d_vocab"],
             "positions": _named("positional_embedding_type", POSITIONS, settings, "standard"),
             "rotary_base": settings.get("rotary_base", 10_000.0),
+            "norm_eps": settings.get("eps", 1e-5),
             "normalization": _named("normalization_type", NORMS, settings, "LN"),
             "causal": settings.get("attention_dir", "causal") == "causal",
             "unembed_bias": bias is not None and bool(bias.any()),
