@@ -48,7 +48,7 @@ def plain_edges(model, pair, direction, ablation, metric, inputs):
     return torch.stack(rows).numpy()
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     st.data(),
     st.sampled_from([0, 2]),
@@ -76,7 +76,7 @@ def test_the_engine_equals_the_plain_loop(
     np.testing.assert_allclose(fast["effect"].values, slow, rtol=0, atol=1e-9 * scale)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.data())
 def test_noising_an_edge_is_running_the_circuit_without_it(make_model, make_pair, architectures, data):
     """A third road: the circuit runner, for each ablation."""
