@@ -19,6 +19,7 @@ from mechinterp.interventions import (
     take,
 )
 
+
 def test_recording_gives_the_cache(make_model, make_pair):
     model, inputs = make_model(), make_pair().clean.inputs
     _, cache = model.run_with_cache(inputs)
