@@ -57,8 +57,8 @@ def test_smeared_keys_by_hand(make_model):
 
 def test_uniform_and_relu_attention(make_model):
     (uniform,) = values(make_model(attention="uniform", n_layers=1), "blocks.0.attn.hook_pattern")
-    expected = torch.ones(9, 9).tril() / torch.arange(1, 10)[:, None]
-    torch.testing.assert_close(uniform, expected.double().expand_as(uniform), rtol=1e-12, atol=0)
+    expected = torch.ones(9, 9).double().tril() / torch.arange(1, 10)[:, None]
+    torch.testing.assert_close(uniform, expected.expand_as(uniform), rtol=1e-12, atol=0)
     model = make_model(attention="relu", n_layers=1)
     scores, pattern = values(model, "blocks.0.attn.hook_attn_scores", "blocks.0.attn.hook_pattern")
     torch.testing.assert_close(pattern, scores.clamp(min=0).tril(), rtol=0, atol=0)

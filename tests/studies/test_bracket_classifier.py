@@ -110,7 +110,9 @@ class Brackets(Task):
         scored = torch.zeros(tokens.shape, dtype=torch.bool)
         scored[:, 0] = True
         targets = torch.where(scored, labels[:, None], -1)
-        return Batch(tokens, targets, scored, torch.where(scored, 1 - labels[:, None], -1))
+        wrong = torch.where(scored, 1 - labels[:, None], -1)
+        roles = {"start": torch.zeros(len(tokens), dtype=torch.long), "end": (tokens == END).int().argmax(1)}
+        return Batch(tokens, targets, scored, wrong, roles)
 
     def _twins(self, count, seed):
         rng = np.random.default_rng(generator(seed, self.name).initial_seed())
