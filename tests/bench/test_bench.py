@@ -62,6 +62,9 @@ def test_quick_run(name):
         rows = {row["size"]: row for row in result["sizes"]}
         assert rows["regression: error-of-one-step"]["coverage"] > 0.85 and len(rows) >= 10
         assert result["target"] == 0.93
+    elif name == "trace":
+        assert result["without_effects"] < result["ratio"] and result["dates_agree"] == 1
+        assert len(result["sizes"]) == 8 and result["adaptive_steps"] <= result["checkpoints"]
     else:
         assert result["error"] < 1e-5
         assert all(row["largest_effect"] > 0.1 for row in result["sizes"] if row["scored"] == "last")

@@ -30,6 +30,8 @@ def test_every_verb_has_an_example():
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_the_examples_of_a_page_are_commands(path: Path):
     """The parser accepts every word of them; nothing runs."""
+    if path.stem == "your-own-task":  # its commands are run
+        return
     group = get_command(commands())
     for verb, *words in examples(path.read_text(encoding="utf-8")):
         with group.make_context("mechinterp", [verb], resilient_parsing=True) as top:

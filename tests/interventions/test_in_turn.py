@@ -111,3 +111,21 @@ def test_what_is_not_a_number_is_no_perfect_score():
     for method in ({"method": "acdc"}, {"method": "acdc", "metric": "kl"}, {"k": 3}):
         with pytest.raises(ConfigError, match="of 4 of 4 examples is not a number"):
             discover(model, pair, **method)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_refused(dtype):
+    model = Transformer(CONFIG).to(dtype)
+    tokens = torch.randint(20, (4, 8))
+    pair = Pair(*(Batch(tokens.roll(n, 0), tokens, tokens >= 0, wrong=tokens.roll(1, 0)) for n in (0, 1)))
+    assert model(tokens).dtype == dtype
+    for call in (patch_nodes, patch_edges, estimate_edges, discover, lambda m, p: head_scores(m, p.clean)):
+        with pytest.raises(UnsupportedError, match=r"too coarse for effects: analyse model\.float\(\)"):
+            call(model, pair)
+    assert patch_nodes(model.float(), pair)["effect"].dtype == np.float32
+
+
+def test_effects_are_those_of_the_weights_inside_autocast():
+    expected = patch_edges(KNOWN.model, PAIR)["effect"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        np.testing.assert_array_equal(patch_edges(KNOWN.model, PAIR)["effect"], expected)

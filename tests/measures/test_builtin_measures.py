@@ -89,7 +89,7 @@ def test_causal_measures_equal_their_functions(task: Induction, model: Transform
     edges = measure("edge_effects", examples=6)(model, task, 2)
     assert np.array_equal(edges, patch_edges(model, task.pair(6, drawn(2, "edge_effects")))["effect"])
     nodes = measure("node_effects", examples=6, site="resid_pre")(model, task, 2)
-    pair = task.pair(6, drawn(2, "node_effects"))
+    pair = task.pair(6, drawn(2, "edge_effects"))
     assert np.array_equal(nodes, patch_nodes(model, pair, site="resid_pre", at="role")["effect"], equal_nan=True)
 
 

@@ -95,3 +95,12 @@ def test_lengths_must_agree():
     x, z = clustered()
     with pytest.raises(ShapeError, match="600 activations and 5 labels"):
         leace(x, z[:5])
+
+
+def test_directions_that_only_round_are_not_whitened():
+    """One-hot columns sum to one: their fourth direction is rounding, of many rows in float64."""
+    labels = torch.arange(4096) % 4
+    x = torch.cat([torch.nn.functional.one_hot(labels, 4), (labels[:, None] * 7 % 3)], 1).double() / 3
+    for rows in (256, 1000, 4096):
+        eraser = leace(x[:rows], labels[:rows])
+        assert eraser.rank == 3 and eraser.matrix.abs().max() < 10

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mechinterp.core import Batch, ConfigError, metrics
+from mechinterp.core import Batch, ConfigError, UnsupportedError, metrics
 from mechinterp.tasks import Classification
 
 MANY = Classification()
@@ -244,8 +244,8 @@ def test_settings_without_meaning(settings: dict, message: str):
 def test_what_has_no_pairs_or_variants():
     with pytest.raises(ConfigError, match=r"Did you mean 'label'\?"):
         MANY.pair(4, 0, "labels")
-    with pytest.raises(ConfigError, match="has no pairs: the context must show"):
+    with pytest.raises(UnsupportedError, match="has no pairs: the context must show"):
         MANY.variants()["absent"].pair(4, 0)  # pyright: ignore
-    with pytest.raises(ConfigError, match="has no pairs: the context must show"):
+    with pytest.raises(UnsupportedError, match="has no pairs: the context must show"):
         Classification(burstiness=8).pair(4, 0)
     assert set(Classification(classes=4).variants()) == {"novel", "swapped"}

@@ -15,6 +15,7 @@ from mechinterp.models import ModelConfig, Transformer
 from mechinterp.tasks import Classification, Induction
 from mechinterp.timeline import Memory, trace
 from mechinterp.timeline.store import pack
+from mechinterp.training.files import locked
 
 CONFIG = ModelConfig(n_layers=2, n_heads=2, d_model=16, d_vocab=24, n_ctx=20, positions="rotary")
 
@@ -216,3 +217,12 @@ def test_the_same_weights_in_another_architecture_are_measured_again(run: FakeRu
     run.built.clear()
     trace(run, [SCORES])
     assert run.built == []
+
+
+def test_a_second_process_that_measures_is_refused_and_one_that_reads_is_not(run: FakeRun):
+    line = trace(run, [SCORES])
+    with locked(run.path / "timeline"):
+        xr.testing.assert_identical(trace(run, [SCORES]), line)
+        with pytest.raises(RunError, match="another process is writing"):
+            trace(run, [measure("loss", examples=4)])
+    trace(run, [measure("loss", examples=4)])

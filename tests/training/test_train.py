@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from mechinterp import tasks
-from mechinterp.core import Batch, ConfigError, RunError, UnsupportedError, derive_seed
+from mechinterp.core import Batch, ConfigError, MechinterpError, RunError, UnsupportedError, derive_seed
 from mechinterp.models import ModelConfig, Transformer
-from mechinterp.training import TrainConfig, resolve, train
+from mechinterp.training import Run, TrainConfig, resolve, train
 
 
 def test_same_seed_same_bytes_other_seed_other_weights(tiny_train, tiny_run, content, tmp_path: Path):
@@ -169,3 +169,23 @@ def test_real_vectors_and_a_fixed_training_set(tmp_path: Path):
     assert list(line) == ["loss", "loss_train", "loss_test"] and np.array_equal(line["loss"], line["loss_train"])
     assert float(line["loss_train"][-1]) < 0.3 * float(line["loss_train"][0])
     assert float(line["loss_test"][-1]) > float(line["loss_train"][-1])
+
+
+@pytest.mark.parametrize("mode", ["autocast", "float64", "inference"])
+def test_weights_depend_on_no_mode_of_torch(tiny_train, tiny_run, content, tmp_path: Path, mode: str):
+    torch.set_default_dtype(torch.float64 if mode == "float64" else torch.float32)
+    try:
+        autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=mode == "autocast")
+        with autocast, torch.inference_mode(mode == "inference"):
+            run = tiny_train(tmp_path / "again")
+            assert {weight.dtype for weight in run.model().parameters()} == {torch.float32}
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert content(run.path) == content(tiny_run.path)
+
+
+@pytest.mark.parametrize("rate", [float("inf"), 1e30])
+def test_a_run_without_a_finite_loss_has_diverged(task, tmp_path: Path, rate: float):
+    with pytest.raises(MechinterpError, match=r"the loss is (nan|inf) at step 1: lower lr"):
+        train(task, training=dict(lr=rate, steps=5, batch_size=4, warmup=0), out=tmp_path / "run")
+    assert Run(tmp_path / "run").status == "diverged"

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechinterp.core import Batch, HookedModel, ShapeError, Site, labelled
-from mechinterp.interventions import record
+from mechinterp.interventions import on_model, record
 
 Pattern = Float[Tensor, "batch *head query key"]
 Score = Float[Tensor, "batch *head"]
@@ -37,8 +37,7 @@ def previous_token_score(pattern: Pattern) -> Score:
     0.75
     """
     size = _square(pattern)
-    target = torch.ones(size, size, dtype=torch.bool, device=pattern.device).triu(-1).tril(-1)
-    return _mean_over_queries(pattern, target.expand(pattern.shape[0], -1, -1))
+    return pattern.diagonal(-1, -2, -1).sum(-1) / (size - 1)
 
 
 def induction_score(pattern: Pattern, tokens: Tokens) -> Score:
@@ -132,10 +131,10 @@ def head_scores(model: HookedModel, batch: Batch) -> xr.DataArray:
     layers = range(model.cfg.n_layers)
     parts = []
     for start in range(0, len(batch), _CHUNK):
-        inputs = batch.inputs[start : start + _CHUNK]
+        inputs = on_model(batch.inputs[start : start + _CHUNK], model)
         _, activations = record(model, inputs, [Site("pattern", layer) for layer in layers])
-        patterns = torch.stack([activations[Site("pattern", layer).hook] for layer in layers], 1)
-        parts.append(_all_scores(patterns, inputs))
+        patterns = (activations[Site("pattern", layer).hook] for layer in layers)
+        parts.append(torch.stack([_all_scores(pattern, inputs) for pattern in patterns], 2))
     scores = rearrange(torch.cat(parts, 1), "score example layer head -> score layer head example")
     return labelled(scores, ["score", "layer", "head", "example"], {"score": list(SCORES)}, kind="bounded")
 
@@ -165,10 +164,11 @@ def _all_scores(pattern: Tensor, inputs: Tensor) -> Tensor:
 
 def _mean_over_queries(pattern: Tensor, target: Bool[Tensor, "batch query key"]) -> Tensor:
     """Attention to the target keys, averaged over the queries that have any; NaN where none has."""
-    heads = pattern.ndim - 3
-    target = target.reshape(target.shape[0], *[1] * heads, *target.shape[1:])
-    paid = torch.where(target, pattern, torch.zeros_like(pattern)).sum((-1, -2))
-    return paid / target.any(-1).sum(-1)
+    # Few entries are targets: gathering them costs a small part of a product over all entries.
+    example, query, key = target.nonzero(as_tuple=True)
+    paid = pattern.movedim((-2, -1), (1, 2))[example, query, key]
+    total = paid.new_zeros(len(target), *paid.shape[1:]).index_add(0, example, paid)
+    return total / target.any(-1).sum(-1).reshape(-1, *[1] * (paid.ndim - 1))
 
 
 def _square(pattern: Tensor) -> int:

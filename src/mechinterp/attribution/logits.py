@@ -22,7 +22,7 @@ from mechinterp.core import (
     takes,
 )
 from mechinterp.core.metrics import LINEAR_METRICS
-from mechinterp.interventions import Activations, activations, source_values
+from mechinterp.interventions import Activations, activations, on_model, source_values
 from mechinterp.models import Transformer
 
 _CHUNK = 64
@@ -60,7 +60,10 @@ def logit_attribution(model: Transformer, batch: Batch, *, options: Options) -> 
     if name not in LINEAR_METRICS:
         raise ConfigError(f"logit attribution takes a metric that is linear in the logits: {', '.join(LINEAR_METRICS)}")
     graph = model.config.graph(options.inputs)
-    parts = [_attribute(model, batch[start : start + _CHUNK], metric, graph) for start in range(0, len(batch), _CHUNK)]
+    parts = [
+        _attribute(model, on_model(batch[start : start + _CHUNK], model), metric, graph)
+        for start in range(0, len(batch), _CHUNK)
+    ]
     components = [*map(str, graph.sources), "bias"]
     chance = math.nan if name == "logit" else 0.0
     attrs = {"metric": name, "method": "direct, final norm's scale frozen", "inputs": options.inputs, "chance": chance}
@@ -86,7 +89,7 @@ def logit_lens(model: Transformer, batch: Batch, metric: str | Metric = "log_pro
     name, score = resolve_metric(metric)
     scores = []
     for start in range(0, len(batch), _CHUNK):
-        some = batch[start : start + _CHUNK]
+        some = on_model(batch[start : start + _CHUNK], model)
         acts = activations(model, some.inputs)
         reference = model.read(acts.final)
         scores.append(torch.stack([score(model.read(resid), some, reference) for resid in _depths(model, acts)]))

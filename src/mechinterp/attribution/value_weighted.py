@@ -7,7 +7,7 @@ import xarray as xr
 
 from mechinterp.attribution.head_scores import uniform_pattern
 from mechinterp.core import Batch, Site, labelled
-from mechinterp.interventions import record
+from mechinterp.interventions import on_model, record
 from mechinterp.models import Transformer
 
 
@@ -29,7 +29,7 @@ def value_weighted_attention(model: Transformer, batch: Batch) -> xr.Dataset:
     """
     layers = range(model.config.n_layers)
     hooks = [Site(kind, layer) for layer in layers for kind in ("pattern", "v")]
-    _, activations = record(model, batch.inputs, hooks)
+    _, activations = record(model, on_model(batch.inputs, model), hooks)
     pattern = torch.stack([activations[Site("pattern", layer).hook] for layer in layers])
     values = (activations[Site("v", layer).hook] for layer in layers)
     value = torch.stack([block.attn.spread(each, 2) for block, each in zip(model.blocks, values, strict=True)])

@@ -15,6 +15,7 @@ from mechinterp.bench.found import found_in_nulls
 from mechinterp.bench.patching import patching
 from mechinterp.bench.tasks import tasks
 from mechinterp.bench.timing import Figures
+from mechinterp.bench.trace import trace_costs
 from mechinterp.bench.training import training
 from mechinterp.bench.truth import truth
 from mechinterp.core import ConfigError, suggest, using_threads
@@ -27,6 +28,7 @@ BENCHES: dict[str, Callable[[bool], Figures]] = {
     "truth": truth,
     "coverage": coverage,
     "found": found_in_nulls,
+    "trace": trace_costs,
 }
 NAMES = tuple(BENCHES)
 
@@ -36,7 +38,7 @@ def run(name: str, quick: bool = False, threads: int = 1) -> Figures:
     half an hour, and `found`, which trains 120 models, an hour and a half.
 
     Args:
-        name: `training`, `patching`, `edges`, `tasks`, `truth`, `coverage` or `found`.
+        name: `training`, `patching`, `edges`, `tasks`, `truth`, `coverage`, `found` or `trace`.
         quick: A small case once: it shows that all runs and agrees, its times mean nothing.
         threads: Torch's threads. With one the clock is processor time, with more it is time on the wall.
 

@@ -18,18 +18,26 @@ SHOWN = ("ratio", "low", "high", "target", "peer_seconds", "hooked_seconds", "mi
          "seen", "scored_edges", "exact", "eap", "eap_ig", "clean_corrupted")  # fmt: skip
 
 
+ALONE = ("without_effects", "adaptive_over_training", "adaptive_steps", "checkpoints", "training_seconds",
+         "dates_agree", "demo_dates_agree", "peak_mb")  # fmt: skip
+"""Figures that a benchmark gives once."""
+
+
 def bench(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="training|patching|edges|tasks|truth|coverage|found", help="What to measure.", show_default=False
+            metavar="training|patching|edges|tasks|truth|coverage|found|trace",
+            help="What to measure.",
+            show_default=False,
         ),
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Run one small case once; its times mean nothing.")] = False,
     threads: Annotated[int, typer.Option("--threads", help="Threads of torch.")] = 1,
 ) -> CommandOutput:
     """Compare speed with a peer library in one run, or examine edge scores on known circuits (truth) or
-    how often intervals hold the truth (coverage) or a circuit is found where there is none (found)."""
+    how often intervals hold the truth (coverage) or a circuit is found where there is none (found), or what a trace
+    costs beside training (trace)."""
     from mechinterp.bench import run
 
     # No spinner: its thread would run inside what is timed.
@@ -37,6 +45,7 @@ def bench(
     result = run(name, quick=quick, threads=threads)
     notes = [
         f"{number(result['ratio'])} ({number(result['low'])} to {number(result['high'])}): {result['meaning']}",
+        *[f"{name.replace('_', ' ')}: {number(result[name])}" for name in ALONE if name in result],
         *_clock(result),
         *_large(result),
     ]
@@ -59,7 +68,7 @@ def _case(row: Figures) -> str:
 
 
 def _clock(result: Figures) -> list[str]:
-    if result["name"] in ("truth", "coverage"):
+    if result["name"] in ("truth", "coverage", "trace"):
         return []
     return [f"{result['clock']} of {result['threads']} thread(s); low and high: 10th and 90th percentile of blocks"]
 

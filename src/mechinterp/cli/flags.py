@@ -7,12 +7,13 @@ may be is already said once, by the settings themselves.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
-from mechinterp.cli.table import SettingRow, about, dashed, load
+from mechinterp.cli.table import SettingRow, about, dashed, load, settings_of
 
 SHORT = {"n_layers": "layers", "n_heads": "heads"}
 WORDS = {"int": "INTEGER", "float": "NUMBER", "text": "TEXT", "list": "A,B,..."}
@@ -25,7 +26,7 @@ class SettingsCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take the flags of settings out; the parser reads the rest."""
         own = {name for parameter in self.get_params(ctx) for name in (*parameter.opts, *parameter.secondary_opts)}
-        ctx.meta[KEY], rest = take(args, own)
+        ctx.meta[KEY], rest = take(args, own, _settings_of_own_task(args))
         return super().parse_args(ctx, rest)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -36,12 +37,15 @@ class SettingsCommand(TyperCommand):
                 formatter.write_dl([(_flag(row), about(row)) for row in rows])
 
 
-def take(words: list[str], own: set[str] | None = None) -> tuple[dict[str, str | bool], list[str]]:
+def take(
+    words: list[str], own: set[str] | None = None, more: Sequence[SettingRow] = ()
+) -> tuple[dict[str, str | bool], list[str]]:
     """Separate the flags of settings from the other words.
 
     Args:
         words: Words of a command line.
         own: Options of the command itself, to suggest from when a flag is unknown.
+        more: Settings beyond those that the package knows: of a user's task.
 
     Returns:
         Setting -> text (True or False for a switch), and the other words in their order.
@@ -52,7 +56,7 @@ def take(words: list[str], own: set[str] | None = None) -> tuple[dict[str, str |
     >>> take(["induction", "--layers", "1", "--no-causal", "--lr=3e-3", "--json"])
     ({'n_layers': '1', 'causal': False, 'lr': '3e-3'}, ['induction', '--json'])
     """
-    known = _known()
+    known = _known([*load().values(), more])
     settings: dict[str, str | bool] = {}
     rest: list[str] = []
     queue = iter(words)
@@ -76,10 +80,28 @@ def take(words: list[str], own: set[str] | None = None) -> tuple[dict[str, str |
     return settings, rest
 
 
-def _known() -> dict[str, tuple[str, bool | None]]:
+def _settings_of_own_task(words: list[str]) -> list[SettingRow]:
+    """The settings of a task that is named by its file; the file is run, which takes torch."""
+    if not words or not is_file(words[0]):
+        return []
+    from mechinterp.tasks import from_file
+
+    return settings_of(from_file(words[0]))
+
+
+def is_file(task: str) -> bool:
+    """Whether a task is named by its file, as `FILE.py:CLASS`.
+
+    >>> is_file("my_tasks.py:Sort"), is_file("induction")
+    (True, False)
+    """
+    return task.partition(":")[0].endswith(".py")
+
+
+def _known(groups: Iterable[Sequence[SettingRow]]) -> dict[str, tuple[str, bool | None]]:
     """Flag -> setting, and what a switch sets it to."""
     flags: dict[str, tuple[str, bool | None]] = {}
-    for rows in load().values():
+    for rows in groups:
         for row in rows:
             name, switch = row["name"], row["kind"] == "bool"
             for spelled in (name, short(name)):

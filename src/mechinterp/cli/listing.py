@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mechinterp.cli.flags import is_file
 from mechinterp.cli.output import CommandOutput, waiting
 
 Listed = dict[str, str | int]
@@ -15,9 +16,18 @@ _KINDS = ("tasks", "measures", "circuits", "claims", "metrics", "ground-truth")
 
 def list_kind(
     kind: Annotated[str, typer.Argument(metavar="|".join(_KINDS), help="What to list.", show_default=False)],
+    check: Annotated[
+        str,
+        typer.Option("--check", help="With tasks: check that this one keeps its contract, and show what it offers."),
+    ] = "",
 ) -> CommandOutput:
     """List tasks, measures, circuits, claims, metrics, or models with a known circuit."""
     from mechinterp.core import ConfigError, suggest
+
+    if check:
+        if kind != "tasks":
+            raise ConfigError("--check goes with tasks: mechinterp list tasks --check NAME")
+        return _checked(check)
 
     if kind not in _KINDS:
         raise ConfigError(f"nothing called '{kind}' to list.{suggest(kind, _KINDS)}")
@@ -31,6 +41,21 @@ def _tasks() -> list[Listed]:
     from mechinterp import tasks
 
     return [{"name": name, "about": _about(tasks.task_class(name))} for name in tasks.names()]
+
+
+def _checked(name: str) -> CommandOutput:
+    from dataclasses import asdict
+
+    from mechinterp import tasks
+
+    kind = tasks.from_file(name) if is_file(name) else tasks.task_class(name)
+    with waiting(f"checking {kind.name}"):
+        offer = asdict(tasks.check(kind()))
+    rows = [
+        {"part": part, "offers": ", ".join(value) if isinstance(value, tuple) else str(value).lower()}
+        for part, value in offer.items()
+    ]
+    return CommandOutput({"task": kind.name, **offer}, f"Task {kind.name} keeps its contract", rows)
 
 
 def _measures() -> list[Listed]:

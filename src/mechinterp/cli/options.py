@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from mechinterp.cli.output import CommandOutput, waiting
-from mechinterp.cli.table import PAIR, VERB_OPTIONS, SettingRow, about, dashed, load_options
+from mechinterp.cli.table import PAIR, TAKES_OWN_TASK, VERB_OPTIONS, SettingRow, about, dashed, load_options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a Run.", show_default=False)]
 Step = Annotated[int | None, typer.Option("--step", help="Step of the checkpoint (the last one).")]
+OwnTask = Annotated[
+    str, typer.Option("--task", help="FILE.py:CLASS of your own task; the file is run. Shipped tasks need no file.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
@@ -125,7 +128,11 @@ def as_command(verb: str, function: Callable[..., CommandOutput]) -> Callable[..
             own.append(inspect.Parameter("step", keyword, default=None, annotation=Step))
 
     @wraps(function)
-    def command(*, as_json: bool, **words: object) -> int:
+    def command(*, as_json: bool, own_task: str = "", **words: object) -> int:
+        if own_task:
+            from mechinterp.tasks import from_file
+
+            from_file(own_task)
         if "chosen" in signature.parameters:
             values = {row["name"]: words.pop(row["name"]) for row in shared}
             options = {name: value for name, value in values.items() if value is not None}
@@ -135,6 +142,8 @@ def as_command(verb: str, function: Callable[..., CommandOutput]) -> Callable[..
         output.print(as_json)
         return output.status
 
+    if verb in TAKES_OWN_TASK:
+        own.append(inspect.Parameter("own_task", keyword, default="", annotation=OwnTask))
     json = inspect.Parameter("as_json", keyword, default=False, annotation=Json)
     parameters = [*own, *map(_parameter, shared), json]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-    from pydantic.fields import FieldInfo
-
 FILE = Path(__file__).with_name("settings.json")
 OPTIONS_FILE = Path(__file__).with_name("options.json")
 
@@ -84,6 +80,8 @@ VERB_OPTIONS = {
     "report": Verb(("seed",), {"": "study"}, step=False),
 }
 """The one place that says which verb takes which shared option."""
+TAKES_OWN_TASK = (*VERB_OPTIONS, "verify", "list")
+"""Verbs that take `--task`; `train` names the task as its argument."""
 
 
 @cache
@@ -123,8 +121,13 @@ def describe() -> dict[str, list[SettingRow]]:
     shipped = [part for part in vars(tasks).values() if isinstance(part, type) and issubclass(part, tasks.Task)]
     groups: dict[str, type[BaseModel]] = {"model": ModelConfig, "training": TrainConfig}
     groups |= {f"task {cls.name}": cls for cls in shipped if cls is not tasks.Task}
-    rows = {group: [_setting(name, field) for name, field in cls.model_fields.items()] for group, cls in groups.items()}
+    rows = {group: settings_of(cls) for group, cls in groups.items()}
     return json.loads(json.dumps(rows))  # JSON knows lists, and no tuples
+
+
+def settings_of(settings: type[BaseModel]) -> list[SettingRow]:
+    """The rows of one class of settings."""
+    return [_setting(name, field) for name, field in settings.model_fields.items()]
 
 
 def describe_options() -> dict[str, list[SettingRow]]:

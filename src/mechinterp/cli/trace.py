@@ -25,16 +25,27 @@ def trace(
         ),
     ] = ["loss", "head_scores"],  # noqa: B006  (the parser reads it, nothing writes to it)
     on: Annotated[str, typer.Option("--on", help="Measure on this variant of the task.")] = "",
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive", help="Measure few checkpoints, and more only where a value moves.")
+    ] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Processes that share the checkpoints; 0 is one per core.")
+    ] = 1,
 ) -> CommandOutput:
     """Measure every checkpoint of a Run. Values that an earlier call measured are kept."""
+    from mechinterp.core import usable_cores
     from mechinterp.timeline import trace as measure_all
 
     parsed = [measure for text in measures for measure in parse(text)]
-    timeline = chosen.call("a trace", measure_all, chosen.run, parsed, on=on or None)
+    steps = "adaptive" if adaptive else None
+    timeline = chosen.call(
+        "a trace", measure_all, chosen.run, parsed, on=on or None, steps=steps, workers=workers or usable_cores()
+    )
     data = {
         "run": chosen.folder,
         "seed": timeline.attrs["seed"],
         "steps": timeline["step"],
+        "left_out": timeline.attrs["left_out"],
         "coords": {str(name): timeline[name] for name in timeline.coords},
     }
     series = {str(name): timeline[name] for name in timeline.data_vars if f"{name}_se" in timeline.data_vars}
@@ -48,7 +59,9 @@ def trace(
         }
         for name, one in series.items()
     ]
-    return CommandOutput({**data, "measures": values}, f"Traced {chosen.folder}", rows)
+    left_out = timeline.attrs["left_out"]
+    notes = [f"{left_out} checkpoints between which nothing moves were left out"] if left_out else []
+    return CommandOutput({**data, "measures": values}, f"Traced {chosen.folder}", rows, notes)
 
 
 def parse(text: str) -> list[Measure]:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, no_type_check
 
 import typer
 
-from mechinterp.cli.flags import KEY
+from mechinterp.cli.flags import KEY, is_file
 from mechinterp.cli.output import CommandOutput
-from mechinterp.cli.table import load
+from mechinterp.cli.table import load, settings_of
 
 if TYPE_CHECKING:
     from mechinterp.tasks import Task
@@ -21,7 +21,9 @@ Values = dict[str, object]
 @no_type_check  # the parser hands over a context of its own, unexported class
 def train(
     context: typer.Context,
-    task: Annotated[str, typer.Argument(metavar="[TASK]", help="Task, see `mechinterp list tasks`.")] = "",
+    task: Annotated[
+        str, typer.Argument(metavar="[TASK]", help="Task, see `mechinterp list tasks`; or FILE.py:CLASS.")
+    ] = "",
     out: Annotated[
         str, typer.Option("--out", help="Folder of the Run (with --seeds: of the Runs); runs/TASK-SEED by default.")
     ] = "",
@@ -69,9 +71,9 @@ def settings(task: str, config: str, flags: dict[str, str | bool]) -> tuple[Task
     name = task or named
     if not name:
         raise ConfigError(f"no task is named.{suggest('', tasks.names())}")
-    if name not in tasks.names():
-        raise ConfigError(f"no task '{name}'.{suggest(name, tasks.names())}")
-    fits = {group: {row["name"]: row["kind"] for row in rows} for group, rows in load().items()}
+    kind = tasks.from_file(name) if is_file(name) else tasks.task_class(name)
+    name, rows = kind.name, {**load(), f"task {kind.name}": settings_of(kind)}
+    fits = {group: {row["name"]: row["kind"] for row in part} for group, part in rows.items()}
     for setting, value in flags.items():
         group = next((part for part in ("model", "training", f"task {name}") if setting in fits.get(part, ())), None)
         if group is None:
@@ -79,7 +81,7 @@ def settings(task: str, config: str, flags: dict[str, str | bool]) -> tuple[Task
                 f"task '{name}' has no setting '{setting}'.{suggest(setting, fits.get(f'task {name}', ()))}"
             )
         sections[group.split()[0]][setting] = _value(value, fits[group][setting])
-    return tasks.get(name, **sections["task"]), sections["model"], sections["training"]
+    return kind(**sections["task"]), sections["model"], sections["training"]
 
 
 def _value(text: str | bool, kind: str) -> object:

@@ -15,13 +15,13 @@ from mechinterp.core.errors import (
     suggest,
 )
 from mechinterp.core.graph import Graph
-from mechinterp.core.machine import check_memory, memory_explained, usable_cores, using_threads
+from mechinterp.core.machine import check_memory, memory_explained, usable_cores, using_threads, without_modes
 from mechinterp.core.metrics import METRICS, Metric, resolve_metric
 from mechinterp.core.options import OPTIONS, TRAVELLING, Option, Options, default_metric, takes
 from mechinterp.core.protocols import HookedModel, RunLike, TaskLike
 from mechinterp.core.reading import checked, parse, read_file, read_settings, read_table
 from mechinterp.core.results import labelled, patching_result, recovery
-from mechinterp.core.seeds import derive_seed, generator
+from mechinterp.core.seeds import derive_seed, exponential, generator, normal, uniform
 from mechinterp.core.settings import Settings, explain
 from mechinterp.core.sites import Edge, Site, is_reader_input
 
@@ -57,11 +57,13 @@ __all__ = [
     "default_metric",
     "derive_seed",
     "explain",
+    "exponential",
     "generator",
     "in_words",
     "is_reader_input",
     "labelled",
     "memory_explained",
+    "normal",
     "owners",
     "parse",
     "patching_result",
@@ -73,6 +75,8 @@ __all__ = [
     "resolve_metric",
     "suggest",
     "takes",
+    "uniform",
     "usable_cores",
     "using_threads",
+    "without_modes",
 ]

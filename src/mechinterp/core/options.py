@@ -12,9 +12,8 @@ from dataclasses import dataclass, fields, replace
 from functools import wraps
 from typing import Any, TypeVar
 
-import torch
-
 from mechinterp.core.errors import ConfigError, check_word
+from mechinterp.core.machine import without_modes
 from mechinterp.core.metrics import Metric, resolve_metric
 from mechinterp.core.sites import INPUTS
 
@@ -180,7 +179,7 @@ def takes(*names: str, **defaults: Any) -> Callable[[Callable[..., _T]], Callabl
         @wraps(function)
         def with_options(*args: object, options: Options | None = None, **keywords: object) -> _T:
             single = {name: keywords.pop(name) for name in chosen if name in keywords}
-            with torch.inference_mode(False):  # around an analysis it would keep it from taking gradients
+            with without_modes():
                 return function(*args, options=replace(base if options is None else options, **single), **keywords)
 
         shown = inspect.signature(function)

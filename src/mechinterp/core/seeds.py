@@ -1,4 +1,4 @@
-"""One seed in, one independent generator per named use out."""
+"""One seed in, one independent generator per named use out; draws are float32 whatever torch's default is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 
 import torch
+from torch import Tensor
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
@@ -29,3 +30,18 @@ def derive_seed(seed: int, *names: str | int) -> int:
 def generator(seed: int, *names: str | int) -> torch.Generator:
     """A CPU generator for one named use; draws are moved to a device afterwards, so devices agree."""
     return torch.Generator().manual_seed(derive_seed(seed, *names))
+
+
+def uniform(gen: torch.Generator, *shape: int) -> Tensor:
+    """Numbers between 0 and 1."""
+    return torch.rand(*shape, generator=gen, dtype=torch.float32)
+
+
+def normal(gen: torch.Generator, *shape: int) -> Tensor:
+    """Standard normal numbers."""
+    return torch.randn(*shape, generator=gen, dtype=torch.float32)
+
+
+def exponential(gen: torch.Generator, *shape: int) -> Tensor:
+    """Exponential numbers of mean 1."""
+    return torch.empty(*shape, dtype=torch.float32).exponential_(generator=gen)

@@ -9,6 +9,7 @@ from mechinterp.interventions.placement import as_transformer, on_model, placeme
 from mechinterp.interventions.reference import ablated
 from mechinterp.interventions.resume import BaseRun, Stage, Start, resume
 from mechinterp.interventions.scoring import Scorer, score_runs
+from mechinterp.interventions.shared import outputs, streams
 from mechinterp.models import take
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "graph_of",
     "hook_name",
     "on_model",
+    "outputs",
     "placement",
     "quiet",
     "record",
@@ -35,5 +37,6 @@ __all__ = [
     "score_circuits",
     "score_runs",
     "source_values",
+    "streams",
     "take",
 ]

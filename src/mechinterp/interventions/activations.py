@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from mechinterp.core import Graph, Site
+from mechinterp.interventions.hooks import quiet
 from mechinterp.models import Positions, Transformer
 
 
@@ -47,7 +48,6 @@ class Activations:
         return self.resid_pre[-1]
 
 
-@torch.no_grad()
 def activations(model: Transformer, inputs: Tensor) -> Activations:
     """Run a model once and keep all of it.
 
@@ -59,7 +59,7 @@ def activations(model: Transformer, inputs: Tensor) -> Activations:
     inside = {kind: [Site(kind, layer) for layer in layers] for kind in ("q", "k", "v", "z")}
     inside |= {kind: [Site(kind, layer) for layer in layers] for kind in ("resid_mid", "post") if mlp}
     sites = [Site("embed"), *([Site("pos")] if model.config.position_source else []), *chain(*inside.values())]
-    with _watched(model, sites) as at:
+    with quiet(model), _watched(model, sites) as at:
         resid, where = model.embedded(inputs)
         stream = [resid]
         for block in model.blocks:

@@ -14,8 +14,17 @@ _Inputs = TypeVar("_Inputs", Batch, Pair, Tensor)
 
 
 def placement(model: HookedModel | nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Device and type of a model's weights."""
+    """Device and type of a model's weights.
+
+    Raises:
+        UnsupportedError: If they are of half precision: the rounding of a sum is larger than many effects in it.
+    """
     weight = next(model.parameters())
+    if weight.dtype.itemsize < 4:
+        raise UnsupportedError(
+            f"the model's weights are {str(weight.dtype).removeprefix('torch.')}, too coarse for effects: analyse "
+            "model.float(), which has the same weights"
+        )
     return weight.device, weight.dtype
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from mechinterp.core import Batch, Options, UnsupportedError, labelled, takes
-from mechinterp.interventions import on_model, quiet, score_runs
+from mechinterp.interventions import outputs, score_runs
 from mechinterp.measures.registry import EXAMPLES, register_measure
 from mechinterp.tasks import ALL, Task
 
@@ -37,7 +37,7 @@ def loss(model: nn.Module, task: Task, seed: int, *, examples: int = 128) -> xr.
     return _by_group(values, task, batch, kind="heavy-tailed", failure=failure)
 
 
-@register_measure("accuracy")
+@register_measure("accuracy", examples_of="loss")
 def accuracy(model: nn.Module, task: Task, seed: int, *, examples: int = 128) -> xr.DataArray:
     """Share of positions whose largest logit is the right answer, by group: dimensions group, example."""
     batch = task.batch(examples, seed)
@@ -46,7 +46,7 @@ def accuracy(model: nn.Module, task: Task, seed: int, *, examples: int = 128) ->
     return _by_group(values, task, batch, kind="proportion")
 
 
-@register_measure("margin")
+@register_measure("margin", examples_of="loss")
 def margin(model: nn.Module, task: Task, seed: int, *, examples: int = 128) -> xr.DataArray:
     """Logit of the right answer minus the largest other logit, by group: dimensions group, example."""
     batch, output = run_on_batch(model, task, seed, examples)
@@ -80,9 +80,7 @@ def pair_scores(
 def run_on_batch(model: nn.Module, task: Task, seed: int, examples: int) -> tuple[Batch, Tensor]:
     """A batch and the model's output on it, both on the CPU."""
     batch = task.batch(examples, seed)
-    with quiet(model):
-        output = model(on_model(batch, model).inputs)
-    return batch, output.detach().cpu()
+    return batch, outputs(model, batch)
 
 
 def wrong_answer(width: int, batch: Batch, mask: Tensor) -> float:
@@ -102,14 +100,11 @@ def wrong_answer(width: int, batch: Batch, mask: Tensor) -> float:
 
 def _values(model: nn.Module, batch: Batch, score: Callable[[Tensor, Batch], Tensor]) -> tuple[Tensor, int]:
     """A score of the output at every position, `[batch, seq]`, and the output's width; some examples at a time."""
-    parts, width = [], 0
-    with quiet(model):
-        for start in range(0, len(batch), _AT_ONCE):
-            part = batch[start : start + _AT_ONCE]
-            output = model(on_model(part, model).inputs).detach().cpu()
-            parts.append(score(output, part))
-            width = output.shape[-1]
-    return torch.cat(parts), width
+    if len(batch) <= _AT_ONCE:
+        output = outputs(model, batch)
+        return score(output, batch), output.shape[-1]
+    parts = [_values(model, batch[start : start + _AT_ONCE], score) for start in range(0, len(batch), _AT_ONCE)]
+    return torch.cat([values for values, _ in parts]), parts[0][1]
 
 
 def _by_group(values: Tensor, task: Task, batch: Batch, **attrs: float | str) -> xr.DataArray:

@@ -10,7 +10,7 @@ from mechinterp.patching import patch_edges, patch_nodes
 from mechinterp.tasks import ALL, Task
 
 
-@register_measure("node_effects")
+@register_measure("node_effects", examples_of="edge_effects")
 @takes("metric", "ablation", direction="denoise")
 def node_effects(
     model: HookedModel,

@@ -8,13 +8,14 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from mechinterp.core import UnsupportedError, labelled, suggest
+from mechinterp.core import Batch, UnsupportedError, labelled, suggest
+from mechinterp.core.memory import remembered
 from mechinterp.measures.behaviour import mean_over, run_on_batch, wrong_answer
 from mechinterp.measures.registry import EXAMPLES, register_measure
 from mechinterp.tasks import Predictor, Task
 
 
-@register_measure("predictor_loss")
+@register_measure("predictor_loss", examples_of="loss")
 def predictor_loss(
     model: nn.Module, task: Task, seed: int, *, examples: int = 128, truth: str | None = None
 ) -> xr.DataArray:
@@ -39,7 +40,7 @@ def predictor_loss(
     """
     predictors = _predictors(task, *([] if truth is None else [truth]))
     batch, output = run_on_batch(model, task, seed, examples)
-    outputs = {"model": output, **{name: predict(batch) for name, predict in predictors.items()}}
+    outputs = {"model": output, **{name: _prediction(predict, batch) for name, predict in predictors.items()}}
     rows = []
     for output in outputs.values():
         loss = task.loss(output, batch) if truth is None else _distance(outputs[truth], output, batch.targets)
@@ -49,7 +50,7 @@ def predictor_loss(
     return labelled(data, ["forecaster", "example"], {"forecaster": list(outputs)}, **attrs)
 
 
-@register_measure("predictor_distance")
+@register_measure("predictor_distance", examples_of="loss")
 def predictor_distance(model: nn.Module, task: Task, seed: int, *, examples: int = EXAMPLES) -> xr.DataArray:
     """How far the model is from each of the task's reference predictors on the scored positions.
 
@@ -71,7 +72,7 @@ def predictor_distance(model: nn.Module, task: Task, seed: int, *, examples: int
     ours = output if batch.targets.is_floating_point() else output.log_softmax(-1)
     rows = []
     for predict in predictors.values():
-        theirs = predict(batch).to(ours)
+        theirs = _prediction(predict, batch).to(ours)
         if batch.targets.is_floating_point():
             distance = (ours - theirs).square().sum(-1)
         else:
@@ -83,7 +84,7 @@ def predictor_distance(model: nn.Module, task: Task, seed: int, *, examples: int
     return labelled(torch.stack(rows), ["predictor", "example"], {"predictor": list(predictors)}, **attrs)
 
 
-@register_measure("nearest_predictor")
+@register_measure("nearest_predictor", examples_of="loss")
 def nearest_predictor(
     model: nn.Module,
     task: Task,
@@ -112,6 +113,10 @@ def nearest_predictor(
     mean = predictor_distance(model, task, seed, examples=examples).mean("example").sel(predictor=compared)
     nearest = (mean == mean.min()).astype(float)
     return nearest.where(mean.notnull().all())
+
+
+def _prediction(predict: Predictor, batch: Batch) -> Tensor:
+    return remembered("draws", (predict, batch), lambda: predict(batch))
 
 
 def _predictors(task: Task, *needed: str) -> dict[str, Predictor]:

@@ -24,22 +24,26 @@ from mechinterp.core import (
     derive_seed,
     explain,
     suggest,
+    without_modes,
 )
 from mechinterp.core.digest import digest
 
 Function = Callable[..., xr.DataArray]
 _REGISTRY: dict[str, Function] = {}
+_EXAMPLES_OF: dict[str, str] = {}
 _RESERVED = ("model", "task", "seed")
 _NOT_PARAMETERS = (*_RESERVED, "options")
 EXAMPLES: int = OPTIONS["examples"].default
 """Examples of most measures."""
 
 
-def register_measure(name: str) -> Callable[[Function], Function]:
+def register_measure(name: str, *, examples_of: str | None = None) -> Callable[[Function], Function]:
     """Make a function a measure, known by this name everywhere that takes measures.
 
     Args:
         name: Letters, digits, `_` and `-`.
+        examples_of: A measure that draws in the same way: from one seed both draw the same examples, and where both
+            are traced these are drawn, and the model is run on them, once.
 
     Returns:
         A decorator for `fn(model, task, seed, **params) -> xr.DataArray`. Parameters need defaults or are required of
@@ -74,6 +78,8 @@ def register_measure(name: str) -> Callable[[Function], Function]:
             owner = f"{known.__module__}.{known.__qualname__}"
             raise ConfigError(f"a measure named '{name}' exists already ({owner}): choose another name")
         _REGISTRY[name] = function
+        if examples_of is not None:
+            _EXAMPLES_OF[name] = examples_of
         return function
 
     return register
@@ -134,14 +140,17 @@ class Measure:
         Args:
             model: The model; it is left as it was.
             task: Draws the examples.
-            seed: The same seed measures on the same examples; measures of different names share none.
+            seed: The same seed measures on the same examples; measures of different names share none, unless one of
+                them is registered with the examples of the other.
 
         Raises:
             UnsupportedError: If model or task lack what the measure needs; says which measure.
             ConfigError: If the function does not return labelled numbers.
         """
+        own_seed = derive_seed(seed, "measure", _EXAMPLES_OF.get(self.name, self.name))
         try:
-            values = function_of(self.name)(model, task, derive_seed(seed, "measure", self.name), **self.params)
+            with without_modes():
+                values = function_of(self.name)(model, task, own_seed, **self.params)
         except UnsupportedError as error:
             raise UnsupportedError(f"measure '{self.name}' cannot be taken here: {error}") from error
         if not isinstance(values, xr.DataArray):

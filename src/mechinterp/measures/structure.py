@@ -106,6 +106,26 @@ def probe(
     return scores[list(probes.PROBES)].to_array("estimate").reset_coords(drop=True)
 
 
+@register_measure("ridge_probes", examples_of="loss")
+def ridge_probes(
+    model: Transformer, task: Task, seed: int, *, examples: int = 128, positions: int = 512
+) -> xr.DataArray:
+    """How well every latent can be read after every layer by a ridge probe in closed form, beside shuffled labels.
+
+    Args:
+        model: The model.
+        task: Has latents.
+        seed: Of everything random in it.
+        examples: Sequences.
+        positions: At most so many are fitted on, and as many scored.
+
+    Returns:
+        Dimensions estimate (`score`, `shuffled`), latent, layer, example: held-out accuracy, or R2 of real values; NaN
+        for the examples that were fitted on.
+    """
+    return probes.ridge_scores(model, task, seed=seed, examples=examples, positions=positions)
+
+
 def _pick(scores: xr.Dataset, quantity: str) -> xr.DataArray:
     if quantity not in scores.data_vars:
         raise ConfigError(f"no quantity '{quantity}'.{suggest(quantity, [str(name) for name in scores.data_vars])}")

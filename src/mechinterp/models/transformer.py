@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from mechinterp.core import ShapeError, SiteError, UnsupportedError, check_memory, generator, suggest
+from mechinterp.core import ShapeError, SiteError, UnsupportedError, check_memory, generator, normal, suggest
 from mechinterp.models.block import Block
 from mechinterp.models.config import ModelConfig
 from mechinterp.models.ends import Embed, PosEmbed, Readout, Unembed
@@ -51,6 +51,7 @@ class Transformer(LensTools):
         self.readout = Readout(config) if config.readout_layers else nn.Identity()
         self.unembed = Unembed(config, self.embed)
         self.setup()
+        self.to(torch.float32)  # whatever torch's default is
         self.initialise(seed)
 
     @torch.no_grad()
@@ -60,7 +61,7 @@ class Transformer(LensTools):
         for name, weight in self.named_parameters():
             leaf = name.rsplit(".", 1)[-1]
             if leaf.startswith("W_") and leaf not in fixed:
-                draw = torch.randn(weight.shape, generator=generator(seed, "init", name))
+                draw = normal(generator(seed, "init", name), *weight.shape)
                 weight.copy_(draw * (self.config.init_scale / math.sqrt(self._fan_in(leaf, weight))))
 
     def untrained(self, seed: int) -> Transformer:

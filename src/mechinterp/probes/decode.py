@@ -23,7 +23,7 @@ from mechinterp.core import (
     suggest,
 )
 from mechinterp.core.statistics import Interval
-from mechinterp.interventions import as_transformer
+from mechinterp.interventions import as_transformer, on_model
 from mechinterp.models import Transformer
 from mechinterp.probes.effects import erasure_effects
 from mechinterp.probes.erase import Eraser, leace, random_eraser
@@ -119,8 +119,7 @@ def probe(
     """
     model = as_transformer(model, "probes need")
     sites = _sites(model, site, layer)
-    batch = task.batch(examples, derive_seed(seed, "probe", "examples")).to(model.device)
-    batch = batch.to(model.device, model.dtype) if batch.inputs.is_floating_point() else batch
+    batch = on_model(task.batch(examples, derive_seed(seed, "probe", "examples")), model)
     labels = _latent(batch, task, target)
     train, test = choose_places(batch, labels, where, positions, seed)
     constant = constant_score(_rows(train, None), _rows(test, None))

@@ -81,7 +81,9 @@ def _whitening(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, `white` [d, r] with (x - mean) white of unit covariance, and `colour` [d, r], its inverse transposed."""
     mean = x.double().mean(0)
     _, s, vt = torch.linalg.svd((x.double() - mean) / len(x) ** 0.5, full_matrices=False)
-    varies = s > s.max() * x.shape[1] * torch.finfo(x.dtype).eps
+    # Below this a direction is rounding: of the activations in their own type, and of the decomposition in float64.
+    rounding = x.shape[1] * torch.finfo(x.dtype).eps + max(x.shape) * torch.finfo(torch.float64).eps
+    varies = s > s.max() * rounding
     s, v = s[varies], vt[varies].T
     return mean, v / s, v * s
 

@@ -55,6 +55,11 @@ def has_pairs(task: Task, seed: int) -> bool:
     return True
 
 
+def node_places(pair: Pair) -> str:
+    """Where nodes are patched: by role where the pair has roles, else at all positions together."""
+    return "role" if any(bool((where >= 0).any()) for where in pair.clean.roles.values()) else "all"
+
+
 def circuit_evidence(
     model: Transformer,
     task: Task,
@@ -80,8 +85,7 @@ def circuit_evidence(
     """
     search, held = (task.pair(examples, derive_seed(seed, "study", part)) for part in ("seen", "held-out"))
     stage("effects of nodes and edges")
-    roles = any(bool((where >= 0).any()) for where in held.clean.roles.values())
-    nodes = patch_nodes(model, held, site="z", at="role" if roles else "all")
+    nodes = patch_nodes(model, held, site="z", at=node_places(held))
     effects = patch_edges(model, search)
     stage("circuits of every size")
     by_size = curve(model, held, effects)

@@ -10,7 +10,7 @@ from mechinterp.core import derive_seed
 from mechinterp.core.statistics import Kind
 from mechinterp.curves import mirage_check
 from mechinterp.measures import Measure, measure
-from mechinterp.studies.causal import has_pairs
+from mechinterp.studies.causal import has_pairs, node_places
 from mechinterp.studies.part import Context, Finding, Part, mean_and_interval, row, words
 from mechinterp.timeline import trace
 
@@ -110,5 +110,6 @@ def _measures(context: Context) -> list[Measure]:
     if context.task.predictors():
         chosen.append(measure("predictor_distance"))
     if has_pairs(context.task, context.seed):
-        chosen += [measure(name) for name in ("edge_effects", "node_effects")]
+        at = node_places(context.task.pair(2, context.seed))
+        chosen += [measure("edge_effects"), measure("node_effects", at=at)]
     return chosen

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import xarray as xr
@@ -15,7 +16,7 @@ from mechinterp.core.digest import digest
 from mechinterp.studies.part import Finding
 from mechinterp.timeline import Traceable
 from mechinterp.timeline.store import architecture, pack, unpack
-from mechinterp.training.files import make_folder, write_atomic
+from mechinterp.training.files import locked, make_folder, write_atomic
 
 _LAYOUT = 3
 """Raised when the form of these files changes."""
@@ -42,6 +43,18 @@ class StudyFile(Settings):
     verdict: str
     findings: list[Finding]
     settings: dict[str, object]
+
+
+@contextmanager
+def alone(run: Traceable) -> Iterator[None]:
+    """Keep other processes from studying a Run.
+
+    Raises:
+        RunError: If one does, or the system cannot write.
+    """
+    make_folder(run.path / "study")
+    with locked(run.path / "study"):
+        yield
 
 
 def save_study(

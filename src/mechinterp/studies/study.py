@@ -20,7 +20,7 @@ from mechinterp.models import Transformer
 from mechinterp.studies import evidence, heads, learning
 from mechinterp.studies.causal import NO_PAIRS
 from mechinterp.studies.part import Context, Finding, Part, words
-from mechinterp.studies.shelf import load_study, save_study
+from mechinterp.studies.shelf import alone, load_study, save_study
 from mechinterp.timeline import Traceable
 
 PARTS: tuple[Callable[[Context], Part], ...] = (
@@ -181,7 +181,7 @@ def study(
         raise UnsupportedError(f"a study needs a Transformer, not a {type(model).__name__}: use trace and onset")
     data: dict[str, xr.Dataset] = {}
     findings: list[Finding] = []
-    with Bars(progress) as show:
+    with alone(run), Bars(progress) as show:
         for part in PARTS:
             context = Context(run, model, run.task, **settings, head_types=head_types, show=show, data=data)
             result = part(context)

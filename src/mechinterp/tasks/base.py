@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from inspect import isabstract
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from torch import Tensor
 from torch.nn import functional
@@ -22,13 +22,16 @@ from mechinterp.core import (
     UnsupportedError,
     derive_seed,
     suggest,
+    without_modes,
 )
+from mechinterp.core.memory import remembered
 
 Predictor = Callable[[Batch], Tensor]
 Draw = Callable[..., Pair]
 ALL = OPTIONS["corruption"].default
 """Asks for pairs of all corruptions, in equal parts."""
 _REGISTRY: dict[str, type[Task]] = {}
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,9 @@ class Task(Settings):
         # The method may come from an abstract class or from one that is no task.
         if cls.pair is not Task.pair and not hasattr(cls.pair, "of_all_corruptions"):
             cls.pair = _of_all_corruptions(cls.pair)
+        for draw in ("batch", "pair", "training_batch", "predictors"):
+            if draw in cls.__dict__:
+                setattr(cls, draw, _drawn(cls.__dict__[draw]))
         if isabstract(cls):
             return
         if not isinstance(cls.__dict__.get("name"), str):
@@ -177,6 +183,23 @@ class Task(Settings):
     def to_dict(self) -> dict[str, object]:
         """Name and settings as plain data for JSON or TOML."""
         return {"name": self.name, **self.model_dump(mode="json")}
+
+
+def _drawn(method: Callable[..., _T]) -> Callable[..., _T]:
+    """A method that draws: the same under every mode of torch, and once while draws are remembered."""
+
+    @wraps(method)
+    def draw(self: Task, *args: object, **keywords: object) -> _T:
+        def make() -> _T:
+            with without_modes():
+                return method(self, *args, **keywords)
+
+        # Training asks for each batch once.
+        if method.__name__ == "training_batch":
+            return make()
+        return remembered("draws", (method, self, args, tuple(sorted(keywords.items()))), make)
+
+    return draw
 
 
 def _of_all_corruptions(draw: Draw) -> Draw:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from mechinterp.core import Batch, ConfigError, Pair, generator
+from mechinterp.core import Batch, ConfigError, Pair, UnsupportedError, generator, normal, uniform
 from mechinterp.tasks.base import ALL, Predictor, Preset, Task
 from mechinterp.tasks.common.draws import collect, first_allowed, first_distinct
 from mechinterp.tasks.common.label_predictors import AnyLabel, NearestClass, NearestNeighbour, SeenLabels
@@ -155,7 +155,7 @@ class Classification(Task):
             ConfigError: If the corruption is unknown, or no context shows two labels and the answer.
         """
         if self.context == "absent" or self._shown < 2:
-            raise ConfigError(f"{self!r} has no pairs: the context must show the query's class and another one")
+            raise UnsupportedError(f"{self!r} has no pairs: the context must show the query's class and another one")
         gen = generator(seed, self.name, "pair", self.context)
 
         def draw() -> tuple[Tensor, ...]:
@@ -197,15 +197,15 @@ class Classification(Task):
         return Preset(model, training)
 
     def _vectors(self, count: int, gen: torch.Generator) -> Tensor:
-        return torch.randn(count, self.dim, generator=gen) / self.dim**0.5
+        return normal(gen, count, self.dim) / self.dim**0.5
 
     def _noisy(self, means: Tensor, gen: torch.Generator) -> Tensor:
         scale = self.noise / self.dim**0.5
-        return (means + scale * torch.randn(means.shape, generator=gen)) / (1 + self.noise**2) ** 0.5
+        return (means + scale * normal(gen, *means.shape)) / (1 + self.noise**2) ** 0.5
 
     def _draw(self, batch: int, gen: torch.Generator) -> LabelledItems:
         """The context's classes in random order, and the query's among them (or not, if it is to be absent)."""
-        slots = torch.rand(batch, self.pairs, generator=gen).argsort(1) // self.burstiness
+        slots = uniform(gen, batch, self.pairs).argsort(1) // self.burstiness
         query = torch.randint(self._shown, (batch, 1), generator=gen)
         places = torch.cat([slots, query], 1)
         if self.context == "novel":

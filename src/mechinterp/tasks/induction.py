@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from mechinterp.core import Batch, Pair, generator
+from mechinterp.core import Batch, Pair, generator, uniform
 from mechinterp.tasks.base import ALL, Predictor, Preset, Task
 from mechinterp.tasks.common.draws import collect
 from mechinterp.tasks.common.predictors import OneTokenMatch, PositionOnly, SeenTokens, Uniform
@@ -182,7 +182,7 @@ class Induction(Task):
         """Which token stands for which letter: segment, then fresh ones."""
         if self.replace:
             return torch.randint(self.vocab, (batch, self.segment + self._fresh), generator=gen)
-        return torch.rand(batch, self.vocab, generator=gen).argsort(1)
+        return uniform(gen, batch, self.vocab).argsort(1)
 
     def _draw_layout(self, batch: int, gen: torch.Generator) -> tuple[_Tokens, _Tokens]:
         """Number of the copy at each position (-1 in gaps), and the place within it."""
@@ -226,8 +226,8 @@ class Induction(Task):
     def _draw_walk(self, batch: int, gen: torch.Generator) -> tuple[_Tokens, _Mask]:
         """The place on the cycle is where the last jump landed plus the steps since then."""
         length = self.seq_len + 1
-        cycle = torch.rand(batch, self.vocab, generator=gen).argsort(1)[:, : self.symbols]
-        jump = torch.rand(batch, length, generator=gen) < self.restart
+        cycle = uniform(gen, batch, self.vocab).argsort(1)[:, : self.symbols]
+        jump = uniform(gen, batch, length) < self.restart
         jump[:, 0] = True
         landed = torch.randint(self.symbols, (batch, length), generator=gen)
         last = torch.where(jump, torch.arange(length), 0).cummax(1).values

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from mechinterp.core import Batch, ConfigError, Pair, generator
+from mechinterp.core import Batch, ConfigError, Pair, exponential, generator, uniform
 from mechinterp.tasks.base import ALL, Predictor, Preset, Task
 from mechinterp.tasks.common.draws import collect
 from mechinterp.tasks.common.predictors import Uniform
@@ -143,7 +143,7 @@ class MarkovChains(Task):
         chains = self._draw_chains(batch, gen)
         # Where the walk goes from every state (axis 1) at every step (axis 2); all of these maps are then composed at
         # once, in log2(seq) rounds.
-        chance = torch.rand(batch, 1, 1, self.seq_len, generator=gen)
+        chance = uniform(gen, batch, 1, 1, self.seq_len)
         maps = (chance >= chains.cumsum(-1)[:, :, :-1, None]).sum(2)
         reach = 1
         while reach < self.seq_len:
@@ -156,14 +156,16 @@ class MarkovChains(Task):
     def _draw_chains(self, batch: int, gen: torch.Generator) -> Float[Tensor, "batch states states"]:
         """Transition matrices; row: from, column: to. Normalised exponentials are Dirichlet(1)."""
         if self.doubly_stochastic:
-            weight = torch.empty(batch, len(self._permutations)).exponential_(generator=gen)
+            weight = exponential(gen, batch, len(self._permutations))
             return torch.einsum("bp,pij->bij", weight / weight.sum(-1, keepdim=True), self._permutations)
-        weight = torch.empty(batch, self.states, self.states).exponential_(generator=gen)
+        weight = exponential(gen, batch, self.states, self.states)
         return weight / weight.sum(-1, keepdim=True)
 
     @cached_property
     def _permutations(self) -> Float[Tensor, "permutation states states"]:
-        return torch.stack([torch.eye(self.states)[list(order)] for order in permutations(range(self.states))])
+        return torch.stack(
+            [torch.eye(self.states, dtype=torch.float32)[list(order)] for order in permutations(range(self.states))]
+        )
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ class Unigram:
     states: int
 
     def __call__(self, batch: Batch) -> _LogProbs:
-        return _smoothed(one_hot(batch.inputs, self.states).cumsum(1))
+        return _smoothed(one_hot(batch.inputs, self.states).float().cumsum(1))
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,7 @@ def _leads(counts: Tensor, state: Int[Tensor, "batch 1"]) -> Bool[Tensor, " batc
 
 def _some(mask: Bool[Tensor, "batch seq"], number: Int[Tensor, "batch 1"], gen: torch.Generator) -> Tensor:
     """Keep `number` of the true entries of each row, all equally likely."""
-    rank = torch.rand(mask.shape, generator=gen).masked_fill(~mask, 2).argsort(1).argsort(1)
+    rank = uniform(gen, *mask.shape).masked_fill(~mask, 2).argsort(1).argsort(1)
     return mask & (rank < number)
 
 

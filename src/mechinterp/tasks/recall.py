@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from mechinterp.core import Batch, Pair, generator
+from mechinterp.core import Batch, Pair, generator, uniform
 from mechinterp.tasks.base import ALL, Predictor, Preset, Task
 from mechinterp.tasks.common.predictors import Uniform, log_shares
 from mechinterp.tasks.common.tokens import exchange, previous_token
@@ -117,7 +117,7 @@ class Recall(Task):
         query = torch.multinomial((pair >= 0).float(), 1, generator=gen)
         key = 2 * pair.gather(1, query)
         if corruption == "value":
-            unused = torch.ones(batch, self.vocab).scatter(1, inputs, 0)
+            unused = torch.ones(batch, self.vocab, dtype=torch.float32).scatter(1, inputs, 0)
             unused[:, : self.keys + 1] = 0
             swapped = inputs.scatter(1, key + 1, torch.multinomial(unused, 1, generator=gen))
             return self._make_pair(inputs, swapped, query, {"key": key, "value": key + 1})
@@ -155,18 +155,18 @@ class Recall(Task):
         most = max(self.loads)
         which = torch.randint(len(self.loads), (batch,), generator=gen)
         missing = torch.arange(most) >= torch.tensor(self.loads)[which, None]
-        key = torch.rand(batch, self.keys, generator=gen).argsort(1)[:, :most] + 1
-        value = torch.rand(batch, self.vocab // 2, generator=gen).argsort(1)[:, :most] + self.keys + 1
+        key = uniform(gen, batch, self.keys).argsort(1)[:, :most] + 1
+        value = uniform(gen, batch, self.vocab // 2).argsort(1)[:, :most] + self.keys + 1
         pairs = torch.stack([key, value], -1).masked_fill(missing[..., None], BLANK).flatten(1)
         # One more column takes the queries that a sequence with fewer pairs does not have.
         tokens = torch.nn.functional.pad(pairs, (0, self.seq_len + 1 - 2 * most), value=BLANK)
-        order = torch.rand(batch, most, generator=gen).masked_fill(missing, 2).argsort(1)
+        order = uniform(gen, batch, most).masked_fill(missing, 2).argsort(1)
         place = self._draw_places(which, gen)[:, :most].masked_fill(missing, self.seq_len)
         return tokens.scatter(1, place, key.gather(1, order))[:, :-1]
 
     def _draw_places(self, which: Int[Tensor, " batch"], gen: torch.Generator) -> _Tokens:
         """Positions after the pairs in the order in which they are drawn, without replacement: a race of clocks."""
-        ticks = -torch.rand(len(which), self.seq_len, generator=gen).log()
+        ticks = -uniform(gen, len(which), self.seq_len).log()
         return (ticks * self._delays[which]).argsort(1)
 
     @cached_property

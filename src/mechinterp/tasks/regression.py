@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from mechinterp.core import Batch, Pair, generator
+from mechinterp.core import Batch, Pair, generator, normal
 from mechinterp.tasks.base import ALL, Predictor, Preset, Task
 
 _SMALLEST = 1e-6
@@ -142,8 +142,8 @@ class Regression(Task):
 
     def _draw(self, batch: int, gen: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
         """Draw x `[batch, seq, dim]`, w `[batch, dim]`, and noise `[batch, pairs]` where there is any."""
-        draws = torch.randn(batch, self.seq_len + 1, self.dim, generator=gen)
-        noise = torch.randn(batch, self.pairs, generator=gen) * self.noise if self.noise else None
+        draws = normal(gen, batch, self.seq_len + 1, self.dim)
+        noise = normal(gen, batch, self.pairs) * self.noise if self.noise else None
         return draws[:, :-1], draws[:, -1], noise
 
     def _batch(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Batch:

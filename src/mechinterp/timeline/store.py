@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -17,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from mechinterp.core import RunError, RunLike
+from mechinterp.core import RunLike
 from mechinterp.core.digest import digest
 from mechinterp.models import ModelConfig
-from mechinterp.training.files import make_folder, write_atomic
+from mechinterp.training.files import locked, make_folder, write_atomic
 
 Origin = Mapping[str, str]
 
@@ -36,20 +37,26 @@ def summarise(values: xr.DataArray, keep_examples: bool) -> xr.Dataset:
     numbered, so that measures that number them and measures that do not fit together.
     """
     single = "example" in values.dims
-    counted = [dim for dim in values.dims if dim not in values.coords and dim != "example"]
-    values = values.assign_coords({dim: np.arange(values.sizes[dim]) for dim in counted})
-    data = values.astype(float).where(np.isfinite(values))
-    if single:
-        n = data.notnull().sum("example")
-        mean = data.mean("example")
-        se = data.std("example", ddof=1) / np.sqrt(n.where(n > 1))
-    else:
-        n, mean, se = data.notnull().astype(int), data, xr.full_like(data, np.nan)
-    parts = {"mean": mean, "se": se, "n": n.astype("int32")}
+    kept = [str(dim) for dim in values.dims if dim != "example"]
+    coords = {dim: values[dim].values if dim in values.coords else np.arange(values.sizes[dim]) for dim in kept}
+    # Plain arrays: this runs for every measure at every checkpoint, and labels would cost more than most measures.
+    data = values.values.astype(float)
+    data = np.where(np.isfinite(data), data, np.nan)
+    rows = np.moveaxis(data, values.dims.index("example"), -1) if single else data[..., None]
+    n = np.isfinite(rows).sum(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.nansum(rows, -1) / n
+        se = np.sqrt(np.nansum((rows - mean[..., None]) ** 2, -1) / (n - 1) / n)
+    parts = {
+        "mean": (kept, np.where(n > 0, mean, np.nan)),
+        "se": (kept, np.where(n > 1, se, np.nan) if single else np.full(n.shape, np.nan)),
+        "n": (kept, n.astype("int32")),
+    }
+    summary = xr.Dataset(parts, coords=coords, attrs=dict(values.attrs))
     if keep_examples and single:
-        parts["values"] = values.drop_vars("example", errors="ignore")
-    bare = {name: part.reset_coords(drop=True).drop_attrs() for name, part in parts.items()}
-    return xr.Dataset(bare, attrs=dict(values.attrs))
+        bare = values.drop_vars("example", errors="ignore").reset_coords(drop=True).drop_attrs()
+        summary["values"] = bare.assign_coords(coords)
+    return summary
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,27 @@ class Files:
     """Measurements in a folder, one file each."""
 
     folder: Path
+
+    @contextmanager
+    def alone(self) -> Iterator[Callable[[], None]]:
+        """Within, a call of what it yields keeps other processes from measuring into this folder.
+
+        Reading needs no call, and so works in a folder that cannot be written to.
+
+        Raises:
+            RunError: From the call, if another process measures into it, or the system cannot write.
+        """
+        with ExitStack() as stack:
+            kept = False
+
+            def keep() -> None:
+                nonlocal kept
+                if not kept:
+                    make_folder(self.folder)
+                    stack.enter_context(locked(self.folder))
+                    kept = True
+
+            yield keep
 
     def read(self, place: str, origin: Origin, keep_examples: bool) -> xr.Dataset | None:
         """The measurement of a place; None if there is none of this origin, a damaged one, or no single examples.
@@ -91,6 +119,11 @@ class Memory:
 
     summaries: dict[str, tuple[dict[str, str], xr.Dataset]] = field(default_factory=dict, repr=False)
 
+    @contextmanager
+    def alone(self) -> Iterator[Callable[[], None]]:
+        """See `Files`; nobody else has this memory."""
+        yield lambda: None
+
     def read(self, place: str, origin: Origin, keep_examples: bool) -> xr.Dataset | None:
         """See `Files`."""
         known, summary = self.summaries.get(place, ({}, None))
@@ -116,11 +149,29 @@ def architecture(run: RunLike) -> str:
 
 
 def as_stored(data: xr.Dataset) -> xr.Dataset:
-    """The same values and attributes, in the types in which they come back from a file."""
-    stored = unpack(pack(data))
-    if stored is None:
-        raise RunError("a measurement is not read as it was written")
-    return stored
+    """The same values and attributes, in the types in which they come back from a file, without writing one."""
+
+    def kept(item: xr.Variable) -> xr.Variable:
+        values = item.values
+        if values.dtype.kind in "iu":  # netCDF 3 has no longer ones
+            values = values.astype("int32")
+        elif values.dtype.kind in "OU":
+            values = values.astype(str)
+        return xr.Variable(item.dims, values, _through_json(item.attrs))
+
+    return _in_order({name: kept(item) for name, item in data.variables.items()}, _through_json(data.attrs))
+
+
+def _in_order(parts: Mapping[Hashable, xr.Variable], attrs: Mapping[str, object]) -> xr.Dataset:
+    """Variables by name: the reader's own order is another in every process."""
+    labels = [name for name, item in parts.items() if item.dims == (name,)]
+    coords = {name: parts[name] for name in sorted(labels, key=str)}
+    data = {name: parts[name] for name in sorted(set(parts) - set(labels), key=str)}
+    return xr.Dataset(data, coords=coords, attrs=attrs)
+
+
+def _through_json(attrs: Mapping[Hashable, object]) -> dict[str, object]:
+    return json.loads(json.dumps(dict(attrs), default=_plain)) if attrs else {}
 
 
 def pack(data: xr.Dataset) -> bytes:
@@ -141,7 +192,7 @@ def unpack(data: bytes) -> xr.Dataset | None:
     except Exception:  # a damaged file can fail anywhere inside the reader, with any error
         return None
     parts = {name: _restored(item, notes.get(str(name), {})) for name, item in stored.variables.items()}
-    whole = xr.Dataset(parts, attrs=notes.get("", {}))
+    whole = _in_order(parts, notes.get("", {}))
     return whole if written == _digest(whole, text) else None
 
 

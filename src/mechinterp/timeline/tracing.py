@@ -3,65 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
-from typing_extensions import Protocol, runtime_checkable
 
 from mechinterp._version import __version__
 from mechinterp.core import ConfigError, RunError, RunLike, suggest
-from mechinterp.core.digest import digest
+from mechinterp.core.memory import remembering
 from mechinterp.core.progress import Bars, Progress
 from mechinterp.measures import Measure, as_measure
 from mechinterp.tasks import Task
-from mechinterp.timeline.store import LAYOUT, Files, Store, architecture, as_stored, summarise
+from mechinterp.timeline.adaptive import Curves, adaptive_steps
+from mechinterp.timeline.camera import Camera, Traceable
+from mechinterp.timeline.processes import measure_in_processes
+from mechinterp.timeline.store import Files, Store
 
 What = str | Measure
-
-
-@runtime_checkable
-class Traceable(RunLike, Protocol):
-    """A `Run`, or anything with its checkpoints and their hashes."""
-
-    def weights_hash(self, step: int) -> str:
-        """Hash of the weights at a step."""
-        ...
 
 
 def trace(
     run: Traceable,
     measures: What | Sequence[What] | Mapping[str, What],
     seed: int = 0,
-    steps: Sequence[int] | None = None,
+    steps: Sequence[int] | str | None = None,
     keep_examples: bool = False,
     progress: bool | Progress = False,
     on: Task | str | None = None,
     store: Store | None = None,
+    workers: int | None = 1,
 ) -> xr.Dataset:
     """Measure every checkpoint of a Run, one model at a time; a stored measurement is read, not taken again.
 
     Each measure of each checkpoint is one file `<run>/timeline/<measure key>-seed<seed>/<step>.nc`, written whole or
     not at all, so an interrupted trace continues where it stopped. Its key is the weights' hash, the task, the
     measure's parameters and own code, the seed and the version: if any of them changes, the measurement is repeated.
-    So is one whose file is damaged; these are derived data and nothing is lost.
+    So is one whose file is damaged; these are derived data and nothing is lost. Examples are drawn once for the whole
+    trace, and a model is run once on examples that several measures share.
 
     Args:
         run: A `Run`, or anything with `path`, `steps`, `task`, `model(step)` and `weights_hash(step)`.
         measures: Names, `mi.measure(...)` objects, or a mapping from your own names to them (needed to trace one
             measure with two sets of parameters).
         seed: The examples; the same ones at all checkpoints.
-        steps: Some of the Run's steps; default all.
+        steps: Some of the Run's steps; default all. `"adaptive"` measures few, and then more where a value moves, until
+            no move lies between two checkpoints of which one in the middle was left out (`adaptive_steps`).
         keep_examples: Keep single examples too.
         progress: True for bars, or a function called with (measure, checkpoints done, checkpoints).
         on: Measure on another task than the Run's own, or on one of its `variants()`, by name: conditions that are
             absent from training.
         store: Where measurements are kept; default is the Run's folder. A `Memory()` writes nothing to disk.
+        workers: Processes that share the checkpoints; None for one per core. They need a `Run` in a folder, measures
+            that a module defines, and are not used for adaptive steps.
 
     Returns:
         A Timeline. For every measure `<name>`, `<name>_se` and `<name>_n`: mean, standard error and count over
         examples, with `step` as first dimension and then the measure's own; with `keep_examples` also
         `<name>_examples`, last of all by `example`. A measure that has no examples (weights alone) has NaN standard
-        errors and counts of 1. Its attributes (metric, direction, seed, ...) stand on `<name>`.
+        errors and counts of 1. Its attributes (metric, direction, seed, ...) stand on `<name>`. Attribute `left_out`
+        counts the checkpoints that were not measured.
 
     Raises:
         ConfigError: If a measure is unknown or named twice, two of them label one dimension differently, or the task
@@ -70,49 +71,42 @@ def trace(
         UnsupportedError: If model or task lack what a measure needs; says which measure.
     """
     chosen = _named(measures)
-    wanted = _steps(run, steps)
-    task = _task(run.task, on)
-    place = f"seed{seed}" if on is None else f"seed{seed}-{_folder(on)}"
-    common = {"task": digest(task.to_dict()), "seed": str(seed), "version": __version__, "layout": LAYOUT}
-    common["model"] = architecture(run)
+    adaptive = steps == "adaptive"
+    wanted = _steps(run, None if isinstance(steps, str) else steps)
+    if isinstance(steps, str) and not adaptive:
+        raise ConfigError(f"steps='{steps}': give a list of steps, 'adaptive', or None for all")
     store = Files(Path(run.path) / "timeline") if store is None else store
-    parts: dict[str, list[xr.Dataset]] = {name: [] for name in chosen}
-    with Bars(progress) as show:
-        for done, step in enumerate(wanted, start=1):
-            weights, model = run.weights_hash(step), None
-            for name, measure in chosen.items():
-                own = {"measure": str(measure), "code": measure.code, "weights": weights}
-                where, origin = f"{measure.key}-{place}/{step:08d}", {**common, **own}
-                part = store.read(where, origin, keep_examples)
-                if part is None:
-                    model = run.model(step) if model is None else model
-                    values = measure(model, task, seed)
-                    summary = summarise(values.assign_attrs(example_dim="example" in values.dims), keep_examples)
-                    # As it will be read: a trace that is continued gives the same bytes as one that is not.
-                    part = as_stored(summary)
-                    store.write(where, part, origin)
-                parts[name].append(part)
-                show(name, done, len(wanted))
-            if step == wanted[0]:
-                _check_labels({name: some[0] for name, some in parts.items()})
-    return _timeline(parts, wanted, keep_examples).assign_attrs(run=str(run.path), seed=seed, version=__version__)
+    parts: dict[int, dict[str, xr.Dataset]] = {}
+    with store.alone() as alone, Bars(progress) as show, remembering("draws"):
+        if workers != 1 and not adaptive and isinstance(store, Files):
+            alone()
+            measure_in_processes(run, chosen, wanted, workers, seed=seed, on=on, keep_examples=keep_examples, show=show)
+        camera = replace(Camera.of(run, chosen, seed, on, store, keep_examples), before_writing=alone)
+
+        def measured(some: Sequence[int], most: int) -> list[dict[str, xr.Dataset]]:
+            for step in some:
+                if step in parts:
+                    continue
+                parts[step] = camera.at(step, lambda name: show(name, len(parts) + 1, most))
+                if len(parts) == 1:
+                    _check_labels(parts[step])
+            return [parts[step] for step in some]
+
+        if adaptive:
+            wanted = adaptive_steps(wanted, lambda some: _curves(measured(some, len(wanted))))
+        pieces = measured(wanted, len(wanted))
+    timeline = _timeline({name: [piece[name] for piece in pieces] for name in chosen}, wanted, keep_examples)
+    left_out = len(run.steps) - len(wanted)
+    return timeline.assign_attrs(run=str(run.path), seed=seed, version=__version__, left_out=left_out)
 
 
-def _task(task: Task, on: Task | str | None) -> Task:
-    if not isinstance(on, str):
-        return task if on is None else on
-    known = task.variants()
-    if on not in known:
-        raise ConfigError(
-            f"task '{task.name}' has no variant '{on}'.{suggest(on, known) if known else ' It has none.'}"
-        )
-    return known[on]
-
-
-def _folder(on: Task | str) -> str:
-    if isinstance(on, str):
-        return on
-    return f"{on.name}-{digest(on.to_dict(), 8)}"
+def _curves(pieces: Sequence[Mapping[str, xr.Dataset]]) -> list[Curves]:
+    """Means and standard errors of each measure, `[step, entry]`."""
+    names = list(pieces[0])
+    return [
+        Curves(*(np.stack([piece[name][what].values.ravel() for piece in pieces]) for what in ("mean", "se")))
+        for name in names
+    ]
 
 
 def _named(measures: What | Sequence[What] | Mapping[str, What]) -> dict[str, Measure]:

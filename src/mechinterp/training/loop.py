@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mechinterp.core import DivergedError, memory_explained, using_threads
+from mechinterp.core import DivergedError, memory_explained, using_threads, without_modes
 from mechinterp.core.progress import Bars, StepProgress, nameless
 from mechinterp.models import ModelConfig
 from mechinterp.tasks import Task, get
@@ -19,6 +19,7 @@ from mechinterp.training.run import Run
 from mechinterp.training.trainer import Trainer
 
 
+@without_modes()
 def train(
     task: Task | str,
     model: ModelConfig | Mapping[str, object] | None = None,

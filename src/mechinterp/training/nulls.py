@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from mechinterp.core import Batch, ConfigError, generator
+from mechinterp.core import Batch, ConfigError, generator, uniform
 
 
 def shuffle_targets(batch: Batch, seed: int) -> Batch:
@@ -46,7 +46,7 @@ def exchange_inputs(batch: Batch, seed: int) -> Batch:
         batch: Examples of a task.
         seed: Of the exchange.
     """
-    draws = torch.rand(batch.inputs.shape[:2], generator=generator(seed, "independent inputs"))
+    draws = uniform(generator(seed, "independent inputs"), *batch.inputs.shape[:2])
     order = draws.argsort(0).to(batch.device)
     index = order if batch.inputs.ndim == 2 else order[..., None].expand_as(batch.inputs)
     return replace(batch, inputs=batch.inputs.gather(0, index))

@@ -107,7 +107,8 @@ class Run:
         if name not in names():
             raise UnsupportedError(
                 f"{self.path} was trained on the task '{name}', which is not known here: import the "
-                "module that defines it, or open the Run as Run(path, task=...)"
+                "module that defines it, or open the Run as Run(path, task=...); on the command line, "
+                "--task FILE.py:CLASS"
             )
         return self._rebuilt(task_class(name))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mechinterp.core import Batch, check_memory, derive_seed
+from mechinterp.core import Batch, check_memory, derive_seed, without_modes
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.tasks import Task
 from mechinterp.training.config import TrainConfig
@@ -76,12 +76,14 @@ class Trainer:
         )
         return cls(task, transformer, adam, settings, seed)
 
+    @without_modes()
     def step(self, step: int) -> Losses:
         """One whole step; the losses are those before the update."""
         losses = self.losses(step)
         self.update(losses, step)
         return losses
 
+    @without_modes()
     def losses(self, step: int) -> Losses:
         """The loss of the model as it is on the examples of a step."""
         device = self.model.device
@@ -93,6 +95,7 @@ class Trainer:
         scored = batch.scored if self.settings.loss_on == "scored" else _with_target(batch)
         return Losses(self.task, batch, each, masked_mean(each, scored))
 
+    @without_modes()
     def update(self, losses: Losses, step: int) -> None:
         """One update of the weights, at the learning rate of the step."""
         self.adam.zero_grad(set_to_none=True)

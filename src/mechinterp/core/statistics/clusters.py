@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mechinterp.core.statistics.intervals import CONFIDENCE, Interval
+from mechinterp.core.statistics.intervals import CONFIDENCE, Interval, wilson
 
 
 def accuracy_interval(
@@ -28,26 +28,6 @@ def accuracy_interval(
     variance = _ratio_variance(hits - share * count, count)
     size = min(share * (1 - share) / variance, len(right)) if variance > 0 else clusters
     return Interval(float(share), *wilson(float(share), size, clusters, confidence))
-
-
-def wilson(share: float, size: float, clusters: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Ends of Wilson's interval of a proportion.
-
-    Args:
-        share: The proportion.
-        size: How many independent observations it is worth.
-        clusters: How many clusters that number was estimated from: Student's quantile takes the normal one's place.
-        confidence: Level of the interval.
-
-    Source: Wilson 1927; for clusters, Korn & Graubard 1998 and Dean & Pagano 2015.
-    """
-    from scipy import stats
-
-    z2 = stats.t.ppf(0.5 + confidence / 2, clusters - 1) ** 2 / size
-    middle = (share + z2 / 2) / (1 + z2)
-    half = np.sqrt(z2 * (share * (1 - share) + z2 / 4)) / (1 + z2)
-    # Rounding must not put the share outside its own interval at 0 and 1.
-    return float(min(max(middle - half, 0.0), share)), float(max(min(middle + half, 1.0), share))
 
 
 def r2_interval(

@@ -9,8 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from mechinterp.core.statistics.clusters import wilson
-from mechinterp.core.statistics.intervals import CONFIDENCE, Interval, mean_interval, skewed_interval
+from mechinterp.core.statistics.intervals import CONFIDENCE, Interval, mean_interval, skewed_interval, wilson
 
 FAILURES, EFFECTIVE = 5, 20
 """Fewest failures, and fewest examples in effect, that resolve a number near its bound."""

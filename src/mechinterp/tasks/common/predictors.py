@@ -29,7 +29,7 @@ class Uniform:
     vocab: int
 
     def __call__(self, batch: Batch) -> _LogProbs:
-        return log_shares(torch.zeros(*batch.inputs.shape, self.vocab))
+        return log_shares(torch.zeros(*batch.inputs.shape, self.vocab, dtype=torch.float32))
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ class PositionOnly:
         for q in range(seq):
             here = batch.scored[:, q]
             match = (batch.inputs[here, : q + 1] == batch.targets[here, q, None]).float()
-            match = torch.cat([match, torch.full((len(match), 1), 1 / self.vocab)], 1)
-            weight = torch.full((q + 2,), 1 / (q + 2))
+            match = torch.cat([match, torch.full((len(match), 1), 1 / self.vocab, dtype=torch.float32)], 1)
+            weight = torch.full((q + 2,), 1 / (q + 2), dtype=torch.float32)
             for _ in range(self.rounds if len(match) else 0):
                 share = match * weight
                 weight = (share / share.sum(1, keepdim=True)).mean(0)
-            row = torch.zeros(seq + 1)
+            row = torch.zeros(seq + 1, dtype=torch.float32)
             row[: q + 1], row[-1] = (weight[:-1], weight[-1]) if len(match) else (0.0, 1.0)
             rows.append(row)
         return torch.stack(rows)

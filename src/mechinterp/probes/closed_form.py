@@ -1,0 +1,113 @@
+"""Ridge probes of all hidden variables at all layers in closed form: cheap enough for every checkpoint."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from mechinterp.core import Batch, ConfigError, UnsupportedError, derive_seed, labelled
+from mechinterp.core.memory import remembered
+from mechinterp.interventions import as_transformer, streams
+from mechinterp.models import Transformer
+from mechinterp.probes.linear import RIDGE
+from mechinterp.probes.rows import ProbePlaces, choose_places, shuffled_labels
+from mechinterp.tasks import Task
+
+ESTIMATES = ("score", "shuffled")
+
+
+def ridge_scores(model: Transformer, task: Task, *, seed: int, examples: int, positions: int) -> xr.DataArray:
+    """How well each latent of a task can be read after each layer, on sequences that the probe was not fitted to.
+
+    A class is the largest of the ridge regressions on its indicators. `probe` fits the better logistic one, erases
+    what it finds, and has more nulls; the untrained model's score is the one at the first step.
+
+    Args:
+        model: The model.
+        task: Has latents.
+        seed: Of split, positions and shuffled labels.
+        examples: Sequences.
+        positions: At most so many are fitted on, and as many scored, for each latent.
+
+    Returns:
+        Dimensions estimate, latent, layer, example: accuracy of classes, R2 of values (an example's part, whose mean is
+        R2); `shuffled` with labels exchanged between the sequences at each position. NaN for an example that is not
+        scored, and for a latent that cannot be probed on these examples.
+
+    Raises:
+        UnsupportedError: If the task has no latents.
+    """
+    if not task.latents:
+        raise UnsupportedError(f"task '{task.name}' has no latents to probe")
+    model = as_transformer(model, "probes need")
+    batch = task.batch(examples, seed)
+    values = np.full((len(ESTIMATES), len(task.latents), model.config.n_layers, examples), np.nan)
+    for number, name in enumerate(task.latents):
+        key = ("ridge places", batch, name, positions, seed)
+        halves = remembered("draws", key, partial(_halves, batch, name, positions, seed))
+        if halves is None:
+            continue
+        for layer, stream in enumerate(streams(model, batch)):
+            values[:, number, layer] = _score(stream, *halves)
+    coords = {"estimate": list(ESTIMATES), "latent": list(task.latents)}
+    return labelled(values, ["estimate", "latent", "layer", "example"], coords)
+
+
+_Halves = tuple[ProbePlaces, ProbePlaces, np.ndarray]
+
+
+def _halves(batch: Batch, name: str, positions: int, seed: int) -> _Halves | None:
+    """Places to fit on and to score, and the shuffled labels of the first; None where there is too little to split."""
+    try:
+        fit, ask = choose_places(batch, batch.latents[name], "defined", positions, derive_seed(seed, "ridge", name))
+    except ConfigError:
+        return None
+    return fit, ask, shuffled_labels(fit, derive_seed(seed, "ridge", "shuffled", name))
+
+
+def _score(
+    stream: Float[Tensor, "batch seq d"], fit: ProbePlaces, ask: ProbePlaces, shuffled: np.ndarray
+) -> list[np.ndarray]:
+    """The score of the true labels and of the shuffled ones on each example; both share the decomposition."""
+    x, held_out = (stream[one.sequence.to(stream.device), one.pos.to(stream.device)].double() for one in (fit, ask))
+    mean, scale = x.mean(0), x.std(0)
+    scale = torch.where(scale > 1e-12 * scale.max(), scale, torch.ones_like(scale))
+    x, held_out = (x - mean) / scale, (held_out - mean) / scale
+    columns, classes = _columns(fit.labels, shuffled)
+    targets = torch.from_numpy(columns).to(x)
+    middle = targets.mean(0)
+    gram = x.T @ x + RIDGE * torch.eye(x.shape[1]).to(x)
+    guesses = (held_out @ torch.linalg.solve(gram, x.T @ (targets - middle)) + middle).cpu().numpy()
+    sequence = ask.sequence.cpu().numpy()
+    return [
+        _by_example(_agreement(part, ask.labels, classes), sequence, len(stream))
+        for part in np.split(guesses, 2, axis=1)
+    ]
+
+
+def _by_example(rows: np.ndarray, sequence: np.ndarray, examples: int) -> np.ndarray:
+    """The mean of each example's rows; NaN where it has none."""
+    count = np.bincount(sequence, minlength=examples)
+    total = np.bincount(sequence, weights=rows, minlength=examples)
+    return np.divide(total, count, out=np.full(examples, np.nan), where=count > 0)
+
+
+def _columns(labels: np.ndarray, shuffled: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Indicators of classes, or values, of both sets of labels side by side; and the classes."""
+    if labels.ndim > 1:
+        return np.concatenate([labels, shuffled], 1), None
+    classes = np.unique(labels)
+    return np.concatenate([one[:, None] == classes for one in (labels, shuffled)], 1).astype(float), classes
+
+
+def _agreement(guesses: np.ndarray, labels: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
+    """At each row whether the largest column is right, or its share of R2 (the mean over rows and columns)."""
+    if classes is not None:
+        return (classes[guesses.argmax(1)] == labels).astype(float)
+    spread = labels.var(0)
+    return (1 - (guesses - labels) ** 2 / np.where(spread > 0, spread, np.nan)).mean(1)
