@@ -28,6 +28,7 @@ class Transformer(LensTools):
     Args:
         config: The architecture.
         seed: Of the initial weights; each parameter has a generator of its own, so adding a layer changes no other.
+            None leaves matrices as memory was, for weights that are loaded at once.
 
     Raises:
         ConfigError: If the memory does not hold a model of this size.
@@ -37,7 +38,7 @@ class Transformer(LensTools):
     torch.Size([3, 6, 5])
     """
 
-    def __init__(self, config: ModelConfig, seed: int = 0) -> None:
+    def __init__(self, config: ModelConfig, seed: int | None = 0) -> None:
         check_memory(config.memory, f"a model of {config.n_weights:,} weights")
         super().__init__()
         self.config = config
@@ -52,7 +53,8 @@ class Transformer(LensTools):
         self.unembed = Unembed(config, self.embed)
         self.setup()
         self.to(torch.float32)  # whatever torch's default is
-        self.initialise(seed)
+        if seed is not None:
+            self.initialise(seed)
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:

@@ -58,7 +58,7 @@ def from_weights(
         UnsupportedError: If the result computes something else than the module.
     """
     theirs = dict(weights.state_dict() if isinstance(weights, nn.Module) else weights)
-    model = Transformer(config)
+    model = Transformer(config, seed=None)
     first = next((value for value in theirs.values() if value.is_floating_point()), torch.zeros(0))
     model = model.to(first.device, first.dtype)
     found = _renamed(theirs, model, table, ignore)

@@ -78,7 +78,7 @@ def from_transformer_lens(
     weights = {name.replace("._", "."): value for name, value in weights.items()}
     if not config.unembed_bias:
         weights.pop("unembed.b_U", None)
-    model = Transformer(config).to(weights["embed.W_E"].device, weights["embed.W_E"].dtype)
+    model = Transformer(config, seed=None).to(weights["embed.W_E"].device, weights["embed.W_E"].dtype)
     if str(plain.get("normalization_type")).endswith("Pre"):
         # A norm without weights is the norm with weight 1 and bias 0, as a new model has it.
         norms = {name: value for name, value in model.state_dict().items() if _is_norm(name)}
