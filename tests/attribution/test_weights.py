@@ -41,6 +41,22 @@ def test_eigenvalues_and_singular_directions_rebuild_the_circuit():
         assert np.allclose(part["left"].values @ part["left"].values.T, np.eye(4), atol=1e-10)
 
 
+@pytest.mark.parametrize("sizes", [{"d_vocab": 3}, {"d_vocab": 3, "d_vocab_out": 5}, {"d_vocab": 5, "d_vocab_out": 2}])
+def test_circuits_of_fewer_tokens_than_a_head_is_wide(sizes):
+    """As many singular directions and eigenvalues as the circuit has; of three tokens all three eigenvalues."""
+    model = make(**sizes, d_head=8)
+    many = min(sizes.values())
+    for result, feature in ((qk_circuit(model), min(sizes["d_vocab"], 8)), (ov_circuit(model), many)):
+        part = result.isel(layer=1, head=2)
+        built = part["left"].values.T * part["singular_value"].values @ part["right"].values
+        assert np.allclose(built, part["circuit"].values, atol=1e-12)
+        assert result.sizes["feature"] == feature
+        if "eigenvalue_real" in part:
+            values = part["eigenvalue_real"].values + 1j * part["eigenvalue_imag"].values
+            wanted = np.linalg.eigvals(part["circuit"].values)
+            assert np.allclose(np.sort_complex(values), np.sort_complex(wanted), atol=1e-12)
+
+
 @pytest.mark.parametrize("normalization", ["LN", "RMS"])
 def test_folded_circuit_is_what_the_head_does_through_frozen_norms(normalization):
     # Move one source through value, output and unembedding with the true norms' scales: rows differ by a factor only.

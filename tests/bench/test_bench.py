@@ -64,7 +64,7 @@ def test_quick_run(name):
         assert result["target"] == 0.93
     elif name == "trace":
         assert result["without_effects"] < result["ratio"] and result["dates_agree"] == 1
-        assert len(result["sizes"]) == 8 and result["adaptive_steps"] <= result["checkpoints"]
+        assert len(result["sizes"]) == 9 and result["adaptive_steps"] <= result["checkpoints"]
     else:
         assert result["error"] < 1e-5
         assert all(row["largest_effect"] > 0.1 for row in result["sizes"] if row["scored"] == "last")

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from mechinterp.core import Circuit, ConfigError, Graph, Options, Pair, SiteError, UnsupportedError
-from mechinterp.evaluation import evaluate, live_edges, minimality
+from mechinterp.evaluation import edge_states, evaluate, live_edges, minimality
 from mechinterp.evaluation.minimality import judged_minimality
 from mechinterp.interventions import Judge, score_circuits, score_runs
+from mechinterp.known import known_models
 from mechinterp.known.induction import induction_model
 
 
@@ -176,7 +177,38 @@ def test_minimality_shows_redundant_copies_that_the_plain_effect_hides(copies):
     idle = [name for name in result["edge"].values if "H2" in name]
     np.testing.assert_array_equal(result["minimality"].sel(edge=idle), 0)
     removed = str(result["minimality_removed"].sel(edge="L0.H0->logits").values)
-    assert removed == "input->L0.H1.v; input->L0.H2.v; L0.H1->logits; L0.H2->logits"
+    assert removed == "input->L0.H1.v; L0.H1->logits"
+
+
+def test_minimality_shows_one_of_three_copies(copies):
+    """No pair of heads shows it, and neither does any single component."""
+    judge = copies(lambda edges: 1.0 * any(head(number, edges) for number in range(3)))
+    np.testing.assert_allclose(judged_minimality(judge, COPIES)["minimality"], 1.05)
+
+
+def gate(name, ablation):
+    """Minimality on a model with a known circuit, with one inert edge in the circuit; and what the pair can see."""
+    known = known_models()[name].build(inert_heads=1)
+    pair = known.pair(32, 1)
+    graph = known.model.config.graph("split")
+    inert = next(edge for edge in graph.edges if edge not in known.circuit and edge.reader.kind == "logits")
+    judged = minimality(known.model, pair, known.circuit | Circuit([inert], "split"), ablation=ablation)
+    states = edge_states(known.model, pair, ablation=ablation, inputs="split")
+    return known, inert, judged["minimality"], states
+
+
+@pytest.mark.parametrize("name", ["copies", "or", "and", "backup", "suppressor"])
+@pytest.mark.parametrize("ablation", ["resample", "zero"])
+def test_minimality_shows_every_true_edge_of_gates_and_backups_that_can_be_seen(name, ablation):
+    """An MLP that reads both copies is no rival of either, and a backup lies in a later layer."""
+    known, inert, value, states = gate(name, ablation)
+    shown = [str(edge) for edge in known.circuit]
+    if ablation == "resample":  # queries and keys ask for the same and find the same place in both runs
+        asks = [edge for edge in known.circuit if edge.source.layer is None and edge.reader.kind in ("q", "k")]
+        assert len(asks) == 4 and not set(map(str, asks)) & set(states["edge"].values[states.values == "live"])
+        shown = [str(edge) for edge in known.circuit if edge not in asks]
+    assert np.abs(value.sel(edge=shown)).min() > 6
+    assert abs(float(value.sel(edge=str(inert)))) < 1e-9
 
 
 def test_minimality_alone_is_that_of_evaluate():

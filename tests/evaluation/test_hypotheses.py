@@ -102,6 +102,37 @@ def test_a_circuit_with_an_inert_edge_is_not_minimal_and_half_a_circuit_not_suff
     assert outcome["sufficiency"] == "not for"
 
 
+def test_edges_that_are_zero_by_construction_are_not_judged():
+    """Positions are equal in both runs; judged, they would speak against the circuit with p = 7e-50."""
+    from mechinterp.claims import load_circuit
+
+    shipped = load_circuit("classification")
+    pairs = shipped.task.pair(64, 3)
+    split = [name for edge in shipped.circuit for name in _split(str(edge))]
+    result = hypothesis_tests(shipped.model, pairs, Circuit(split, "split"))
+    states = result["edge_state"].to_series()
+    unseen = [name for name in states.index if name.startswith("pos->")]
+    assert unseen and set(states[unseen]) == {"invisible"} and set(states.drop(unseen)) == {"live"}
+    assert np.isnan(result["edge_p_value"].sel(edge=unseen)).all()
+    assert np.isnan(result["edge_q_value"].sel(edge=unseen)).all()
+    assert (result["edge_p_value"].sel(edge=states.drop(unseen).index) == 1).all()
+    assert by_name(result)["minimality"] == "not against"
+
+
+def _split(edge):
+    return [edge.replace("input", "embed"), edge.replace("input", "pos")] if edge.startswith("input->") else [edge]
+
+
+def test_an_idle_edge_is_named_and_not_judged(made):
+    spare = next(e for e in made.model.config.graph("split").edges if e not in made.circuit and e.reader.kind == "v")
+    result = hypothesis_tests(
+        made.model, made.pair(24, seed=5), made.circuit | Circuit([spare], "split"), ablation="zero", nulls=20
+    )
+    assert str(result["edge_state"].sel(edge=str(spare)).values) == "idle"
+    assert np.isnan(result["edge_p_value"].sel(edge=str(spare)))
+    assert set(result["edge_state"].drop_sel(edge=str(spare)).values) == {"live"}
+
+
 def test_the_whole_model_has_nothing_to_be_inflated_with(made):
     whole = Circuit(made.model.config.graph("split").edges, "split")
     result = hypothesis_tests(made.model, made.pair(8), whole, ablation="zero", nulls=3, live=made.circuit.edges)

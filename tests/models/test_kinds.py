@@ -8,8 +8,9 @@ import xarray as xr
 from torch.nn import functional
 
 from mechinterp.attribution import value_weighted_attention
-from mechinterp.core import Batch, Circuit, ConfigError
+from mechinterp.core import Batch, Circuit, ConfigError, Site
 from mechinterp.evaluation import random_circuits
+from mechinterp.evaluation.redundancy import without
 from mechinterp.interventions import record
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.models.rotary import frequencies, turn
@@ -204,3 +205,10 @@ def test_random_circuits_and_the_drawing_know_shared_keys(make_model):
     wire = next(trace for trace in figure.data if trace.name == "input → L0.H2-3.k")
     gaps = [at for at, x in enumerate(wire.x) if x is None]
     assert len(gaps) == 1 and wire.x[gaps[0] - 1] != wire.x[-1]  # to both heads
+
+
+def test_a_head_that_goes_leaves_the_keys_that_another_reads():
+    edges = ["input->L0.H0.q", "input->L0.H0-1.k", "L0.H0->logits", "L0.H1->logits", "input->logits"]
+    circuit, (first, second) = Circuit(edges), (Site.parse("L0.H0"), Site.parse("L0.H1"))
+    assert circuit - without(circuit, [first]) == Circuit(["input->L0.H0.q", "L0.H0->logits"])
+    assert without(circuit, [first, second]) == Circuit(["input->logits"])

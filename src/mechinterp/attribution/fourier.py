@@ -18,7 +18,7 @@ from einops import rearrange, reduce
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechinterp.core import ConfigError, ShapeError, Site
+from mechinterp.core import ConfigError, ShapeError, Site, UnsupportedError
 from mechinterp.models import Transformer
 
 Table = Float[Tensor, "a b answer"]
@@ -161,8 +161,20 @@ def gradient_symmetricity(
         inputs: Tokens; the paper takes 100 at random.
         answers: For each example the answer whose logit is looked at; random ones in the paper.
 
+    Raises:
+        UnsupportedError: If the model does not read tokens and write logits.
+        ConfigError: If an answer is no output token.
+
     Source: Zhong et al. 2023 (published: 0.33 for clock models, 0.99 for pizza models).
     """
+    config = model.config
+    if (config.inputs, config.outputs) != ("tokens", "logits"):
+        raise UnsupportedError(
+            f"gradients of answers need inputs='tokens' and outputs='logits', this model has inputs='{config.inputs}' "
+            f"and outputs='{config.outputs}'"
+        )
+    if not ((answers >= 0) & (answers < config.features_out)).all():
+        raise ConfigError(f"answers are output tokens, 0 to {config.features_out - 1}; got {answers.unique().tolist()}")
     embeddings: list[Tensor] = []
 
     def read(embedded: Tensor, hook: object) -> Tensor:

@@ -166,12 +166,12 @@ def centre(weight: Float[Tensor, "... d_model out"]) -> Float[Tensor, "... d_mod
 
 
 def _spectrum(left: Tensor, right: Tensor, dims: tuple[str, str], **attrs: str | float) -> xr.Dataset:
-    """Product, eigenvalues and singular directions of `left @ right`, whose inner axis is short."""
+    """Product, eigenvalues and singular directions of `left @ right`, as many as its shortest axis allows."""
     lead = ["layer", "head"]
     a, b = dims
     parts = {"circuit": (left @ right, [*lead, a, b])}
     if left.shape[-2] == right.shape[-1]:
-        values = torch.linalg.eigvals(right @ left)
+        values = _eigenvalues(left, right)
         values = values.gather(-1, values.abs().argsort(-1, descending=True))
         parts["eigenvalue_real"] = (values.real, [*lead, "feature"])
         parts["eigenvalue_imag"] = (values.imag, [*lead, "feature"])
@@ -188,9 +188,14 @@ def _spectrum(left: Tensor, right: Tensor, dims: tuple[str, str], **attrs: str |
 
 
 def _eigenvalue_score(left: Tensor, right: Tensor) -> Tensor:
-    """`sum(Re l) / sum(|l|)`; the non-zero eigenvalues of `left @ right` are those of the small `right @ left`."""
-    values = torch.linalg.eigvals(right @ left)
+    """`sum(Re l) / sum(|l|)`."""
+    values = _eigenvalues(left, right)
     return values.real.sum(-1) / values.abs().sum(-1)
+
+
+def _eigenvalues(left: Tensor, right: Tensor) -> Tensor:
+    """The eigenvalues of `left @ right` that can differ from zero: all of it, or of the smaller `right @ left`."""
+    return torch.linalg.eigvals(right @ left if left.shape[-1] < left.shape[-2] else left @ right)
 
 
 def _rank_score(circuit: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from mechinterp.tasks import get
 from mechinterp.timeline import Curves, Memory, adaptive_steps, trace
 from mechinterp.training import Run, train
 
-EFFECTS = ("edge_effects", "node_effects")
+EFFECTS = ("edge_effects", "node_effects", "circuit")
 SEQUENCES, PAIRS, POSITIONS = 64, 16, 512
 _MEANING = "processor time of a trace of 100 checkpoints over that of the training, one thread"
 _DATED = {"loss": dict(group="repeat"), "accuracy": dict(group="repeat")}

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from mechinterp.bench.timing import Figures
 from mechinterp.core import Batch, ConfigError, Metric, Options, Pair
-from mechinterp.evaluation import edge_auroc
+from mechinterp.evaluation import edge_auroc, edge_states
+from mechinterp.evaluation.live import states_of
 from mechinterp.known import KnownModel, known_models
 from mechinterp.patching import estimate_edges, patch_edges
 
@@ -27,7 +28,8 @@ def truth(quick: bool = False) -> Figures:
     """Edge AUROC of exact patching and of gradient estimates on every model with a known circuit.
 
     Each exam patches the clean run and scores the edges that it can identify (`KnownModel.seen`) against those outside
-    the circuit. Values are scored by how far they lie from the wrong to the right answer: squared distance has no
+    the circuit; of the true edges that it cannot identify it says how many are idle in it, and how many invisible
+    (`edge_states`). Values are scored by how far they lie from the wrong to the right answer: squared distance has no
     gradient where the answer is exact, as it is here, and every estimate from the clean run alone would be zero.
 
     Args:
@@ -55,7 +57,9 @@ def _exam(name: str, ablation: str) -> Figures:
     pair, identifiable = known.pair(32, 1), known.seen(ablation)
     metric: str | Metric = toward_right if known.metric == "mse" else known.metric
     options = Options(metric=metric, ablation=ablation, inputs=known.circuit.inputs)
+    unseen = states_of(known.circuit - identifiable, edge_states(known.model, pair, options=options)).tolist()
     row: Figures = {"size": name, "shape": ablation, "seen": len(identifiable), "scored_edges": 0}
+    row |= {state: unseen.count(state) for state in ("idle", "invisible")}
     for method in _METHODS:
         effect = abs(_effects(known, pair, method, options)).mean("example")
         effect = effect.where(effect > ROUNDING * float(effect.max()), 0.0)

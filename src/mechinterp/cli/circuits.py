@@ -62,14 +62,27 @@ def evaluate(
         _with_ends(score, "gap", "gap"),
         {"": "edges, alive", "value": int(score["live_size"])},
         {"": "edges, of all alive", "value": int(score["live_edges"])},
+        {"": "edges that change nothing", "value": int(score["idle_edges"])},
+        {"": "edges not seen", "value": int(score["invisible_edges"])},
         {"": "p against random circuits", "value": float(score["null_p_value"])},
     ]
     unit = f"shares of the gap in {attrs['metric']}, {attrs['ablation']} ablation, {len(chosen.pair)} pairs"
     other = attrs.get("found_with_metric")
     notes = [unit, attrs["found_reason"]]
     notes += [f"the circuit was found with {other}, and is judged by {attrs['metric']}"] if other else []
+    if int(score["invisible_edges"]):
+        notes.append("edges not seen: their source is the same in both runs under this ablation, so no effect can show")
+    notes += [_group_note(score.isel(group=number)) for number in range(score.sizes["group"])]
     data = {"run": chosen.folder, **{str(name): score[name] for name in score.variables}, **attrs}
     return CommandOutput(data, f"Circuit of {chosen.folder}", rows, notes)
+
+
+def _group_note(group: xr.Dataset) -> str:
+    parts = str(group["group_parts"].item()).split("; ")
+    alone = ", ".join(f"{float(group['part_effect'].sel(part=part)):.3g}" for part in parts)
+    text = f"{group['group_text'].item()}: alone they cost {alone}, together {float(group['group_effect']):.3g}"
+    inside = int(group["group_inside"])
+    return text if inside == len(parts) else f"{text}; {inside} of {len(parts)} are in the circuit"
 
 
 def _with_ends(score: xr.Dataset, title: str, name: str) -> dict[str, object]:

@@ -104,4 +104,6 @@ def _rows(effects: xr.Dataset, share: xr.DataArray) -> Iterator[tuple[float, dic
         place = {str(dim): effects[dim].values[at].item() for dim, at in zip(share.dims, index, strict=True)}
         mean = mean_interval(values[index])
         numbers = {"effect": mean.value, "low": mean.low, "high": mean.high, "recovery": float(share.values[index])}
-        yield -1.0 if np.isnan(mean.value) else abs(mean.value), {**place, **numbers}
+        unseen = "visible" in effects and not effects["visible"].values[index].all()
+        note = {"note": "not seen: equal in both runs" if unseen else ""} if "visible" in effects else {}
+        yield -1.0 if np.isnan(mean.value) else abs(mean.value), {**place, **numbers, **note}

@@ -117,10 +117,12 @@ def describe() -> dict[str, list[SettingRow]]:
     from mechinterp.models import ModelConfig
     from mechinterp.training import TrainConfig
 
-    # The tasks that ship, which the room exports; a user's own are not known when help is printed.
+    # The tasks that ship, which the room exports; a user's own are not known when help is printed, and one whose
+    # settings must be given (prompts) takes them from a file.
     shipped = [part for part in vars(tasks).values() if isinstance(part, type) and issubclass(part, tasks.Task)]
     groups: dict[str, type[BaseModel]] = {"model": ModelConfig, "training": TrainConfig}
-    groups |= {f"task {cls.name}": cls for cls in shipped if cls is not tasks.Task}
+    whole = [cls for cls in shipped if not any(item.is_required() for item in cls.model_fields.values())]
+    groups |= {f"task {cls.name}": cls for cls in whole if cls is not tasks.Task}
     rows = {group: settings_of(cls) for group, cls in groups.items()}
     return json.loads(json.dumps(rows))  # JSON knows lists, and no tuples
 

@@ -127,7 +127,11 @@ def resolve_metric(metric: str | Metric) -> tuple[str, Metric]:
 
 def _index(output: Tensor, tokens: Tensor) -> Tensor:
     """Token numbers as a gather index `[batch, seq, 1]`; unscored positions may hold -1."""
-    if tokens.is_floating_point() or output.shape[:2] != tokens.shape[:2]:
+    if tokens.is_floating_point():
+        raise ShapeError(
+            "this metric looks up the logit of a token, and the targets are real values: take metric='mse'"
+        )
+    if output.shape[:2] != tokens.shape[:2]:
         raise ShapeError(f"logits {list(output.shape)} do not fit target tokens {list(tokens.shape)}")
     return tokens.clamp(min=0)[..., None]
 

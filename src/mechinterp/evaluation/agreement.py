@@ -99,6 +99,52 @@ def agreement(
     )
 
 
+def overlaps(membership: xr.DataArray) -> xr.Dataset:
+    """How much the circuit of each checkpoint has in common with the one before and with the last.
+
+    Args:
+        membership: Dimensions step, edge: 1 in the circuit, 0 outside, NaN where there is none (the measure `circuit`).
+
+    Returns:
+        By `step`: `size`, edges; `with_previous` and `with_last`, Jaccard indices, NaN where there is no circuit;
+        `previous_by_chance` and `last_by_chance`, what random sets of as many edges have on average.
+
+    Raises:
+        ConfigError: If the dimensions are others.
+    """
+    if set(membership.dims) != {"step", "edge"}:
+        raise ConfigError(f"a circuit over time has dimensions step and edge, got {list(membership.dims)}")
+    rows = membership.transpose("step", "edge").values
+    known = np.flatnonzero(np.isfinite(rows).all(1))
+    values = np.full((5, len(rows)), np.nan)
+    for order, place in enumerate(known):
+        own = rows[place] > 0.5
+        values[0, place] = own.sum()
+        for row, other in ((1, known[order - 1] if order else None), (2, known[-1])):
+            if other is not None:
+                theirs = rows[other] > 0.5
+                values[row, place] = _jaccard(int((own & theirs).sum()), int(own.sum()), int(theirs.sum()))
+                values[row + 2, place] = _random_jaccard(int(own.sum()), int(theirs.sum()), len(own))
+    names = ("size", "with_previous", "with_last", "previous_by_chance", "last_by_chance")
+    return xr.Dataset(
+        {name: ("step", row) for name, row in zip(names, values, strict=True)}, {"step": membership["step"]}
+    )
+
+
+def _jaccard(common: int, first: int, second: int) -> float:
+    """NaN for two empty sets."""
+    return common / (first + second - common) if first + second else float("nan")
+
+
+def _random_jaccard(first: int, second: int, total: int) -> float:
+    """The mean Jaccard index of two random sets of these sizes."""
+    from scipy import stats
+
+    common = np.arange(max(0, first + second - total), min(first, second) + 1)
+    chance = stats.hypergeom.pmf(common, total, first, second)
+    return float(np.sum(chance * [_jaccard(int(count), first, second) for count in common]))
+
+
 def _vectors(scores: xr.DataArray) -> np.ndarray:
     """Scores as `[layer, head, score]`."""
     if not {"layer", "head"} < set(scores.dims) - {"example"}:

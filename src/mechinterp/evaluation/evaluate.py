@@ -12,9 +12,10 @@ from mechinterp._version import __version__
 from mechinterp.core import OPTIONS, Circuit, ConfigError, Edge, Options, Pair, derive_seed, takes
 from mechinterp.core.statistics import Interval, p_value, t_interval
 from mechinterp.evaluation.found import FOUND_LEVEL, found
-from mechinterp.evaluation.live import live_edges
+from mechinterp.evaluation.live import edge_states, live_edges, states_of
 from mechinterp.evaluation.minimality import judged_minimality
 from mechinterp.evaluation.nulls import rival_circuits
+from mechinterp.evaluation.redundancy import judged_redundancy
 from mechinterp.interventions import Judge
 
 
@@ -63,9 +64,14 @@ def evaluate(
         - `m_circuit_without`, `m_full_without` (subset): mean m(C without K), m(N without K); `incompleteness`
           (subset): their absolute difference; `subset_size` (subset).
         - `removal_effect`, `_low`, `_high` (edge): m(C) - m(C without e), the plain effect of removing one edge.
+        - `edge_state` (edge): `live`, `idle` or `invisible`: see `edge_states`.
         - `minimality`, `_low`, `_high`, `minimality_removed` (edge): see `minimality`.
+        - `part_effect`, `interaction`, `relation`, `group_parts`, ... (part, other_part, group): which heads and MLPs
+          of the whole model stand in for each other, need each other or work against each other: see `redundancy`;
+          `group_text` (group): in words; `group_inside` (group): how many of a group's parts are in C.
         - `size`, `live_size`: edges of C, and those live and on a path of live edges; `edges`, `live_edges`: the same
-          for N. Edges identically zero on this pair count on neither side of the comparison with random circuits.
+          for N; `idle_edges`, `invisible_edges`: edges of N in these states. Edges identically zero on this pair count
+          on neither side of the comparison with random circuits.
 
         - `ability`, `_low`, `_high`, `loss`, `loss_trivial`, `loss_best`, `untrained_loss` (untrained), `loss_p_value`:
           how well the model does the task: see `Ability`; `gap_size`, `untrained_gap_size` (untrained), `gap_p_value`.
@@ -89,8 +95,9 @@ def evaluate(
         raise ConfigError(f"{len(pair)} examples give no interval: draw at least four, better a hundred")
     judge = Judge(model, pair, options.change(inputs=circuit.inputs))
     judge.circuit(circuit)
+    states = edge_states(model, pair, live=live, options=judge.options)
     if live is None:
-        live = live_edges(model, pair, options=judge.options)
+        live = live_edges(model, pair, states=states, options=judge.options)
     pool = Circuit(live, circuit.inputs).pruned()
     core = (circuit & pool).pruned()
     rng = np.random.default_rng(derive_seed(seed, "completeness"))
@@ -118,6 +125,8 @@ def evaluate(
         "live_size": len(core),
         "edges": len(judge.graph.edges),
         "live_edges": len(pool),
+        "idle_edges": int((states == "idle").sum()),
+        "invisible_edges": int((states == "invisible").sum()),
         "null_m": ("null", judge.scores(random).mean(1)),
         "null_size": ("null", np.array([len(one) for one in random], dtype=int)),
         "subset_size": ("subset", np.array([len(cut) for cut in cuts], dtype=int)),
@@ -129,10 +138,14 @@ def evaluate(
     parts["incompleteness"] = ("subset", np.abs(means["m_circuit_without"] - means["m_full_without"]))
     effects = judge.scores([circuit])[0] - judge.scores(less)
     bounds = np.array([t_interval(row) for row in effects]).reshape(-1, 2)
-    parts |= {"removal_effect": ("edge", effects.mean(1))}
+    parts |= {"removal_effect": ("edge", effects.mean(1)), "edge_state": ("edge", states_of(circuit, states))}
     parts |= {"removal_effect_low": ("edge", bounds[:, 0]), "removal_effect_high": ("edge", bounds[:, 1])}
     outcome = found(judge, circuit, random, exhaustive=exhaustive, untrained=untrained, seed=seed)
-    result = xr.Dataset(parts).merge(outcome.data).merge(judged_minimality(judge, circuit))
+    stand_ins = judged_redundancy(judge, whole)
+    parts |= {"group_text": ("group", np.array([str(group) for group in stand_ins.groups], dtype=str))}
+    inside = [len({*group.parts} & {*circuit.components}) for group in stand_ins.groups]
+    parts |= {"group_inside": ("group", np.array(inside, dtype=int))}
+    result = xr.Dataset(parts).merge(outcome.data).merge(judged_minimality(judge, circuit)).merge(stand_ins.data)
     found_with = circuit.origin.get("metric", judge.options.metric_name)
     if found_with != judge.options.metric_name:
         result.attrs["found_with_metric"] = found_with

@@ -5,8 +5,8 @@ test                      null hypothesis                                       
 ========================  ==================================================================  =====================
 equivalence               C and N outperform each other equally often, within epsilon         null kept
 independence              the complement's scores are independent of the model's              null kept
-minimality (each edge)    removing e changes C more than removing a random added edge         null kept
-                          changes an inflated C, at least in a share q of draws
+minimality (each live     removing e changes C more than removing a random added edge         null kept
+edge)                     changes an inflated C, at least in a share q of draws
 sufficiency               C is nearer to N than a random circuit in at most a share q         null rejected
 partial necessity         knocking out C moves N further than knocking out a random circuit   null rejected
                           does, in at most a share q
@@ -29,7 +29,7 @@ from torch import nn
 from mechinterp._version import __version__
 from mechinterp.core import Circuit, ConfigError, Edge, HookedModel, Options, Pair, derive_seed, takes
 from mechinterp.core.statistics import binomial_test, false_discovery, rounding
-from mechinterp.evaluation.live import live_edges
+from mechinterp.evaluation.live import edge_states, live_among, live_edges, states_of
 from mechinterp.evaluation.nulls import inflate, random_circuits
 from mechinterp.interventions import Judge
 
@@ -62,15 +62,18 @@ def hypothesis_tests(
         epsilon: Tolerance of the equivalence test around one half.
         alpha: Level at which `outcome` is read off.
         seed: Of all draws.
-        live: Edges that may take part in random circuits; by default `live_edges` finds them.
+        live: Edges that may take part in random circuits, and of the circuit's those whose need is tested; by default
+            `live_edges` finds them.
         options: See `Options`; the input convention is the circuit's.
 
     Returns:
         `statistic`, `p_value`, `speaks_for`, `outcome` (test): `outcome` is "for" or "against" where a null is
         rejected, else "not against" or "not for": a kept null decides nothing. `edge_p_value` (edge): minimality's,
-        before Bonferroni; the test's own is the smallest times the number of edges. `edge_q_value` (edge): the same,
-        adjusted for the number of edges looked at (`false_discovery`, any dependence). NaN where there is nothing to
-        draw (an empty circuit, or one that has every live edge).
+        before Bonferroni; the test's own is the smallest times the number of edges tested. `edge_q_value` (edge): the
+        same, adjusted for the number of edges tested (`false_discovery`, any dependence). NaN where there is nothing to
+        draw (an empty circuit, or one that has every live edge), and for edges that are not live: `edge_state` (edge)
+        says whether such an edge is `idle`, so that nothing speaks for it, or `invisible` (see `edge_states`), so that
+        this pair and ablation can say nothing of it.
 
     Raises:
         ConfigError: If `quantile`, `epsilon` or `alpha` is out of range.
@@ -79,12 +82,14 @@ def hypothesis_tests(
         raise ConfigError(f"0 < quantile < 1, 0 <= epsilon < 0.5, 0 < alpha < 1; got {quantile}, {epsilon}, {alpha}")
     judge = Judge(model, pair, options.change(inputs=circuit.inputs))
     graph, whole = judge.graph, judge.whole
-    pool = live_edges(model, pair, options=judge.options) if live is None else tuple(live)
+    states = edge_states(model, pair, live=live, options=judge.options)
+    pool = live_edges(model, pair, states=states, options=judge.options) if live is None else live_among(states)
     drawn = random_circuits(graph, len((circuit & Circuit(pool, circuit.inputs)).pruned()), pool, nulls, seed)
     grown = [inflate(circuit, graph, pool, derive_seed(seed, "inflate", i)) for i in range(nulls)]
     inflated = [item for item in grown if item is not None]
     rng = np.random.default_rng(derive_seed(seed, "added edge"))
     cut = [Circuit(item.edges - {_any(item - circuit, rng)}, item.inputs) for item in inflated]
+    judged = [edge for edge in circuit if edge in live_among(states)]
     groups = [
         [whole],
         [circuit],
@@ -93,7 +98,7 @@ def hypothesis_tests(
         [whole - item for item in drawn],
         inflated,
         cut,
-        [Circuit(circuit.edges - {edge}, circuit.inputs) for edge in circuit],
+        [Circuit(circuit.edges - {edge}, circuit.inputs) for edge in judged],
     ]
     values = judge.scores([item for group in groups for item in group])
     parts = np.split(values, np.cumsum([len(group) for group in groups])[:-1])
@@ -105,11 +110,13 @@ def hypothesis_tests(
     tie = rounding(values)
     added = np.abs(bigger.mean(1) - smaller.mean(1))
     effects = np.abs(inside.mean() - less.mean(1))
-    edge_p = np.array([binomial_test(int((e > added + tie).sum()), len(added), quantile, "less") for e in effects])
+    tested = np.array([binomial_test(int((e > added + tie).sum()), len(added), quantile, "less") for e in effects])
+    by_edge = dict(zip(judged, tested, strict=True))
+    edge_p = np.array([by_edge.get(edge, np.nan) for edge in circuit], dtype=float)
     results = [
         equivalence_test(inside, full, epsilon),
         independence_test(out, full, 10 * nulls, derive_seed(seed, "permutations")),
-        (effects.min() if len(effects) else np.nan, min(edge_p.min() * len(edge_p), 1.0) if len(edge_p) else np.nan),
+        (effects.min() if len(effects) else np.nan, min(tested.min() * len(tested), 1.0) if len(tested) else np.nan),
         _share(int((far(inside) < far(random) - tie).sum()), len(drawn) if len(circuit) else 0, quantile),
         _share(int((far(out) > far(random_out) + tie).sum()), len(drawn) if len(circuit) else 0, quantile),
     ]
@@ -122,6 +129,7 @@ def hypothesis_tests(
             "outcome": ("test", np.array([_outcome(p, s, alpha) for p, s in zip(p_values, SPEAKS_FOR, strict=True)])),
             "edge_p_value": ("edge", edge_p),
             "edge_q_value": ("edge", false_discovery(edge_p)),
+            "edge_state": ("edge", states_of(circuit, states)),
         },
         coords={"test": list(TESTS), "edge": [str(edge) for edge in circuit]},
     )

@@ -6,7 +6,7 @@ N is the whole model, C a circuit, 0 the empty circuit, m the metric. The gap is
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -38,6 +38,7 @@ class Judge:
     pair: Pair
     options: Options = field(default_factory=Options)
     _scores: dict[Circuit, np.ndarray] = field(default_factory=dict, init=False, repr=False)
+    _whole: tuple[Judge, slice | np.ndarray] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", self.options.for_model(self.model))
@@ -74,6 +75,9 @@ class Judge:
         """
         if not circuits:
             return np.zeros((0, len(self.pair)))
+        if self._whole is not None:
+            judge, index = self._whole
+            return judge.scores(circuits)[:, index]
         prune = self.options.ablation == "resample"
         forms = {one: one.pruned() if prune else one for one in circuits if one not in self._scores}
         fresh = [form for form in dict.fromkeys(forms.values()) if form not in self._scores]
@@ -125,12 +129,17 @@ class Judge:
 
     def part(self, index: slice) -> Judge:
         """The judge of some of the examples."""
-        return Judge(self.model, self.pair[index], self.options)
+        return self._of(self.pair[index], index)
 
     def by_corruption(self) -> dict[str, Judge]:
         """A judge for each corruption that the pair mixes: on the mixture an easy one could pay for a hard one."""
-        parts = self.pair.by_corruption()
-        return {name: self if len(parts) == 1 else replace(self, pair=part) for name, part in parts.items()}
+        parts, names = self.pair.by_corruption(), np.array(self.pair.corruption)
+        return {name: self if len(parts) == 1 else self._of(part, names == name) for name, part in parts.items()}
+
+    def _of(self, pair: Pair, index: slice | np.ndarray) -> Judge:
+        """The judge of a part of the pair; circuits run once for all, unless a mean is over a part's examples."""
+        alone = self.options.ablation.startswith("mean")
+        return Judge(self.model, pair, self.options, _whole=None if alone else (self, index))
 
     @property
     def has_gaps(self) -> bool:

@@ -5,6 +5,7 @@ from mechinterp.known.compiled import CompiledModel, Program, compiled_model, co
 from mechinterp.known.gates import gate_model
 from mechinterp.known.ground_truth import KnownModel, conceal
 from mechinterp.known.induction import induction_model
+from mechinterp.known.later_heads import later_head_model
 from mechinterp.known.regression import GradientStep, gradient_step, gradient_step_model
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "gradient_step_model",
     "induction_model",
     "known_models",
+    "later_head_model",
 ]

@@ -10,6 +10,7 @@ from mechinterp.known.compiled.load import compiled_model, compiled_names, compi
 from mechinterp.known.gates import gate_model
 from mechinterp.known.ground_truth import KnownModel
 from mechinterp.known.induction import induction_model
+from mechinterp.known.later_heads import later_head_model
 from mechinterp.known.regression import gradient_step_model
 
 
@@ -42,6 +43,13 @@ def known_models() -> dict[str, Blueprint]:
             "Whether one of two facts holds; denoising shows either, noising neither.", partial(gate_model, "or")
         ),
         "copies": Blueprint("One fact from two saturated copies of a head.", partial(gate_model, "copies")),
+        "backup": Blueprint(
+            "One fact from a head, or from a later one that acts only when the first is gone.",
+            partial(later_head_model, "backup"),
+        ),
+        "suppressor": Blueprint(
+            "One fact from a head, made less sure by a later one.", partial(later_head_model, "suppressor")
+        ),
     }
     compiled = {
         f"compiled/{name}": Blueprint(compiled_program(name).says, partial(compiled_model, name))

@@ -135,7 +135,11 @@ def graph(run: Run, study: Study) -> Body:
     figure = Figure(
         "circuit-plot",
         plots.circuit_graph(
-            effects, study.circuit, study.timeline.get("edge_effects_se"), _unit(str(effects.attrs.get("metric")))
+            effects,
+            study.circuit,
+            study.timeline.get("edge_effects_se"),
+            None if study.evaluation is None else study.evaluation.get("edge_state"),
+            _unit(str(effects.attrs.get("metric"))),
         ),
         "Information flows upwards. A line is one wire, as wide as the effect of cutting it; blue wires help, orange "
         "ones hurt. A head reads through three ports: q (what it looks for), k (what it matches that with) and v (what "

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mechinterp.core import Edge, Graph, HookedModel, Options, Pair, labelled, patching_result, takes
+from mechinterp.core import Edge, Graph, HookedModel, Options, Pair, Site, labelled, patching_result, takes
 from mechinterp.interventions import (
     Start,
     ablated,
@@ -41,6 +42,9 @@ def patch_edges(
 
     Returns:
         `effect` (`edge`, `example`), `clean` and `corrupted` (`example`). Positive means that keeping the edge helps.
+        `visible` (`edge`): False where the source carries the same when it is ablated, at all positions that the reader
+        reads, as positions do under resampling; the effect is then zero by construction, however much the model needs
+        the edge.
 
     Raises:
         SiteError: If the model lacks one of the edges.
@@ -56,9 +60,51 @@ def patch_edges(
     with quiet(model):
         runs = Runs.of(model, pair, options)
         effect = _effects(runs, graph, chosen)
-    effects = labelled(effect, ["edge", "example"], {"edge": [str(edge) for edge in chosen]})
+        seen = _visible(runs, graph)
+    names = [str(edge) for edge in chosen]
+    effects = labelled(effect, ["edge", "example"], {"edge": names})
     attrs = options.attrs("metric", "direction", "ablation", "inputs")
-    return patching_result(effects, runs.clean, runs.corrupted, method="exact", **attrs)
+    visible = labelled(np.array([edge in seen for edge in chosen], dtype=bool), ["edge"], {"edge": names})
+    return patching_result(effects, runs.clean, runs.corrupted, method="exact", **attrs).assign(visible=visible)
+
+
+@takes("metric", "ablation", "inputs")
+def visible_edges(model: HookedModel | nn.Module, pair: Pair, *, options: Options) -> frozenset[Edge]:
+    """Edges whose source carries something else when it is ablated, at some position that their reader reads.
+
+    Of all others the effect is zero by construction: their source is equal in both runs there, up to rounding.
+
+    Args:
+        model: A `Transformer`.
+        pair: Clean and corrupted inputs.
+        options: See `Options`.
+
+    Raises:
+        UnsupportedError: If the model is no `Transformer`.
+    """
+    model = as_transformer(model, "exact edge effects need")
+    options = options.for_model(model)
+    graph, pair = model.config.graph(options.inputs), on_model(pair, model)
+    with quiet(model):
+        return _visible(Runs.of(model, pair, options), graph)
+
+
+def _visible(runs: Runs, graph: Graph) -> frozenset[Edge]:
+    steps, last = source_steps(runs, graph), graph.n_layers - 1
+    tiny = 1000 * torch.finfo(steps.dtype).eps * source_values(runs.model, runs.base.acts, graph).abs().amax()
+
+    def changed(where: Tensor) -> set[Site]:
+        largest = where.abs().flatten(1).amax(1) > tiny
+        return {site for site, differs in zip(graph.sources, largest.tolist(), strict=True) if differs}
+
+    anywhere, scored = changed(steps), changed(runs.base.scored.take(steps))
+    # What is read elsewhere in the last layer reaches no scored output, but for keys and values.
+    ends = {
+        reader
+        for reader in graph.readers
+        if reader.kind == "logits" or (reader.kind in ("q", "mlp") and reader.layer == last)
+    }
+    return frozenset(edge for edge in graph.edges if edge.source in (scored if edge.reader in ends else anywhere))
 
 
 def source_steps(runs: Runs, graph: Graph) -> Float[Tensor, "source batch seq d_model"]:

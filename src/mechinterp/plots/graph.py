@@ -20,6 +20,10 @@ from mechinterp.plots.style import FAINT, HELPS, HURTS, INK, MUTED, PAPER, base,
 WIDEST = 9.0
 _PORTS = {"q": -0.2, "k": 0.0, "v": 0.2}
 _PORT_DROP = 0.27
+_ZEROS = {
+    "idle": "<br>idle: cutting it changes nothing",
+    "invisible": "<br>invisible: its source is the same in both runs",
+}
 _BEND = np.linspace(0, 1, 11)
 
 
@@ -27,6 +31,7 @@ def circuit_graph(
     effects: xr.DataArray,
     circuit: Circuit | None = None,
     se: xr.DataArray | None = None,
+    states: xr.DataArray | None = None,
     unit: str = "nats",
     most_edges: int = 90,
     most_steps: int = 40,
@@ -42,6 +47,8 @@ def circuit_graph(
             averaged.
         circuit: The circuit. Its edges are always drawn, and its components outlined.
         se: Standard errors, labelled as `effects`; shown when a wire is pointed at.
+        states: What an exam of single edges says of some edges (`evaluation.edge_states`); of one that is not live,
+            which of the two kinds of zero its effect is, is said when it is pointed at.
         unit: Of the effects.
         most_edges: Beyond the circuit's, only the edges with the largest effect at any step are drawn.
         most_steps: At most so many places on the slider, evenly spread over the checkpoints.
@@ -77,9 +84,12 @@ def circuit_graph(
         margin={"l": 8, "r": 8, "t": 40, "b": 12 if frames is None else 84},
     )
     looks = [_looks(values[i], None if errors is None else errors[i], scale) for i in range(values.shape[0])]
+    known = {} if states is None else dict(zip(states["edge"].values, states.values, strict=True))
+    zeros = {str(edge): _ZEROS.get(str(state), "") for edge, state in known.items()}
     for number, edge in enumerate(edges):
         inside = circuit is None or edge in circuit
-        figure.add_trace(_wire(edge, place, inside, looks[-1][number], unit))
+        note = "" if inside else "<br>not in the circuit"
+        figure.add_trace(_wire(edge, place, inside, looks[-1][number], unit, note + zeros.get(str(edge), "")))
     _add_components(figure, place, circuit)
     if frames is not None:
         numbers = list(range(len(edges)))
@@ -140,7 +150,9 @@ def _looks(values: np.ndarray, errors: np.ndarray | None, scale: float) -> list[
     return shapes
 
 
-def _wire(edge: Edge, place: dict[Site, tuple[float, float]], inside: bool, look: dict, unit: str) -> go.Scatter:
+def _wire(
+    edge: Edge, place: dict[Site, tuple[float, float]], inside: bool, look: dict, unit: str, note: str
+) -> go.Scatter:
     x: list[float | None] = []
     y: list[float | None] = []
     for owner in owners(edge.reader):  # to each of the heads that share what it reads; None lifts the pen
@@ -155,7 +167,7 @@ def _wire(edge: Edge, place: dict[Site, tuple[float, float]], inside: bool, look
         opacity=look["opacity"],
         meta=look["meta"],
         line={**look["line"], "dash": "solid" if inside else "dot", "shape": "spline"},
-        hovertemplate=f"<b>{name}</b><br>%{{meta}} {unit}{'' if inside else '<br>not in the circuit'}<extra></extra>",
+        hovertemplate=f"<b>{name}</b><br>%{{meta}} {unit}{note}<extra></extra>",
     )
 
 

@@ -18,7 +18,7 @@ from mechinterp.probes.linear import RIDGE
 from mechinterp.probes.rows import ProbePlaces, choose_places, shuffled_labels
 from mechinterp.tasks import Task
 
-ESTIMATES = ("score", "shuffled")
+RIDGE_ESTIMATES = ("score", "shuffled")
 
 
 def ridge_scores(model: Transformer, task: Task, *, seed: int, examples: int, positions: int) -> xr.DataArray:
@@ -46,7 +46,7 @@ def ridge_scores(model: Transformer, task: Task, *, seed: int, examples: int, po
         raise UnsupportedError(f"task '{task.name}' has no latents to probe")
     model = as_transformer(model, "probes need")
     batch = task.batch(examples, seed)
-    values = np.full((len(ESTIMATES), len(task.latents), model.config.n_layers, examples), np.nan)
+    values = np.full((len(RIDGE_ESTIMATES), len(task.latents), model.config.n_layers, examples), np.nan)
     for number, name in enumerate(task.latents):
         key = ("ridge places", batch, name, positions, seed)
         halves = remembered("draws", key, partial(_halves, batch, name, positions, seed))
@@ -54,7 +54,7 @@ def ridge_scores(model: Transformer, task: Task, *, seed: int, examples: int, po
             continue
         for layer, stream in enumerate(streams(model, batch)):
             values[:, number, layer] = _score(stream, *halves)
-    coords = {"estimate": list(ESTIMATES), "latent": list(task.latents)}
+    coords = {"estimate": list(RIDGE_ESTIMATES), "latent": list(task.latents)}
     return labelled(values, ["estimate", "latent", "layer", "example"], coords)
 
 

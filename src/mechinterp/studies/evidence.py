@@ -60,6 +60,9 @@ def circuit_rows(result: CircuitEvidence) -> Iterator[Finding]:
         f"The edges of largest exact effect that recover {SHARE:.0%} on the pairs of the search, under each corruption "
         f"alone; the model has {edges}."
     )
+    if "invisible_edges" in judged:
+        idle, invisible = (int(judged[name]) for name in ("idle_edges", "invisible_edges"))
+        note += f" Of these {idle} change nothing, and {invisible} are not seen: their source is the same in both runs."
     yield row("edges in the circuit", size, None, f"of {live} live edges", "edges", "last step", note)
     k = fewest_edges(curve, SHARE)
     fewest = "none" if k is None else int(curve["size"].sel(k=k))

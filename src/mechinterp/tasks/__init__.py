@@ -7,11 +7,14 @@ from mechinterp.tasks.induction import Induction
 from mechinterp.tasks.markov import MarkovChains
 from mechinterp.tasks.modular import ModularAddition
 from mechinterp.tasks.own import from_file
+from mechinterp.tasks.prompts import Prompts
 from mechinterp.tasks.recall import Recall
 from mechinterp.tasks.regression import Regression
+from mechinterp.tasks.templates import TEMPLATES, arguments, indirect_objects, later_years
 
 __all__ = [
     "ALL",
+    "TEMPLATES",
     "Classification",
     "Induction",
     "MarkovChains",
@@ -19,13 +22,17 @@ __all__ = [
     "Offer",
     "Predictor",
     "Preset",
+    "Prompts",
     "Recall",
     "Regression",
     "Task",
+    "arguments",
     "check",
     "from_dict",
     "from_file",
     "get",
+    "indirect_objects",
+    "later_years",
     "names",
     "task_class",
 ]

@@ -2,6 +2,7 @@
 
 from mechinterp.core.statistics.clusters import accuracy_interval, r2_interval
 from mechinterp.core.statistics.intervals import (
+    CONFIDENCE,
     Gap,
     Interval,
     gap_between,
@@ -28,6 +29,7 @@ from mechinterp.core.statistics.significance import (
 )
 
 __all__ = [
+    "CONFIDENCE",
     "Gap",
     "Interval",
     "Kind",
