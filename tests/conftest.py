@@ -1,8 +1,11 @@
 """Shared set-up of the tests. It imports nothing of mechinterp itself: the shape checks must be in place first."""
 
+import random
+
 import pytest
 import torch
 from hypothesis import settings
+from hypothesis import strategies as st
 
 # The same examples on every machine, and no failure because a machine was busy.
 settings.register_profile("project", derandomize=True, deadline=None)
@@ -33,7 +36,7 @@ def make_model():
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 leaf = name.rsplit(".", 1)[-1]
-                if leaf.startswith("b") or leaf == "w":
+                if leaf.startswith("b") or leaf in ("w", "smear"):
                     weight.add_(torch.randn(weight.shape, generator=generator, dtype=weight.dtype) * 0.5)
         return model
 
@@ -42,13 +45,20 @@ def make_model():
 
 @pytest.fixture(scope="session")
 def make_pair():
-    """Random clean and corrupted tokens; scored positions, wrong answers and roles are random too."""
+    """Random clean and corrupted tokens; scored positions, wrong answers and roles are random too.
 
-    def make(seed: int = 0, batch: int = 4, seq: int = 9, vocab: int = 20, one_scored: bool = False):
+    With `pad`, which is the last token, about a quarter of the positions hold it, the same ones in both.
+    """
+
+    def make(seed: int = 0, batch: int = 4, seq: int = 9, vocab: int = 20, one_scored: bool = False, pad=None):
         from mechinterp.core import Batch, Pair
 
         g = torch.Generator().manual_seed(seed)
         clean, corrupted, targets, wrong = (torch.randint(vocab, (batch, seq), generator=g) for _ in range(4))
+        if pad is not None:
+            padded = torch.rand(batch, seq, generator=g) < 0.25
+            padded[:, seq // 2] = False  # no example is all padding
+            clean, corrupted = ((part % (vocab - 1)).masked_fill(padded, pad) for part in (clean, corrupted))
         if one_scored:
             scored = torch.zeros(batch, seq, dtype=torch.bool)
             scored[torch.arange(batch), torch.randint(3, seq, (batch,), generator=g)] = True
@@ -63,6 +73,40 @@ def make_pair():
         return Pair(*made)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def architectures():
+    """A strategy: settings of `make_model`, of every kind of model, drawn together.
+
+    Each setting is drawn from a generator of its own seed: Hypothesis's own draws stay near the first one, and leave
+    most combinations out.
+    """
+    heads = [{"n_heads": 2}, {"n_heads": 2, "n_kv_heads": 1}, {"n_heads": 4, "n_kv_heads": 2, "d_head": 6}]
+    positions = [
+        {"positions": "learned"},
+        {"positions": "shortformer"},
+        {"positions": "none"},
+        {"positions": "rotary"},
+        {"positions": "rotary", "rotary_dim": 2, "rotary_scaling": "linear", "rotary_factor": 4.0},
+        {"positions": "rotary", "rotary_scaling": "llama3", "rotary_factor": 8.0, "rotary_ctx": 40, "rotary_base": 50},
+    ]
+    words = {
+        "n_layers": [1, 2, 3],
+        "d_mlp": [0, 5, 5],
+        "normalization": ["LN", "RMS", "none"],
+        "attention": ["softmax", "softmax", "linear", "relu", "uniform"],
+        "act_fn": ["relu", "gelu", "gelu_new", "silu", "solu", "solu_ln"],
+        "pad_token": [None, None, 19],
+    }
+    switches = ["causal", "attn_bias", "attn_out_bias", "mlp_bias", "gated_mlp", "parallel_blocks", "qk_norm"]
+    words |= {name: [True, False] for name in [*switches, "smeared_keys", "unembed_bias", "tied_embeddings"]}
+
+    def draw(seed):
+        rng = random.Random(seed)
+        return {**rng.choice(heads), **rng.choice(positions), **{name: rng.choice(words[name]) for name in words}}
+
+    return st.integers(0, 2**32).map(draw)
 
 
 @pytest.fixture(scope="session")

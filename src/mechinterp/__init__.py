@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from mechinterp.measures import register_measure as register_measure
     from mechinterp.models import ModelConfig as ModelConfig
     from mechinterp.models import Transformer as Transformer
+    from mechinterp.models import from_hf as from_hf
+    from mechinterp.models import from_transformer_lens as from_transformer_lens
+    from mechinterp.models import from_weights as from_weights
     from mechinterp.models import to_bridge as to_bridge
     from mechinterp.pages import report as report
     from mechinterp.patching import estimate_edges as estimate_edges
@@ -91,6 +94,9 @@ _EXPORTS: dict[str, str] = {
     "Site": "mechinterp.core",
     "ModelConfig": "mechinterp.models",
     "Transformer": "mechinterp.models",
+    "from_hf": "mechinterp.models",
+    "from_transformer_lens": "mechinterp.models",
+    "from_weights": "mechinterp.models",
     "to_bridge": "mechinterp.models",
     "Recorder": "mechinterp.training",
     "Run": "mechinterp.training",

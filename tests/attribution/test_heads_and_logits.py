@@ -3,6 +3,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mechinterp.attribution import (
     head_score_chance,
@@ -57,6 +59,16 @@ def test_attribution_sums_to_the_logit(normalization, positions, d_mlp, attentio
         for inputs in ("merged", "split"):
             found = logit_attribution(model, batch, metric=metric, inputs=inputs)
             assert np.allclose(found.sum("component"), mean, atol=1e-10), (metric, inputs)
+
+
+@given(st.data(), st.sampled_from(["merged", "split"]))
+def test_attribution_sums_to_the_logit_in_every_kind_of_model(make_model, make_pair, architectures, data, inputs):
+    settings = data.draw(architectures)
+    model, batch = make_model(**settings), make_pair(pad=settings["pad_token"]).clean
+    right = model(batch.inputs).detach().gather(-1, batch.targets[..., None])[..., 0]
+    mean = torch.where(batch.scored, right, 0).sum(1) / batch.scored.sum(1)
+    found = logit_attribution(model, batch, metric="logit", inputs=inputs)
+    np.testing.assert_allclose(found.sum("component"), mean, rtol=1e-9, atol=1e-9)
 
 
 def test_an_example_without_a_scored_position_is_missing():

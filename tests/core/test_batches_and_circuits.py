@@ -74,3 +74,15 @@ def test_set_operations_and_conventions():
 def test_parallel_wires_become_ports():
     graph = Circuit(["L0.H0->L1.H1.q", "L0.H0->L1.H1.k"]).to_networkx()
     assert sorted(graph.edges["L0.H0", "L1.H1"]["ports"]) == ["k", "q"]
+
+
+def test_an_edge_into_a_shared_key_feeds_every_head_that_shares_it():
+    live = ["input->L0.H0.v", "L0.H0->L1.H2-3.k", "L1.H3->logits"]
+    circuit = Circuit([*live, "input->L1.H0-1.k", "L0.H1->L1.H2-3.v", "input->L1.H2.q"])
+    assert sorted(map(str, circuit.pruned())) == sorted(live)
+    assert [str(part) for part in circuit.components[1:3]] == ["L0.H0", "L0.H1"]
+    graph = circuit.to_networkx()
+    assert (
+        graph.has_edge("L0.H0", "L1.H2") and graph.has_edge("L0.H0", "L1.H3") and not graph.has_edge("input", "L1.H3")
+    )
+    assert Circuit.from_dict(circuit.to_dict()) == circuit

@@ -64,3 +64,33 @@ def test_a_layers_own_mlp_sees_its_heads_and_its_heads_do_not_see_it():
         "input->L0.H0.q", "input->L0.H0.k", "input->L0.H0.v", "input->L0.mlp", "L0.H0->L0.mlp",
         "input->logits", "L0.H0->logits", "L0.mlp->logits",
     }  # fmt: skip
+
+
+def test_what_heads_share_is_addressed_by_all_of_them():
+    graph = Graph(2, 4, mlp=True, shared=2)
+    assert Site.parse("L1.H2-3.k") == graph.fork("k", 1, 3) == Site("k", 1, 2, 3)
+    assert str(Site("k", 1, 2, 3)) == "L1.H2-3.k" and Site("k", 1, 2, 3).hook == "blocks.1.attn.hook_k"
+    assert Site("v", 0, 0, 1).input == Site("v_input", 0, 0, 1) and Site("v", 0, 2, 3).index == 1
+    assert [str(site) for site in graph.forks("v", 1)] == ["L1.H0-1.v", "L1.H2-3.v"]
+    assert [str(site) for site in graph.forks_of(0, 3)] == ["L0.H3.q", "L0.H2-3.k", "L0.H2-3.v"]
+    # Per layer 4 queries, 2 keys, 2 values and an MLP that also sees its layer's 4 heads; 5 sources a layer.
+    assert len(graph.edges) == (8 * 1 + 1 * 5) + (8 * 6 + 1 * 10) + 11
+    assert graph.check("L0.H1->L1.H2-3.k") == Edge(Site("result", 0, 1), Site("k", 1, 2, 3))
+    with pytest.raises(SiteError, match=r"share keys and values 2 by 2.* Did you mean 'L0.H1->L1.H2-3.k'"):
+        graph.check("L0.H1->L1.H2.k")
+    with pytest.raises(SiteError, match=r"Did you mean 'L1.H2-3.k'"):
+        graph.check_site("L1.H3.k")
+    with pytest.raises(SiteError, match="heads share only k, v"):
+        Site.parse("L1.H2-3.q")
+    with pytest.raises(SiteError, match="groups of equal size"):
+        Site.parse("L1.H1-2.k")
+    with pytest.raises(SiteError, match="no edge"):
+        Graph(2, 4, mlp=True).check("L0.H1->L1.H2-3.k")
+
+
+def test_in_parallel_heads_do_not_feed_their_own_layers_mlp():
+    graph = Graph(2, 2, mlp=True, parallel=True)
+    assert [str(site) for site in graph.incoming(Site("mlp", 1))] == ["input", "L0.H0", "L0.H1", "L0.mlp"]
+    assert len(Graph(2, 2, mlp=True).edges) - len(graph.edges) == 4
+    with pytest.raises(SiteError, match="MLPs beside the heads"):
+        graph.check("L1.H0->L1.mlp")

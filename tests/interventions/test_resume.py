@@ -9,17 +9,6 @@ from mechinterp.core import Site, generator
 from mechinterp.interventions import BaseRun, Start, activations, resume, run_edited, take
 from mechinterp.models import Positions
 
-ARCHITECTURES = st.fixed_dictionaries(
-    {
-        "d_mlp": st.sampled_from([0, 7]),
-        "positions": st.sampled_from(["learned", "rotary", "shortformer", "none"]),
-        "normalization": st.sampled_from(["LN", "RMS", "none"]),
-        "attention": st.sampled_from(["softmax", "linear"]),
-        "causal": st.booleans(),
-        "attn_bias": st.booleans(),
-        "n_layers": st.sampled_from([1, 2, 3]),
-    }
-)
 PATCHES, BATCH, SEQ = 2, 4, 9
 
 
@@ -32,14 +21,17 @@ def changed_rows(cover: str, first: int, draw: torch.Generator) -> torch.Tensor:
 
 
 @given(
-    ARCHITECTURES,
+    st.data(),
     st.sampled_from(["pre", "mid"]),
     st.sampled_from(["stretch", "one row", "three rows"]),
     st.integers(0, SEQ - 1),
     st.booleans(),
 )
-def test_resuming_with_a_changed_stream_is_a_hooked_run(make_model, make_pair, settings, stage, cover, first, one):
-    model, pair = make_model(**settings), make_pair(one_scored=one)
+def test_resuming_with_a_changed_stream_is_a_hooked_run(
+    make_model, make_pair, architectures, data, stage, cover, first, one
+):
+    settings = data.draw(architectures)
+    model, pair = make_model(**settings), make_pair(one_scored=one, pad=settings["pad_token"])
     _, scored, _ = pair.clean.at_scored()
     base = BaseRun.of(model, activations(model, pair.clean.inputs), scored)
     draw = generator(first, "rows")
@@ -65,10 +57,11 @@ def hook_of(model, layer: int, stage: str) -> str:
     return Site("resid_mid" if model.config.d_mlp else "resid_post", layer).hook
 
 
-@given(ARCHITECTURES, st.booleans())
-def test_only_what_is_needed_is_enough(make_model, make_pair, settings, one):
+@given(st.data(), st.booleans())
+def test_only_what_is_needed_is_enough(make_model, make_pair, architectures, data, one):
     """After the last attention the scored positions alone decide the output."""
-    model, pair = make_model(**settings), make_pair(one_scored=one)
+    settings = data.draw(architectures)
+    model, pair = make_model(**settings), make_pair(one_scored=one, pad=settings["pad_token"])
     _, scored, _ = pair.clean.at_scored()
     base = BaseRun.of(model, activations(model, pair.clean.inputs), scored)
     last = model.config.n_layers - 1

@@ -30,6 +30,8 @@ EXPRESSIBLE = [
     {"attn_scale": 8**0.5, "positions": "rotary"},  # scores divided by exactly 1, which a bridge's settings refuse
     {"outputs": "values", "d_out": 3},
     {"embedding": "fixed", "d_model": 22},
+    {"d_mlp": 24, "mlp_bias": False, "attn_out_bias": False, "norm_eps": 0.3},
+    {"tied_embeddings": True, "n_kv_heads": 2},
 ]
 
 
@@ -95,6 +97,15 @@ def test_ready_for_patching_and_leaves_torchs_generator_alone():
         ({"attention": "linear"}, "attention='linear'"),
         ({"positions": "shortformer"}, "positions='shortformer'"),
         ({"readout_layers": 1}, "readout_layers > 0"),
+        ({"n_kv_heads": 1}, "n_kv_heads='1'"),
+        ({"parallel_blocks": True, "d_mlp": 4}, "parallel_blocks='True'"),
+        ({"gated_mlp": True, "d_mlp": 4}, "gated_mlp='True'"),
+        ({"rotary_dim": 2, "positions": "rotary"}, "rotary_dim='2'"),
+        ({"attention": "uniform"}, "attention='uniform'"),
+        ({"act_fn": "solu"}, "act_fn='solu'"),
+        ({"qk_norm": True}, "qk_norm='True'"),
+        ({"smeared_keys": True}, "smeared_keys='True'"),
+        ({"pad_token": 3}, "pad_token='3'"),
     ],
 )
 def test_what_it_cannot_express_is_refused_by_name(settings, named):

@@ -7,36 +7,21 @@ from torch.func import functional_call, vmap
 from mechinterp.core import ConfigError, ShapeError, SiteError, UnsupportedError
 from mechinterp.models import ModelConfig, Positions, Transformer
 
-ARCHITECTURES = st.fixed_dictionaries(
-    {
-        "n_layers": st.integers(1, 3),
-        "n_heads": st.integers(1, 3),
-        "d_model": st.sampled_from([6, 12]),
-        "d_head": st.sampled_from([2, 4]),
-        "d_mlp": st.sampled_from([0, 7]),
-        "positions": st.sampled_from(["learned", "rotary", "shortformer", "none"]),
-        "normalization": st.sampled_from(["LN", "RMS", "none"]),
-        "attention": st.sampled_from(["softmax", "linear"]),
-        "causal": st.booleans(),
-        "attn_bias": st.booleans(),
-        "readout_layers": st.sampled_from([0, 2]),
-        "unembed_bias": st.booleans(),
-        "act_fn": st.sampled_from(["relu", "gelu", "gelu_new", "silu"]),
-    }
-)
 TOKENS = torch.randint(20, (3, 9), generator=torch.Generator().manual_seed(0))
 
 
-@given(ARCHITECTURES)
-def test_the_number_of_weights_is_known_before_a_model_is_built(make_model, settings):
+@given(st.data())
+def test_the_number_of_weights_is_known_before_a_model_is_built(make_model, architectures, data):
+    settings = data.draw(architectures)
     model = make_model(**settings)
     matrices = [value for name, value in model.state_dict().items() if name.rsplit(".", 1)[-1].startswith("W_")]
     assert model.config.n_weights == sum(value.numel() for value in matrices)
 
 
-@given(ARCHITECTURES)
-def test_looking_changes_nothing(make_model, settings):
+@given(st.data())
+def test_looking_changes_nothing(make_model, architectures, data):
     """Hooks on every point materialise scores, results and forks; the output stays the same."""
+    settings = data.draw(architectures)
     model = make_model(**settings)
     plain = model(TOKENS)
     cached, cache = model.run_with_cache(TOKENS)
@@ -44,8 +29,9 @@ def test_looking_changes_nothing(make_model, settings):
     assert set(cache.keys()) == set(model.hook_dict)
 
 
-@given(ARCHITECTURES)
-def test_causal_models_do_not_look_ahead(make_model, settings):
+@given(st.data())
+def test_causal_models_do_not_look_ahead(make_model, architectures, data):
+    settings = data.draw(architectures)
     model = make_model(**{**settings, "causal": True})
     changed = TOKENS.clone()
     changed[:, 6:] = (changed[:, 6:] + 1) % 20
@@ -54,8 +40,9 @@ def test_causal_models_do_not_look_ahead(make_model, settings):
     assert (a[:, 6:] - b[:, 6:]).abs().max() > 1e-6
 
 
-@given(ARCHITECTURES)
-def test_vmap_over_weights_agrees_with_a_loop(make_model, settings):
+@given(st.data())
+def test_vmap_over_weights_agrees_with_a_loop(make_model, architectures, data):
+    settings = data.draw(architectures)
     model = make_model(**settings)
     weights = {name: torch.stack([w.detach(), w.detach() * 1.1]) for name, w in model.named_parameters()}
     together = vmap(lambda w: functional_call(model, w, (TOKENS,)))(weights)
@@ -66,7 +53,8 @@ def test_vmap_over_weights_agrees_with_a_loop(make_model, settings):
 
 def test_every_hook_is_real(make_model):
     """Editing a hook point changes the logits: none is a decoration."""
-    model = make_model(d_mlp=8, positions="rotary")
+    gated = {"gated_mlp": True, "n_kv_heads": 1, "qk_norm": True, "smeared_keys": True, "act_fn": "solu_ln"}
+    model = make_model(d_mlp=8, positions="rotary", **gated)
     plain = model(TOKENS)
     for name in model.hook_dict:
         point = name.rsplit(".", 1)[-1]

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mechinterp.core import Batch, ConfigError, Pair, UnsupportedError
+from mechinterp.core import METRICS, Batch, ConfigError, Pair, UnsupportedError
 from mechinterp.interventions import activations, source_values
 from mechinterp.patching import estimate_edges, estimate_nodes, patch_edges, patch_nodes, pattern_gradient
 
@@ -50,6 +52,32 @@ def test_frozen_pattern_and_norm_make_the_gradient_exact(make_model, make_pair):
     last = [name for name in names if not name.endswith("L1.H0.v")]  # after layer 1 a change meets layer 2's pattern
     np.testing.assert_allclose(guess.sel(edge=last).values, exact.sel(edge=last).values, rtol=0, atol=1e-5)
     assert np.abs(exact.sel(edge=last).values).max() > 0.1
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_every_edge_of_every_kind_of_model_is_difference_times_gradient(make_model, make_pair, architectures, data):
+    """Second road: the gradient that torch gives at each fork of the stream, one reader at a time."""
+    config = {**data.draw(architectures), "n_layers": 2}
+    model, pair = make_model(**config), make_pair(batch=2, pad=config["pad_token"])
+    graph = model.config.graph()
+    clean, corrupted = (source_values(model, activations(model, b.inputs), graph) for b in (pair.clean, pair.corrupted))
+    step, kept = dict(zip(graph.sources, clean - corrupted, strict=True)), {}
+
+    def watch(value, hook):
+        kept["x"] = value.detach().requires_grad_()
+        return kept["x"]
+
+    guess = estimate_edges(model, pair, method="eap", metric="logit_diff")["effect"]
+    for reader in graph.readers:
+        output = model.run_with_hooks(pair.clean.inputs, fwd_hooks=[(graph.input_hook(reader), watch)])
+        score = METRICS["logit_diff"](output, pair.clean, None).sum()
+        (grad,) = torch.autograd.grad(score, [kept["x"]], materialize_grads=True, allow_unused=True)
+        grad = grad[:, :, reader.index] if grad.ndim == 4 else grad
+        for source in graph.incoming(reader):
+            expected = (step[source] * grad).sum((1, 2)).detach().numpy()
+            actual = guess.sel(edge=f"{source}->{reader}").values
+            np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9 * max(1.0, float(score.detach().abs())))
 
 
 def test_eap_is_difference_times_gradient_at_the_clean_run(make_model, make_pair):

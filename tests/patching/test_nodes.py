@@ -19,27 +19,24 @@ MLP_KINDS = ["mlp", "resid_mid", "mlp_post"]
 
 @settings(max_examples=120)
 @given(
-    st.fixed_dictionaries(
-        {
-            "n_layers": st.integers(1, 3),
-            "d_mlp": st.sampled_from([0, 5]),
-            "positions": st.sampled_from(["learned", "rotary", "shortformer", "none"]),
-            "normalization": st.sampled_from(["LN", "RMS", "none"]),
-            "attention": st.sampled_from(["softmax", "linear"]),
-            "causal": st.booleans(),
-        }
-    ),
+    st.data(),
     st.sampled_from(KINDS + MLP_KINDS),
     st.sampled_from(["pos", "role", "all"]),
     st.sampled_from(HOW),
     st.sampled_from(["logit_diff", "kl", "log_prob"]),
     st.booleans(),
     st.sampled_from([0.0001, 64.0]),
-)  # fmt: skip
-def test_the_engine_equals_the_plain_loop(make_model, make_pair, config, kind, at, how, metric, one_scored, budget):
+)
+def test_the_engine_equals_the_plain_loop(
+    make_model, make_pair, architectures, data, kind, at, how, metric, one_scored, budget
+):
+    config = data.draw(architectures)
     if kind in MLP_KINDS:
         config = {**config, "d_mlp": 5}
-    model, pair = make_model(**config), make_pair(one_scored=one_scored, batch=3, seq=7)
+    if kind == "resid_mid":
+        config = {**config, "parallel_blocks": False}
+    model = make_model(**config)
+    pair = make_pair(one_scored=one_scored, batch=3, seq=7, pad=config["pad_token"])
     direction, ablation = how
     options = Options(metric=metric, direction=direction, ablation=ablation, budget_mb=budget)
     fast = patch_nodes(model, pair, site=kind, at=at, options=options)

@@ -24,7 +24,6 @@ from mechinterp.core import (
 from mechinterp.core.metrics import LINEAR_METRICS
 from mechinterp.interventions import Activations, activations, on_model, source_values
 from mechinterp.models import Transformer
-from mechinterp.models.norm import EPS
 
 _CHUNK = 64
 """Examples at a time: every source's output at every position is held in memory."""
@@ -136,7 +135,7 @@ def _through_norm(model: Transformer, weight: Tensor, resid: Tensor) -> Float[Te
     if model.config.normalization == "LN":
         resid = resid - resid.mean(-1, keepdim=True)
         weight = weight - weight.mean(-1, keepdim=True)
-    return weight / (resid.square().mean(-1, keepdim=True) + EPS).sqrt()
+    return weight / (resid.square().mean(-1, keepdim=True) + model.config.norm_eps).sqrt()
 
 
 def _depths(model: Transformer, acts: Activations) -> list[Tensor]:

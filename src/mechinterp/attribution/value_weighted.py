@@ -31,7 +31,8 @@ def value_weighted_attention(model: Transformer, batch: Batch) -> xr.Dataset:
     hooks = [Site(kind, layer) for layer in layers for kind in ("pattern", "v")]
     _, activations = record(model, on_model(batch.inputs, model), hooks)
     pattern = torch.stack([activations[Site("pattern", layer).hook] for layer in layers])
-    value = torch.stack([activations[Site("v", layer).hook] for layer in layers])
+    values = (activations[Site("v", layer).hook] for layer in layers)
+    value = torch.stack([block.attn.spread(each, 2) for block, each in zip(model.blocks, values, strict=True)])
     carried = torch.einsum("lbkhd,lhdm->lbhkm", value, model.W_O).norm(dim=-1)[..., None, :]
     norm = pattern.abs() * carried
     uniform = uniform_pattern(batch.seq_len, model.config.causal).to(pattern) * carried

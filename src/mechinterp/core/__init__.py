@@ -1,7 +1,7 @@
 """Ground floor: addresses, batches, circuits, metrics, seeds, results and errors."""
 
 from mechinterp.core.batches import Batch, Pair
-from mechinterp.core.circuits import LOGITS, Circuit, component, rank_edges
+from mechinterp.core.circuits import LOGITS, Circuit, component, owners, rank_edges
 from mechinterp.core.errors import (
     ConfigError,
     DivergedError,
@@ -15,6 +15,7 @@ from mechinterp.core.errors import (
     suggest,
 )
 from mechinterp.core.examples import SEEN, example_names, held_out, join_names, seen_by, split_names
+from mechinterp.core.graph import Graph
 from mechinterp.core.machine import check_memory, memory_explained, usable_cores, using_threads, without_modes
 from mechinterp.core.metrics import METRICS, Metric, resolve_metric
 from mechinterp.core.options import OPTIONS, TRAVELLING, Option, Options, default_metric, takes
@@ -23,7 +24,7 @@ from mechinterp.core.reading import checked, parse, read_file, read_settings, re
 from mechinterp.core.results import labelled, patching_result, recovery
 from mechinterp.core.seeds import derive_seed, exponential, generator, normal, uniform
 from mechinterp.core.settings import Settings, explain
-from mechinterp.core.sites import Edge, Graph, Site, is_reader_input
+from mechinterp.core.sites import Edge, Site, is_reader_input
 
 __all__ = [
     "LOGITS",
@@ -68,6 +69,7 @@ __all__ = [
     "labelled",
     "memory_explained",
     "normal",
+    "owners",
     "parse",
     "patching_result",
     "rank_edges",

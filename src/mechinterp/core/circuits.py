@@ -24,6 +24,15 @@ def component(site: Site) -> Site:
     return Site("result", site.layer, site.head) if site.head is not None else site
 
 
+def owners(reader: Site) -> tuple[Site, ...]:
+    """The components that a reader belongs to: several heads where they share a key or a value.
+
+    >>> [str(head) for head in owners(Site.parse("L1.H2-3.k"))]
+    ['L1.H2', 'L1.H3']
+    """
+    return tuple(Site("result", reader.layer, head) for head in reader.heads) or (component(reader),)
+
+
 @dataclass(frozen=True)
 class Circuit:
     """A set of edges, with the input convention they are written in.
@@ -93,7 +102,7 @@ class Circuit:
     @property
     def components(self) -> tuple[Site, ...]:
         """Heads, MLPs, inputs and logits that some edge touches, in topological order."""
-        touched = {component(end) for edge in self.edges for end in (edge.source, edge.reader)}
+        touched = {part for edge in self.edges for part in (component(edge.source), *owners(edge.reader))}
         return tuple(sorted(touched))
 
     def pruned(self) -> Circuit:
@@ -101,12 +110,13 @@ class Circuit:
         after: dict[Site, list[Site]] = {}
         before: dict[Site, list[Site]] = {}
         for edge in self.edges:
-            a, b = component(edge.source), component(edge.reader)
-            after.setdefault(a, []).append(b)
-            before.setdefault(b, []).append(a)
+            source = component(edge.source)
+            for owner in owners(edge.reader):
+                after.setdefault(source, []).append(owner)
+                before.setdefault(owner, []).append(source)
         roots = [site for site in after if site.layer is None]
         fed, used = _reach(roots, after), _reach([LOGITS], before)
-        live = (e for e in self.edges if component(e.source) in fed and component(e.reader) in used)
+        live = (e for e in self.edges if component(e.source) in fed and not used.isdisjoint(owners(e.reader)))
         return Circuit(live, self.inputs, self.origin)
 
     def jaccard(self, other: Circuit) -> float:
@@ -120,12 +130,12 @@ class Circuit:
 
         graph = networkx.DiGraph()
         for edge in self:
-            a, b = str(component(edge.source)), str(component(edge.reader))
             port = edge.reader.kind
-            if graph.has_edge(a, b):
-                graph.edges[a, b]["ports"].append(port)
-            else:
-                graph.add_edge(a, b, ports=[port])
+            for a, b in ((str(component(edge.source)), str(owner)) for owner in owners(edge.reader)):
+                if graph.has_edge(a, b):
+                    graph.edges[a, b]["ports"].append(port)
+                else:
+                    graph.add_edge(a, b, ports=[port])
         return graph
 
     def to_dict(self) -> dict[str, object]:

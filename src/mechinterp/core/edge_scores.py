@@ -8,7 +8,8 @@ from typing import TypeAlias
 import xarray as xr
 
 from mechinterp.core.errors import ConfigError
-from mechinterp.core.sites import Edge, Graph
+from mechinterp.core.graph import Graph
+from mechinterp.core.sites import Edge
 
 Scores: TypeAlias = Mapping[str, float] | Mapping[Edge, float] | xr.DataArray | xr.Dataset
 

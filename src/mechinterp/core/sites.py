@@ -1,16 +1,18 @@
-"""Addresses: one activation (`Site`), one wire between components (`Edge`), and all of a model's wires (`Graph`).
+"""Addresses: one activation (`Site`) and one wire between components (`Edge`).
 
 A model is a sum into one residual stream. *Sources* write to it (embedding, positions, heads, MLPs);
 *readers* take from it (each head's q, k and v, each MLP, the logits). An edge is a source seen by a reader.
+
+Where several heads share one key and one value (grouped queries), the address of these names all of the heads:
+`L1.H2-3.k` is the key that heads 2 and 3 of layer 1 attend with.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
 
-from mechinterp.core.errors import SiteError, check_word, suggest
+from mechinterp.core.errors import SiteError, suggest
 
 INPUTS = ("merged", "split")
 """Embedding and positions as one source, or as two."""
@@ -40,7 +42,11 @@ _HEAD = {
 }
 _ALIASES = {"attn_out": "attn", "mlp_out": "mlp", "post": "mlp_post", "neurons": "mlp_post", "pos_embed": "pos"}
 KINDS = (*_WHOLE, *_LAYER, *_HEAD)
-_ADDRESS = re.compile(r"^(?:L(?P<layer>[0-9]{1,9}))?(?:\.?H(?P<head>[0-9]{1,9}))?(?:\.?(?P<kind>[a-z_]+))?$")
+SHARED = ("k", "v", "k_input", "v_input")
+"""What several heads may have in common."""
+_ADDRESS = re.compile(
+    r"^(?:L(?P<layer>[0-9]{1,9}))?(?:\.?H(?P<head>[0-9]{1,9})(?:-(?P<last>[0-9]{1,9}))?)?(?:\.?(?P<kind>[a-z_]+))?$"
+)
 
 
 @dataclass(frozen=True)
@@ -53,17 +59,22 @@ class Site:
             `pattern`, `scores`, `q_input`, `k_input`, `v_input`.
         layer: Layer, from 0; None for a site of the whole model.
         head: Head, from 0; None where the kind has no heads, or for all of a layer's heads.
+        last: Last of the heads that share one `k` or `v`, of which `head` is the first; None where it is its alone.
 
     Raises:
-        SiteError: If the kind is unknown or misses its layer.
+        SiteError: If the kind is unknown or misses its layer, or heads cannot share it.
 
     >>> Site.parse("L1.H3.z"), str(Site.parse("L0.H2.result")), Site.parse("L0.mlp").hook
     (Site('L1.H3.z'), 'L0.H2', 'blocks.0.hook_mlp_out')
+    >>> shared = Site.parse("L1.H2-3.k")
+    >>> shared.heads, shared.index
+    (range(2, 4), 1)
     """
 
     kind: str
     layer: int | None = None
     head: int | None = None
+    last: int | None = None
 
     def __post_init__(self) -> None:
         kind = _ALIASES.get(self.kind, self.kind)
@@ -75,6 +86,14 @@ class Site:
             raise SiteError(f"site '{kind}' {need}")
         if self.head is not None and kind not in _HEAD:
             raise SiteError(f"site '{kind}' has no heads, so no head {self.head}")
+        if self.last == self.head:
+            object.__setattr__(self, "last", None)
+        if self.last is None:
+            return
+        if kind not in SHARED or self.head is None or self.last < self.head:
+            raise SiteError(f"no heads {self.head}-{self.last} of '{kind}': heads share only {', '.join(SHARED)}")
+        if self.head % len(self.heads):
+            raise SiteError(f"no heads {self.head}-{self.last}: heads share keys and values in groups of equal size")
 
     @classmethod
     def parse(cls, text: str | Site) -> Site:
@@ -84,12 +103,12 @@ class Site:
         match = _ADDRESS.match(text.strip())
         if not match or not text.strip():
             raise SiteError(f"no site '{text}': write 'L1.H3.z', 'L0.mlp', 'L1.resid_pre', 'embed' or 'logits'")
-        layer, head, kind = match["layer"], match["head"], match["kind"]
+        layer, head, last, kind = match["layer"], match["head"], match["last"], match["kind"]
         if kind is None:
             if layer is None or head is None:
                 raise SiteError(f"no site '{text}': name what to read there, as in '{text}.resid_post'")
             kind = "result"
-        return cls(kind, None if layer is None else int(layer), None if head is None else int(head))
+        return cls(kind, *(None if number is None else int(number) for number in (layer, head, last)))
 
     @property
     def hook(self) -> str:
@@ -102,7 +121,7 @@ class Site:
     def input(self) -> Site:
         """Where a reader takes its input, before the layer norm; `logits` stands for itself."""
         if self.kind in ("q", "k", "v"):
-            return Site(f"{self.kind}_input", self.layer, self.head)
+            return Site(f"{self.kind}_input", self.layer, self.head, self.last)
         return Site("mlp_in", self.layer) if self.kind == "mlp" else self
 
     @property
@@ -110,12 +129,25 @@ class Site:
         """Whether the activation has a head axis."""
         return self.kind in _HEAD
 
+    @property
+    def heads(self) -> range:
+        """The heads that it belongs to; none where it has no head."""
+        if self.head is None:
+            return range(0)
+        return range(self.head, (self.head if self.last is None else self.last) + 1)
+
+    @property
+    def index(self) -> int:
+        """Its place on the head axis of the activation, which has an entry for each group of heads that share one."""
+        return 0 if self.head is None else self.head // len(self.heads)
+
     def __str__(self) -> str:
         if self.layer is None:
             return self.kind
         if self.head is None:
             return f"L{self.layer}.{self.kind}"
-        return f"L{self.layer}.H{self.head}" + ("" if self.kind == "result" else f".{self.kind}")
+        heads = f"H{self.head}" if self.last is None else f"H{self.head}-{self.last}"
+        return f"L{self.layer}.{heads}" + ("" if self.kind == "result" else f".{self.kind}")
 
     def __repr__(self) -> str:
         return f"Site('{self}')"
@@ -147,7 +179,7 @@ class Edge:
 
     Args:
         source: `input`, `embed`, `pos`, a head (`L0.H2`) or an MLP (`L0.mlp`).
-        reader: A head's `q`, `k` or `v`, an MLP (`L1.mlp`), or `logits`.
+        reader: A head's `q`, `k` or `v` (`L1.H2-3.k` where heads share it), an MLP (`L1.mlp`), or `logits`.
 
     >>> edge = Edge.parse("L0.H2->L1.H1.k")
     >>> str(edge.source), str(edge.reader), edge.hook
@@ -180,115 +212,3 @@ class Edge:
 
     def __lt__(self, other: Edge) -> bool:
         return (self.reader, self.source) < (other.reader, other.source)
-
-
-@dataclass(frozen=True)
-class Graph:
-    """All sources, readers and edges of a model, in topological order.
-
-    Args:
-        n_layers: Layers.
-        n_heads: Heads per layer.
-        mlp: Whether layers have an MLP.
-        positions: Whether positions are added to the residual stream (learned positions), and so are a source.
-        inputs: `merged` takes embedding and positions as one source, `split` as two.
-
-    >>> len(Graph(2, 8, mlp=False).edges), len(Graph(2, 8, mlp=False, inputs="split").edges)
-    (257, 306)
-    """
-
-    n_layers: int
-    n_heads: int
-    mlp: bool
-    positions: bool = True
-    inputs: str = "merged"
-
-    def __post_init__(self) -> None:
-        check_word("inputs", self.inputs, INPUTS)
-
-    @cached_property
-    def sources(self) -> tuple[Site, ...]:
-        """What writes to the residual stream: inputs first, then each layer's heads and MLP."""
-        return (*self.roots, *(site for layer in range(self.n_layers) for site in self.writers(layer)))
-
-    @property
-    def roots(self) -> tuple[Site, ...]:
-        """The sources that come before any layer."""
-        if self.inputs == "merged":
-            return (Site("input"),)
-        return (Site("embed"), Site("pos")) if self.positions else (Site("embed"),)
-
-    def writers(self, layer: int) -> tuple[Site, ...]:
-        """One layer's sources: its heads, then its MLP."""
-        heads = tuple(Site("result", layer, head) for head in range(self.n_heads))
-        return (*heads, Site("mlp", layer)) if self.mlp else heads
-
-    @cached_property
-    def readers(self) -> tuple[Site, ...]:
-        """What reads the residual stream: each layer's q, k and v of every head, then its MLP; at last the logits."""
-        readers: list[Site] = []
-        for layer in range(self.n_layers):
-            readers += [Site(kind, layer, head) for head in range(self.n_heads) for kind in "qkv"]
-            readers += [Site("mlp", layer)] if self.mlp else []
-        return (*readers, Site("logits"))
-
-    def forks(self, kind: str, layer: int) -> tuple[Site, ...]:
-        """One layer's readers of one kind, `q`, `k` or `v`."""
-        return tuple(Site(kind, layer, head) for head in range(self.n_heads))
-
-    def forks_of(self, layer: int, head: int) -> tuple[Site, ...]:
-        """The queries, keys and values that a head attends with."""
-        return tuple(Site(kind, layer, head) for kind in "qkv")
-
-    def incoming(self, reader: Site) -> tuple[Site, ...]:
-        """The sources that a reader can see."""
-        if reader.layer is None:
-            return self.sources
-        per_layer = self.n_heads + self.mlp
-        own_heads = self.n_heads if reader.kind == "mlp" else 0
-        return self.sources[: len(self.roots) + reader.layer * per_layer + own_heads]
-
-    def input_hook(self, reader: Site) -> str:
-        """Hook point where a reader's input can be read and edited; the logits read the last layer's stream."""
-        return (Site("resid_post", self.n_layers - 1) if reader.kind == "logits" else reader.input).hook
-
-    @cached_property
-    def edges(self) -> tuple[Edge, ...]:
-        """Every edge, readers in topological order, then sources."""
-        return tuple(Edge(source, reader) for reader in self.readers for source in self.incoming(reader))
-
-    @cached_property
-    def _known(self) -> frozenset[Edge]:
-        return frozenset(self.edges)
-
-    def check(self, edge: str | Edge) -> Edge:
-        """Return the edge if this model has it.
-
-        Raises:
-            SiteError: If it does not, naming the nearest edges that exist.
-        """
-        parsed = Edge.parse(edge)
-        if parsed not in self._known:
-            near = suggest(str(parsed), (str(item) for item in self.edges))
-            raise SiteError(
-                f"no edge '{parsed}': the model has layers 0-{self.n_layers - 1}, heads 0-{self.n_heads - 1}, "
-                f"{'MLPs' if self.mlp else 'no MLPs'}, inputs='{self.inputs}'.{near}"
-            )
-        return parsed
-
-    def check_site(self, site: str | Site) -> Site:
-        """Return the site if this model has it.
-
-        Raises:
-            SiteError: If the layer, head or kind does not exist, naming the nearest site.
-        """
-        parsed = Site.parse(site)
-        layer = None if parsed.layer is None else min(parsed.layer, self.n_layers - 1)
-        head = None if parsed.head is None else min(parsed.head, self.n_heads - 1)
-        near = Site(parsed.kind, layer, head)
-        if near != parsed:
-            limit = f"layers 0-{self.n_layers - 1}, heads 0-{self.n_heads - 1}"
-            raise SiteError(f"no site '{parsed}': the model has {limit}. Did you mean '{near}'?")
-        if not self.mlp and parsed.kind.startswith("mlp"):
-            raise SiteError(f"no site '{parsed}': the model is attention only (d_mlp=0)")
-        return parsed

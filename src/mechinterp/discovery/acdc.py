@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from mechinterp.core import Circuit, ConfigError, Edge, Graph, Site, component, derive_seed, suggest
+from mechinterp.core import Circuit, ConfigError, Edge, Graph, Site, component, derive_seed, owners, suggest
 from mechinterp.interventions import Judge
 
 ORDERS = ("backward", "forward", "shuffle")
@@ -109,7 +109,8 @@ def _speculate(queue: Sequence[Edge], edges: set[Edge], block: int) -> list[tupl
     for edge in queue:
         if trials == block:
             break
-        heard = edge.reader == Site("logits") or component(edge.reader) in {component(other.source) for other in left}
+        writing = {component(other.source) for other in left}
+        heard = edge.reader == Site("logits") or not writing.isdisjoint(owners(edge.reader))
         left.discard(edge)
         steps.append((edge, frozenset(left) if heard else None))
         trials += heard

@@ -58,6 +58,8 @@ def rename_heads(circuit: Circuit, match: xr.DataArray | np.ndarray) -> Circuit:
             raise ConfigError(
                 f"the matching is for {table.shape[0]} layers of {table.shape[1]} heads, not for '{site}'"
             )
+        if site.last is not None:
+            raise ConfigError(f"heads that share keys and values are not matched one by one: '{site}'")
         return Site(site.kind, site.layer, int(table[site.layer, site.head]))
 
     return Circuit((Edge(renamed(edge.source), renamed(edge.reader)) for edge in circuit), circuit.inputs)

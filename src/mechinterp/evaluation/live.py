@@ -17,7 +17,7 @@ import xarray as xr
 from jaxtyping import Float, Shaped
 from torch import nn
 
-from mechinterp.core import Circuit, Edge, HookedModel, Options, Pair, Site, component, generator, takes
+from mechinterp.core import Circuit, Edge, HookedModel, Options, Pair, Site, component, generator, owners, takes
 from mechinterp.core.statistics import rounding
 from mechinterp.interventions import Judge, as_transformer
 from mechinterp.models import Transformer
@@ -150,7 +150,7 @@ def _carriers(model: HookedModel | nn.Module, pair: Pair, own: set[Edge], option
             return live - own
         part = max(stuck)  # the last one first: what lies before it may go through it
         lost.add(part)
-        inward = [edge for edge in sorted(live) if component(edge.reader) == part]
+        inward = [edge for edge in sorted(live) if part in owners(edge.reader)]
         outward = [edge for edge in graph.edges if component(edge.source) == part]
         for judge in judges:
             with_f = judge.scores([whole - Circuit([f], graph.inputs) for f in inward])
@@ -162,4 +162,4 @@ def _carriers(model: HookedModel | nn.Module, pair: Pair, own: set[Edge], option
 def _stuck(live: Iterable[Edge]) -> set[Site]:
     """Components that a live edge enters and no live edge leaves."""
     leaving = {component(edge.source) for edge in live}
-    return {component(edge.reader) for edge in live if edge.reader.kind != "logits"} - leaving
+    return {owner for edge in live if edge.reader.kind != "logits" for owner in owners(edge.reader)} - leaving

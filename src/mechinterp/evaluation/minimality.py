@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from torch import nn
 
-from mechinterp.core import Circuit, Edge, HookedModel, Options, Pair, Site, component, example_names, takes
+from mechinterp.core import Circuit, Edge, HookedModel, Options, Pair, Site, component, example_names, owners, takes
 from mechinterp.core.statistics import rounding, t_interval
 from mechinterp.evaluation.redundancy import parts_of, without
 from mechinterp.interventions import Judge
@@ -103,15 +103,16 @@ def _apart(edge: Edge, sets: Iterable[frozenset[Edge]]) -> list[frozenset[Edge]]
 
 def _from_inputs(edge: Edge, circuit: Circuit) -> list[frozenset[Edge]]:
     """Each edge from an input into the component that an edge enters; all others are covered by their sources."""
-    into = [other for other in circuit if component(other.reader) == component(edge.reader)]
+    entered = set(owners(edge.reader))
+    into = [other for other in circuit if not entered.isdisjoint(owners(other.reader))]
     return [frozenset([other]) for other in into if other.source.layer is None]
 
 
 def _rivals(edge: Edge, circuit: Circuit) -> list[frozenset[Edge]]:
     """Edges of the other heads in the layer of each end, and of both."""
-    ends = [component(end) for end in (edge.source, edge.reader)]
+    ends = [component(edge.source), *owners(edge.reader)]
     sets = [_edges_of(circuit, [part for part in parts_of(circuit) if _is_rival(part, end)]) - {edge} for end in ends]
-    return [*sets, sets[0] | sets[1]]
+    return [*sets, frozenset[Edge]().union(*sets)]
 
 
 def _is_rival(part: Site, end: Site) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mechinterp.core import LOGITS, Circuit, ConfigError, Edge, Graph, Site, component, derive_seed
+from mechinterp.core import LOGITS, Circuit, ConfigError, Edge, Graph, Site, component, derive_seed, owners
 
 _TRIES = 20
 _STARTS = 20
@@ -171,18 +171,19 @@ def _fresh(
 
 def _closing(chosen: frozenset[Edge], incoming: Mapping[Site, Sequence[Edge]]) -> list[Edge]:
     """Edges that alone complete a path: from an input or a fed component to one that reaches the logits."""
-    fed = {component(edge.reader) for edge in chosen}
+    fed = {owner for edge in chosen for owner in owners(edge.reader)}
     used = {component(edge.source) for edge in chosen} | {LOGITS}
-    pool = (edge for edges in incoming.values() for edge in edges if edge not in chosen)
+    pool = {edge for edges in incoming.values() for edge in edges if edge not in chosen}
     return sorted(
         edge
         for edge in pool
-        if component(edge.reader) in used and (edge.source.layer is None or component(edge.source) in fed)
+        if not used.isdisjoint(owners(edge.reader)) and (edge.source.layer is None or component(edge.source) in fed)
     )
 
 
 def _incoming(edges: Iterable[Edge]) -> dict[Site, list[Edge]]:
     by_reader: dict[Site, list[Edge]] = {}
     for edge in sorted(edges):
-        by_reader.setdefault(component(edge.reader), []).append(edge)
+        for owner in owners(edge.reader):
+            by_reader.setdefault(owner, []).append(edge)
     return by_reader

@@ -29,7 +29,7 @@ from jaxtyping import Float
 from torch import nn
 
 from mechinterp._version import __version__
-from mechinterp.core import LOGITS, Circuit, HookedModel, Options, Pair, Site, component, in_words, takes
+from mechinterp.core import Circuit, HookedModel, Options, Pair, Site, component, in_words, owners, takes
 from mechinterp.core.statistics import CONFIDENCE, Interval, mean_interval
 from mechinterp.interventions import Judge
 
@@ -157,13 +157,10 @@ def parts_of(circuit: Circuit) -> list[Site]:
 
 
 def without(circuit: Circuit, parts: Iterable[Site]) -> Circuit:
-    """The circuit without all edges that touch some components."""
+    """The circuit without all edges that touch some components; what others read as well stays."""
     gone = set(parts)
-    return Circuit((edge for edge in circuit.edges if not gone & _ends(edge.source, edge.reader)), circuit.inputs)
-
-
-def _ends(*sites: Site) -> set[Site]:
-    return {component(site) for site in sites}
+    left = (e for e in circuit.edges if component(e.source) not in gone and not gone.issuperset(owners(e.reader)))
+    return Circuit(left, circuit.inputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +209,7 @@ class _Table:
         lost = [
             edge
             for edge in self.circuit.edges
-            if component(edge.source) == a and (edge.reader == LOGITS or str(component(edge.reader)) not in lead)
+            if component(edge.source) == a and lead.isdisjoint(str(owner) for owner in owners(edge.reader))
         ]
         unseen = self.judge.scores([Circuit(self.circuit.edges - set(lost), self.circuit.inputs)])[0]
         return mean_interval(self.value([a]) - unseen, self.confidence)

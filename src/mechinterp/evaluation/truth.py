@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from mechinterp.core import LOGITS, Circuit, ConfigError, Edge, Graph, component, rank_edges
+from mechinterp.core import LOGITS, Circuit, ConfigError, Edge, Graph, component, owners, rank_edges
 from mechinterp.core.edge_scores import Scores, edge_scores, score_every_edge
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -176,7 +176,7 @@ def _greedy(scores: Mapping[Edge, float], count: int) -> set[Edge]:
     reached = {LOGITS}
     ranked = rank_edges(scores, by="absolute")
     while len(chosen) < min(count, len(ranked)):
-        edge = next(edge for edge in ranked if edge not in chosen and component(edge.reader) in reached)
+        edge = next(edge for edge in ranked if edge not in chosen and not reached.isdisjoint(owners(edge.reader)))
         chosen.add(edge)
         reached.add(component(edge.source))
     return chosen

@@ -67,9 +67,10 @@ def score_circuits(
         roots = source_values(model, clean, graph)[: len(graph.roots)]
         _, scored, _ = pair.clean.at_scored()
         scorer = Scorer.of(pair, options.for_model(model), model.read(take(clean.final, scored)))
-        run = _Runner(model, graph, clean.where, options.budget_mb)
-        blocks = zip(roots.split(BLOCK, 1), reference.split(BLOCK, 1), scored.split(BLOCK), strict=True)
-        return scorer(torch.cat([run(masks, *block) for block in blocks], 1))
+        where = clean.where.of_examples(BLOCK, len(pair))
+        parts = zip(where, roots.split(BLOCK, 1), reference.split(BLOCK, 1), scored.split(BLOCK), strict=True)
+        runs = [_Runner(model, graph, at, options.budget_mb)(masks, *part) for at, *part in parts]
+        return scorer(torch.cat(runs, 1))
 
 
 def graph_of(model: HookedModel | nn.Module, inputs: str = "merged") -> Graph:

@@ -36,6 +36,8 @@ def on_model(inputs: _Inputs, model: HookedModel | nn.Module) -> _Inputs:
     config = getattr(model, "config" if isinstance(model, Transformer) else "cfg", None)
     for batch in (inputs.clean, inputs.corrupted) if isinstance(inputs, Pair) else (inputs,):
         _check_fits(batch, getattr(config, "d_vocab", 0) or 0, getattr(config, "d_vocab_out", 0) or 0)
+    if isinstance(inputs, Pair):
+        _check_padded_alike(inputs, getattr(config, "pad_token", None))
     return inputs.to(device, dtype)
 
 
@@ -64,6 +66,16 @@ def _check_fits(batch: Batch, vocab: int, answers: int) -> None:
         low, high = int(values.min()), int(values.max())
         if low < 0 or (known and high >= known):
             raise ShapeError(f"{name} is {low if low < 0 else high}: the model knows tokens 0 to {known - 1}")
+
+
+def _check_padded_alike(pair: Pair, pad: int | None) -> None:
+    """Refuse a pair in which attention masks differ: a mask is no source, so no patch could carry the difference.
+
+    Raises:
+        ShapeError: If clean and corrupted inputs are padded at different positions.
+    """
+    if pad is not None and not torch.equal(pair.clean.inputs == pad, pair.corrupted.inputs == pad):
+        raise ShapeError(f"clean and corrupted inputs are padded (token {pad}) at different positions: pad them alike")
 
 
 def as_transformer(model: object, purpose: str, instead: str = "") -> Transformer:

@@ -25,7 +25,7 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.heads = config.n_heads
+        self.parallel = config.parallel_blocks
         self.ln1 = make_norm(config)
         self.attn = Attention(config)
         self.hook_resid_pre, self.hook_attn_out, self.hook_resid_post = HookPoint(), HookPoint(), HookPoint()
@@ -45,13 +45,13 @@ class Block(nn.Module):
         return self.hook_resid_post(mid)
 
     def project(self, resid: Float[Tensor, "... row d_model"], where: Positions) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k and v, `[... row head d_head]`; those whose input is hooked read a fork of the stream per head."""
+        """q, k and v, `[... row head d_head]`; those whose input is hooked read forks of the stream."""
         points = {"q": self.hook_q_input, "k": self.hook_k_input, "v": self.hook_v_input}
         forks = [kind for kind, point in points.items() if hooked(point)]
         projected = {}
         for kind in forks:
             # Copies in memory too, so that a hook can edit one head's in place.
-            copies = repeat(resid, "... d_model -> ... head d_model", head=self.heads).clone()
+            copies = repeat(resid, "... d_model -> ... head d_model", head=self.attn.many(kind)).clone()
             projected[kind] = self.attn.project_heads(kind, self.ln1(points[kind](copies)), where)
         shared = "".join(kind for kind in points if kind not in forks)
         # The shared stream is normalised last, so that a cache of ln1's hooks keeps its usual shape.
@@ -63,7 +63,7 @@ class Block(nn.Module):
 
     def mlp_reads(self, pre: Float[Tensor, "... d_model"], mid: Float[Tensor, "... d_model"]) -> Tensor:
         """The stream that the MLP reads, of the streams before the layer and after its attention."""
-        return mid
+        return pre if self.parallel else mid
 
     def add_mlp(
         self, mid: Float[Tensor, "... d_model"], read: Float[Tensor, "... d_model"]

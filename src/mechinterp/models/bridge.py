@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mechinterp.core import UnsupportedError
-from mechinterp.models.norm import EPS
 from mechinterp.models.transformer import Transformer
 
 if TYPE_CHECKING:
@@ -24,6 +23,20 @@ EXPRESSIBLE = {
     "inputs": (("tokens",), "it embeds tokens only"),
     "attention": (("softmax",), "its attention is softmax"),
     "positions": (("learned", "rotary", "none"), "its positions are added to the residual stream or rotate q and k"),
+    "rotary_dim": ((None,), "it rotates all features of a head"),
+    "rotary_scaling": (("default",), "it does not scale angles"),
+    "act_fn": (("relu", "gelu", "gelu_new", "silu"), "it has no SoLU"),
+    **{
+        name: ((value,), reason)
+        for name, value, reason in (
+            ("n_kv_heads", None, "each of its heads has its own keys and values"),
+            ("parallel_blocks", False, "its MLP reads what the layer's heads write"),
+            ("gated_mlp", False, "its MLP has no gate"),
+            ("qk_norm", False, "it does not normalise queries and keys"),
+            ("smeared_keys", False, "it does not mix keys"),
+            ("pad_token", None, "it has no padding"),
+        )
+    },
 }
 """Setting -> the values that the native model can express, and why it has no others."""
 
@@ -32,8 +45,9 @@ def to_bridge(model: Transformer) -> TransformerBridge:
     """The same function as a `TransformerBridge`, for everything that TransformerLens offers on one.
 
     Args:
-        model: Not with vector inputs, linear attention, shortformer positions or a readout. What the native model has
-            and ours lacks becomes zeros: attention biases, learned positions, the unembedding's bias.
+        model: Not with vector inputs, attention other than softmax, shortformer positions, a readout, or what
+            `EXPRESSIBLE` lists besides. What the native model has and ours lacks becomes zeros: biases of attention and
+            MLPs, learned positions, the unembedding's bias. Tied embeddings become two.
 
     Returns:
         A bridge in evaluation mode, in the model's type and on its device, with copies of the weights. Outputs agree
@@ -78,7 +92,7 @@ def bridge_settings(model: Transformer) -> TransformerBridgeConfig:
 
     config = model.config
     for name, (values, reason) in EXPRESSIBLE.items():
-        if getattr(config, name) not in values:
+        if getattr(config, name) not in values and not (name == "n_kv_heads" and config.shared == 1):
             raise UnsupportedError(f"no TransformerBridge for {name}='{getattr(config, name)}': {reason}")
     if config.readout_layers:
         raise UnsupportedError("no TransformerBridge for readout_layers > 0: it unembeds the stream directly")
@@ -93,7 +107,7 @@ def bridge_settings(model: Transformer) -> TransformerBridgeConfig:
         d_mlp=config.d_mlp or None,
         attn_only=config.d_mlp == 0,
         act_fn=config.act_fn,
-        eps=EPS,
+        eps=config.norm_eps,
         normalization_type=None if config.normalization == "none" else config.normalization,
         positional_embedding_type="rotary" if config.positions == "rotary" else "standard",
         rotary_dim=config.d_head if config.positions == "rotary" else None,
@@ -110,9 +124,13 @@ def _weights(model: Transformer) -> dict[str, torch.Tensor]:
     """All weights under TransformerLens's older names, zeros where the native model has what ours lacks."""
     config = model.config
     weights = dict(model.state_dict())
-    if not config.attn_bias:
-        for name in ("b_Q", "b_K", "b_V", "b_O"):
-            weights |= {f"blocks.{i}.attn.{name}": bias for i, bias in enumerate(getattr(model, name))}
+    for name in ("b_Q", "b_K", "b_V", "b_O"):
+        weights |= {f"blocks.{i}.attn.{name}": bias for i, bias in enumerate(getattr(model, name))}
+    if config.d_mlp and not config.mlp_bias:
+        for layer in range(config.n_layers):
+            weights[f"blocks.{layer}.mlp.b_in"] = model.W_E.new_zeros(config.d_mlp)
+            weights[f"blocks.{layer}.mlp.b_out"] = model.W_E.new_zeros(config.d_model)
+    weights["unembed.W_U"] = model.W_U
     if config.positions == "none":
         weights["pos_embed.W_pos"] = model.W_E.new_zeros(config.n_ctx, config.d_model)
     weights["unembed.b_U"] = model.b_U

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -46,10 +48,25 @@ class Readout(nn.Module):
 
 
 class Unembed(nn.Module):
-    """Unembedding `W_U`, `[d_model, d_vocab_out or d_out]`, and its bias where the model has one."""
+    """Unembedding `W_U`, `[d_model, d_vocab_out or d_out]`, and its bias where the model has one.
 
-    def __init__(self, config: ModelConfig) -> None:
+    Args:
+        config: The architecture.
+        embed: The embedding, whose transpose a tied unembedding is.
+    """
+
+    W_U: Tensor
+
+    def __init__(self, config: ModelConfig, embed: Embed) -> None:
         super().__init__()
-        self.W_U = nn.Parameter(torch.empty(config.d_model, config.features_out))
+        if not config.tied_embeddings:
+            self.W_U = nn.Parameter(torch.empty(config.d_model, config.features_out))
         if config.unembed_bias:
             self.b_U = nn.Parameter(torch.zeros(config.features_out))
+        self._tied = [embed]  # in a list, so that it is no part of this module, and its weights are not listed twice
+
+    def __getattr__(self, name: str) -> Any:
+        """Only what is not there otherwise, and so `W_U` where it is tied."""
+        if name == "W_U" and "W_U" not in self._parameters:
+            return self._tied[0].W_E.T
+        return super().__getattr__(name)

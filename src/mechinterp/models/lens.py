@@ -54,8 +54,8 @@ class LensTools(HookedRootModule):
             "d_vocab_out": config.features_out,
             "normalization_type": None if config.normalization == "none" else config.normalization,
             "positional_embedding_type": kinds.get(config.positions, config.positions),
-            "n_key_value_heads": None,
-            "eps": 1e-5,
+            "n_key_value_heads": config.kv_heads if config.shared > 1 else None,
+            "eps": config.norm_eps,
             "device": self.device,
             "dtype": self.dtype,
             "use_attn_result": False,
@@ -68,8 +68,12 @@ class LensTools(HookedRootModule):
     W_E = property(lambda self: self.embed.W_E, doc="Embedding `[d_vocab or d_in, d_model]`.")
     W_U = property(lambda self: self.unembed.W_U, doc="Unembedding `[d_model, d_vocab_out or d_out]`.")
     W_Q = property(lambda self: self._stack("W_Q"), doc="Query weights `[layer, head, d_model, d_head]`.")
-    W_K = property(lambda self: self._stack("W_K"), doc="Key weights `[layer, head, d_model, d_head]`.")
-    W_V = property(lambda self: self._stack("W_V"), doc="Value weights `[layer, head, d_model, d_head]`.")
+    W_K = property(
+        lambda self: self._stack("W_K"), doc="Key weights `[layer, head, d_model, d_head]`, shared ones repeated."
+    )
+    W_V = property(
+        lambda self: self._stack("W_V"), doc="Value weights `[layer, head, d_model, d_head]`, shared ones repeated."
+    )
     W_O = property(lambda self: self._stack("W_O"), doc="Output weights `[layer, head, d_head, d_model]`.")
     b_Q = property(lambda self: self._stack("b_Q"), doc="Query biases `[layer, head, d_head]`, 0 where absent.")
     b_K = property(lambda self: self._stack("b_K"), doc="Key biases `[layer, head, d_head]`, 0 where absent.")
@@ -94,10 +98,13 @@ class LensTools(HookedRootModule):
 
     def _stack(self, name: str) -> Tensor:
         config = self.config
-        if name.startswith("b_") and not config.attn_bias:
+        if name.startswith("b_") and not (config.out_bias if name == "b_O" else config.attn_bias):
             shape = (config.d_model,) if name == "b_O" else (config.n_heads, config.d_head)
             return self.W_U.new_zeros(config.n_layers, *shape)
-        return torch.stack([getattr(block.attn, name) for block in self.blocks])
+        parts = [getattr(block.attn, name) for block in self.blocks]
+        if name[-1] in "KV":
+            parts = [block.attn.spread(part, 0) for block, part in zip(self.blocks, parts, strict=True)]
+        return torch.stack(parts)
 
     def run_with_cache(self, *args, remove_batch_dim: bool = False, **kwargs) -> tuple[Tensor | None, ActivationCache]:
         """As in TransformerLens: the output, and all activations (or those of `names_filter`) in an `ActivationCache`.
@@ -124,7 +131,8 @@ class LensTools(HookedRootModule):
 
         Args:
             layer: Up to `n_layers`, which is the stream before the final norm.
-            mlp_input: Whether the stream is taken before the layer's MLP: its attention's bias counts too.
+            mlp_input: Whether it is what the layer's MLP reads: the bias of its attention counts too, unless both read
+                one stream.
             include_mlp_biases: Whether MLPs' output biases count.
 
         Raises:
@@ -133,9 +141,11 @@ class LensTools(HookedRootModule):
         last = self.config.n_layers - mlp_input
         if not 0 <= layer <= last:
             raise ShapeError(f"layer={layer} with mlp_input={mlp_input}: allowed are 0 to {last}")
-        parts: list[Tensor] = [block.attn.b_O for block in self.blocks[: layer + mlp_input] if self.config.attn_bias]
+        attending = layer + (mlp_input and not self.config.parallel_blocks)
+        parts = [block.attn.bias for block in self.blocks[:attending]]
         if include_mlp_biases and self.config.d_mlp:
-            parts += [block.mlp.b_out for block in self.blocks[:layer]]
+            parts += [block.mlp.bias for block in self.blocks[:layer]]
+        parts = [part for part in parts if part is not None]
         return torch.stack(parts).sum(0) if parts else self.W_U.new_zeros(self.config.d_model)
 
     def tokens_to_residual_directions(self, tokens: str | int | Tensor) -> Float[Tensor, "*tokens d_model"]:

@@ -1,4 +1,4 @@
-"""Normalisation of the residual stream, before whatever reads it. It acts on each row by itself."""
+"""Normalisation: of the residual stream before whatever reads it, of queries and keys, of neurons. Row by row."""
 
 from __future__ import annotations
 
@@ -11,37 +11,43 @@ from transformer_lens.hook_points import HookPoint
 from mechinterp.models.config import ModelConfig
 from mechinterp.models.hook_points import hooked
 
-EPS = 1e-5
-
 
 class Norm(nn.Module):
-    """Layer or RMS normalisation over the last axis, with hooks on its scale and its output."""
+    """Layer or RMS normalisation over the last axis, with hooks on its scale and its output.
 
-    def __init__(self, config: ModelConfig) -> None:
+    Args:
+        kind: `LN` or `RMS`.
+        width: Of the last axis.
+        eps: Added to the variance.
+    """
+
+    def __init__(self, kind: str, width: int, eps: float) -> None:
         super().__init__()
-        self.kind = config.normalization
-        self.w = nn.Parameter(torch.ones(config.d_model))
-        if self.kind == "LN":
-            self.b = nn.Parameter(torch.zeros(config.d_model))
+        self.kind, self.eps = kind, eps
+        self.w = nn.Parameter(torch.ones(width))
+        if kind == "LN":
+            self.b = nn.Parameter(torch.zeros(width))
         self.hook_scale = HookPoint()
         self.hook_normalized = HookPoint()
 
-    def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+    def forward(self, x: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
         if not hooked(self.hook_scale, self.hook_normalized):
             return self.plain(x)
         if self.kind == "LN":
             x = x - x.mean(-1, keepdim=True)
-        x = x / self.hook_scale((x.square().mean(-1, keepdim=True) + EPS).sqrt())
+        x = x / self.hook_scale((x.square().mean(-1, keepdim=True) + self.eps).sqrt())
         # As in TransformerLens: a layer norm's hook sees the output, an RMS norm's what comes before the weight.
         return self.hook_normalized(x * self.w + self.b) if self.kind == "LN" else self.hook_normalized(x) * self.w
 
-    def plain(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+    def plain(self, x: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
         """The same without hooks, fused."""
         if self.kind == "LN":
-            return F.layer_norm(x, self.w.shape, self.w, self.b, EPS)
-        return F.rms_norm(x, self.w.shape, self.w, EPS)
+            return F.layer_norm(x, self.w.shape, self.w, self.b, self.eps)
+        return F.rms_norm(x, self.w.shape, self.w, self.eps)
 
 
 def make_norm(config: ModelConfig) -> nn.Module:
-    """A `Norm`, or nothing where the model has none."""
-    return nn.Identity() if config.normalization == "none" else Norm(config)
+    """A `Norm` of the stream, or nothing where the model has none."""
+    if config.normalization == "none":
+        return nn.Identity()
+    return Norm(config.normalization, config.d_model, config.norm_eps)

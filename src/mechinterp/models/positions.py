@@ -8,10 +8,10 @@ what it does depends on where queries and keys stand (masks, rotary positions, b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 
@@ -23,16 +23,30 @@ class Positions:
         index: Position of each row: `[row]` for a stretch, `[*lead, batch, row]` for each example's own.
         first: First position of a stretch; None for each example's own.
         added: Vectors that positions add to what queries and keys read (shortformer), one a row; None for none.
+        unseen: Keys that no query sees (padding), of the whole sequence; None for none. Queries carry none.
     """
 
     index: Int[Tensor, "*lead row"]
     first: int | None = None
     added: Float[Tensor, "*lead row d_model"] | None = None
+    unseen: Bool[Tensor, "*batch row"] | None = None
 
     @classmethod
-    def whole(cls, seq: int, device: torch.device | None = None, added: Tensor | None = None) -> Positions:
+    def whole(
+        cls,
+        seq: int,
+        device: torch.device | None = None,
+        added: Tensor | None = None,
+        unseen: Tensor | None = None,
+    ) -> Positions:
         """All positions of a sequence."""
-        return cls(torch.arange(seq, device=device), 0, added)
+        return cls(torch.arange(seq, device=device), 0, added, unseen)
+
+    def of_examples(self, size: int, count: int) -> list[Positions]:
+        """The whole sequence, for some of `count` examples at a time."""
+        if self.unseen is None:
+            return [self] * -(-count // size)
+        return [replace(self, unseen=unseen) for unseen in self.unseen.split(size)]
 
     def since(self, first: int) -> Positions:
         """From the whole sequence: the positions from `first` on."""

@@ -28,6 +28,7 @@ class Transformer(LensTools):
     Args:
         config: The architecture.
         seed: Of the initial weights; each parameter has a generator of its own, so adding a layer changes no other.
+            None leaves matrices as memory was, for weights that are loaded at once.
 
     Raises:
         ConfigError: If the memory does not hold a model of this size.
@@ -37,7 +38,7 @@ class Transformer(LensTools):
     torch.Size([3, 6, 5])
     """
 
-    def __init__(self, config: ModelConfig, seed: int = 0) -> None:
+    def __init__(self, config: ModelConfig, seed: int | None = 0) -> None:
         check_memory(config.memory, f"a model of {config.n_weights:,} weights")
         super().__init__()
         self.config = config
@@ -49,10 +50,11 @@ class Transformer(LensTools):
         self.blocks: Sequence[Block] = nn.ModuleList(Block(config) for _ in range(config.n_layers))  # type: ignore[assignment]
         self.ln_final = make_norm(config)
         self.readout = Readout(config) if config.readout_layers else nn.Identity()
-        self.unembed = Unembed(config)
+        self.unembed = Unembed(config, self.embed)
         self.setup()
         self.to(torch.float32)  # whatever torch's default is
-        self.initialise(seed)
+        if seed is not None:
+            self.initialise(seed)
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
@@ -103,8 +105,9 @@ class Transformer(LensTools):
         if seq > config.n_ctx:
             raise ShapeError(f"sequence of {seq}, and the model's n_ctx is {config.n_ctx}")
         resid = self.hook_embed(self.embed.W_E[inputs] if tokens else inputs @ self.embed.W_E)
+        unseen = inputs == config.pad_token if config.pad_token is not None else None
         if not config.position_table:
-            return resid, Positions.whole(seq, resid.device)
+            return resid, Positions.whole(seq, resid.device, unseen=unseen)
         positions = self.pos_embed.W_pos[:seq]
         if config.position_source:
             # One row per example, as in TransformerLens, so that a hook can edit a single example's positions.
@@ -114,8 +117,8 @@ class Transformer(LensTools):
             positions = positions.clone()
         positions = self.hook_pos_embed(positions)
         if config.position_source:
-            return resid + positions, Positions.whole(seq, resid.device)
-        return resid, Positions.whole(seq, resid.device, positions)
+            return resid + positions, Positions.whole(seq, resid.device, unseen=unseen)
+        return resid, Positions.whole(seq, resid.device, positions, unseen)
 
     def read(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... out"]:
         """Final norm, readout where the model has one, and unembedding."""

@@ -142,13 +142,13 @@ def _effects(runs: Runs, graph: Graph, edges: Sequence[Edge]) -> Float[Tensor, "
         for first in range(0, len(members), many):
             part = members[first : first + many]
             sources = [row[edges[i].source] for i in part]
-            heads = [edges[i].reader.head or 0 for i in part]
+            forks = [edges[i].reader.index for i in part]
             if layer is None:
                 start = _logits_start(runs, steps[sources])
             elif kind == "mlp":
                 start = _mlp_start(runs, steps[sources], layer)
             else:
-                start = _head_start(runs, steps, layer, kind, sources, heads)
+                start = _head_start(runs, steps, layer, kind, sources, forks)
             effect[part] = runs.effect(resume(runs.base, start))
     return effect
 
@@ -164,8 +164,8 @@ def _mlp_start(runs: Runs, steps: Float[Tensor, "edge batch seq d_model"], layer
     return Start(layer + 1, "pre", block.add_mlp(mid, block.mlp_reads(pre, mid) + at.take(steps)), at)
 
 
-def _head_start(runs: Runs, steps: Tensor, layer: int, kind: str, sources: list[int], heads: list[int]) -> Start:
-    """q, k or v of a layer's heads; `steps` are those of all sources."""
+def _head_start(runs: Runs, steps: Tensor, layer: int, kind: str, sources: list[int], readers: list[int]) -> Start:
+    """q, k or v of a layer; `steps` are those of all sources, `readers` the places of what the edges end at."""
     base, acts, block = runs.base, runs.base.acts, runs.model.blocks[layer]
     at = base.needed(layer, "mid")
     rows = at if kind == "q" else acts.where
@@ -176,8 +176,8 @@ def _head_start(runs: Runs, steps: Tensor, layer: int, kind: str, sources: list[
     z = block.attn.attend(forks["q"], forks["k"], forks["v"], at, acts.where)
     number = {source: i for i, source in enumerate(unique)}
     edge = torch.tensor([number[source] for source in sources], device=z.device)
-    head = torch.tensor(heads, device=z.device)
-    delta = block.attn.write_edges(kind, z - at.take(acts.z[layer], 2), edge, head)
+    reader = torch.tensor(readers, device=z.device)
+    delta = block.attn.write_edges(kind, z - at.take(acts.z[layer], 2), edge, reader)
     if base.mixes_after(layer, "mid"):
         at = at.since(_first_change(delta))
         delta = at.take(delta)

@@ -211,7 +211,7 @@ def _reader_gradients(
     _, grads = gradients(model, repeated, list(dict.fromkeys(hooks)), score, edits)
     mean = {name: grad.unflatten(0, (many, -1)).mean(0) for name, grad in grads.items()}
     rows = zip(hooks, graph.readers, strict=True)
-    return torch.stack([mean[hook] if reader.head is None else mean[hook][:, :, reader.head] for hook, reader in rows])
+    return torch.stack([mean[hook] if reader.head is None else mean[hook][:, :, reader.index] for hook, reader in rows])
 
 
 def _edge_products(graph: Graph, difference: Tensor, grads: Tensor) -> Float[Tensor, "edge batch"]:

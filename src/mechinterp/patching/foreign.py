@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mechinterp.core import Graph, HookedModel, Site, UnsupportedError
 from mechinterp.interventions import record
 
+CONVERT = "from_transformer_lens gives a Transformer that knows such edges"
 FLAGS = ("use_attn_in", "use_attn_result", "use_split_qkv_input", "use_hook_mlp_in")
 
 
@@ -28,9 +29,13 @@ def foreign_graph(model: HookedModel | nn.Module, inputs: str) -> Graph:
         )
     shared = getattr(cfg, "n_key_value_heads", None)
     if shared not in (None, cfg.n_heads):
-        raise UnsupportedError(f"{cfg.n_heads} query heads share {shared} key heads: an edge into k has no one head")
+        raise UnsupportedError(
+            f"{cfg.n_heads} query heads share {shared} key heads: an edge into k has no one head; {CONVERT}"
+        )
     if getattr(cfg, "parallel_attn_mlp", False):
-        raise UnsupportedError("attention and MLP run in parallel here: a head is no source of its own layer's MLP")
+        raise UnsupportedError(
+            f"attention and MLP run in parallel here: a head is no source of its own layer's MLP; {CONVERT}"
+        )
     added = (getattr(cfg, "positional_embedding_type", None) or "standard") == "standard"
     return Graph(cfg.n_layers, cfg.n_heads, not getattr(cfg, "attn_only", False), added, inputs)
 

@@ -83,7 +83,8 @@ def path_patch(
         runs = Runs.of(model, pair, options)
         heads: dict[str, list[int | None]] = {}
         for reader in readers:
-            heads.setdefault(model.config.graph().input_hook(reader), []).append(reader.head)
+            place = None if reader.head is None else reader.index
+            heads.setdefault(model.config.graph().input_hook(reader), []).append(place)
         _, before = record(model, base.inputs, list(heads))
         _, after = record(model, base.inputs, list(heads), edits=_sender_edits(runs, sources, freeze_mlps))
         edits = {hook: _replace(before[hook], after[hook], each) for hook, each in heads.items()}
@@ -169,6 +170,7 @@ def _sender_edits(runs: Runs, senders: list[Site], freeze_mlps: bool) -> dict[st
         fix(Site("z", layer), z)
         if Site("mlp", layer) in senders:
             bias = model.blocks[layer].mlp.bias
+            bias = 0.0 if bias is None else bias
             fix(Site("mlp", layer), ablated(_mlp(other, layer) - bias, runs.options.ablation) + bias)
         elif model.config.d_mlp and freeze_mlps:
             fix(Site("mlp", layer), _mlp(this, layer))

@@ -26,12 +26,14 @@ class Nodes:
     Args:
         kind: One of the kinds above.
         layers: Which layers; one entry for a site of the whole model.
-        heads: Which heads, for kinds that have them.
+        heads: Which places on the head axis, for kinds that have one.
+        shared: Heads at each of these places; more than 1 where they share keys and values.
     """
 
     kind: str
     layers: range
     heads: range
+    shared: int = 1
 
     @property
     def whole(self) -> bool:
@@ -90,26 +92,34 @@ def select_nodes(model: HookedModel | nn.Module, site: str | Site) -> Nodes:
     if address.kind not in kinds:
         raise SiteError(f"no node effects for '{address.kind}'.{suggest(address.kind, kinds)}")
     mlp = not getattr(cfg, "attn_only", False)
-    Graph(cfg.n_layers, cfg.n_heads, mlp).check_site(address)
+    graph = model.config.graph() if isinstance(model, Transformer) else Graph(cfg.n_layers, cfg.n_heads, mlp)
+    graph.check_site(address)
     if isinstance(model, Transformer):
         if address.kind == "resid_mid" and not mlp:
             raise SiteError("no site 'resid_mid': the model is attention only; its stream has resid_pre and resid_post")
+        if address.kind == "resid_mid" and graph.parallel:
+            raise SiteError("no site 'resid_mid': attention and MLP run in parallel, and nothing reads between them")
         if address.kind == "pos" and not model.config.position_source:
             raise SiteError(f"no site 'pos': positions='{model.config.positions}' are not added to the residual stream")
     if address.kind in WHOLE_KINDS:
         return Nodes(address.kind, range(1), every[1])
-    if bare:
-        return Nodes(address.kind, *every)
     layer = address.layer or 0
-    heads = every[1] if address.head is None else range(address.head, address.head + 1)
-    return Nodes(address.kind, range(layer, layer + 1), heads)
+    layers = every[0] if bare else range(layer, layer + 1)
+    if not address.has_heads:
+        return Nodes(address.kind, layers, every[1])
+    forks = graph.forks(address.kind, layer)
+    heads = range(len(forks)) if address.head is None else range(address.index, address.index + 1)
+    return Nodes(address.kind, layers, heads, len(forks[0].heads))
 
 
 def node_result(effect: Float[Tensor, "layer unit place batch"], nodes: Nodes, where: Places) -> xr.DataArray:
-    """Name the dimensions, leave out those that the kind does not have, and mark absent roles as NaN."""
+    """Name the dimensions, leave out those that the kind does not have, and mark absent roles as NaN.
+
+    A key or a value that heads share is labelled by the first of them.
+    """
     effect = torch.where(where.absent, torch.nan, effect)
     unit, place = nodes.unit or "unit", where.dims[0] if where.dims else "place"
-    labels = list(nodes.heads) if unit == "head" else list(range(effect.shape[1]))
+    labels = [place * nodes.shared for place in nodes.heads] if unit == "head" else list(range(effect.shape[1]))
     coords = {"layer": list(nodes.layers), unit: labels, place: where.labels}
     result = labelled(effect, ["layer", unit, place, "example"], coords)
     lost = {"layer": nodes.whole, unit: nodes.unit is None, place: not where.dims}

@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from mechinterp.core.circuits import Circuit, component
+from mechinterp.core.circuits import Circuit, component, owners
 from mechinterp.core.errors import ConfigError
 from mechinterp.core.sites import Edge, Site
 from mechinterp.plots.style import FAINT, HELPS, HURTS, INK, MUTED, PAPER, base, write
@@ -120,7 +120,7 @@ def _drawn(effects: xr.DataArray, edges: Sequence[Edge], circuit: Circuit | None
 
 def _places(edges: Sequence[Edge]) -> dict[Site, tuple[float, float]]:
     """Where each component stands: x centred on 0 with unit distance, y the row from the bottom."""
-    parts = sorted({component(end) for edge in edges for end in (edge.source, edge.reader)})
+    parts = sorted({part for edge in edges for part in (component(edge.source), *owners(edge.reader))})
     rows: dict[float, list[Site]] = {}
     for part in parts:
         if part.layer is None:
@@ -153,7 +153,11 @@ def _looks(values: np.ndarray, errors: np.ndarray | None, scale: float) -> list[
 def _wire(
     edge: Edge, place: dict[Site, tuple[float, float]], inside: bool, look: dict, unit: str, note: str
 ) -> go.Scatter:
-    x, y = _path(edge, place)
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for owner in owners(edge.reader):  # to each of the heads that share what it reads; None lifts the pen
+        xs, ys = _path(edge, owner, place)
+        x, y = [*x, None, *xs] if x else [*xs], [*y, None, *ys] if y else [*ys]
     name = str(edge).replace("->", " → ")
     return go.Scatter(
         x=x,
@@ -167,12 +171,12 @@ def _wire(
     )
 
 
-def _path(edge: Edge, place: dict[Site, tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """From the source's top to the reader's port, upright at both ends, through the gaps of the rows between.
+def _path(edge: Edge, owner: Site, place: dict[Site, tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """From the source's top to a reading component's port, upright at both ends, through the gaps of the rows between.
 
     A wire that ran behind a component would look as if it ended there.
     """
-    (x0, y0), (x1, y1) = place[component(edge.source)], place[component(edge.reader)]
+    (x0, y0), (x1, y1) = place[component(edge.source)], place[owner]
     points = [(x0, y0 + 0.17)]
     for row in range(int(y0) + 1, int(y1)):
         wanted = x0 + (x1 - x0) * (row - y0) / (y1 - y0)

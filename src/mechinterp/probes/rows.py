@@ -146,7 +146,7 @@ def view(value: Tensor, site: Site) -> Float[Tensor, "batch seq d"]:
     if not site.has_heads:
         return value
     return (
-        value[:, :, site.head]
+        value[:, :, site.index]
         if site.head is not None
         else rearrange(value, "batch seq head d_head -> batch seq (head d_head)")
     )
@@ -159,7 +159,7 @@ def written(value: Tensor, site: Site, x: Float[Tensor, "batch seq d"]) -> Tenso
     if site.head is None:
         return x.unflatten(2, value.shape[2:])
     edited = value.clone()
-    edited[:, :, site.head] = x
+    edited[:, :, site.index] = x
     return edited
 
 
