@@ -116,14 +116,21 @@ def rule_judge():
     A circuit's score on an example is `combine(rule(edges), example)`.
     """
     import numpy as np
+    import torch
 
+    from mechinterp.core import Batch, Pair
     from mechinterp.interventions import Judge
+
+    def _different(count):
+        tokens = torch.arange(count)[:, None]
+        batch = Batch(tokens, tokens, torch.ones(count, 1, dtype=torch.bool))
+        return Pair(batch, batch)
 
     class RuleJudge(Judge):
         def __init__(self, graph, rule, examples=(-0.5, 0.5), combine=lambda worth, example: worth + example):
             examples = np.asarray(examples, dtype=float)
             parts = {"graph": graph, "rule": rule, "examples": examples, "combine": combine, "calls": 0, "runs": 0}
-            self.__dict__.update(parts)
+            self.__dict__.update(parts, pair=_different(len(examples)))
 
         def scores(self, circuits):
             self.__dict__.update(calls=self.calls + 1, runs=self.runs + len(circuits))

@@ -11,7 +11,7 @@ from mechinterp.models import ModelConfig, Transformer
 from mechinterp.tasks import Induction
 
 PAGE = Path(__file__).parents[1] / "docs" / "testing.md"
-HEAD = dict(id="induction-head", sentence="A head looks for copies.", source="own", compare=">=", value=0.5)
+HEAD = dict(id="induction-head", sentence="A head looks for copies.", purpose="mechanism", compare=">=", value=0.5)
 HEAD |= dict(measure="head_scores", select={"where": {"score": "induction"}, "head_type": "induction"})
 
 

@@ -58,6 +58,10 @@ def test_quick_run(name):
             "independent-inputs",
         }
         assert result["ratio"] == 0 and result["high"] > 0.3  # four models tell little
+    elif name == "onset":
+        truths = {row["truth"]: row for row in result["sizes"]}
+        assert set(truths) >= {"none", "gradual", "one", "two stages", "transient"}
+        assert truths["transient"]["named"] > 0.6 and truths["none"]["called"] < 0.3
     elif name == "coverage":
         rows = {row["size"]: row for row in result["sizes"]}
         assert rows["regression: error-of-one-step"]["coverage"] > 0.85 and len(rows) >= 10

@@ -17,6 +17,7 @@ edges = ["input->L0.H0.v", "L0.H0->logits"]
 [[claims]]
 id = "low-loss"
 sentence = "it learns"
+purpose = "mechanism"
 source = "own"
 model = "two"
 measure = "loss"
@@ -28,7 +29,7 @@ weaker = 1.0
 
 
 def claim(**settings) -> Claim:
-    given = dict(id="a", sentence="s", source="own", model="two", measure="loss", compare=">=", value=0.5)
+    given = dict(id="a", sentence="s", purpose="mechanism", model="two", measure="loss", compare=">=", value=0.5)
     return Claim(**{**given, **settings})
 
 
@@ -49,6 +50,8 @@ def test_a_file_is_read(tmp_path: Path):
         ('model = "two"', 'model = "three"', r"no model 'three' in \[models\]"),
         ('id = "low-loss"', 'id = "Low loss"', "claim Low loss: Claim: id='Low loss'"),
         ("L0.H0->logits", "L0.H0=>logits", "no edge 'L0.H0=>logits'"),
+        ('purpose = "mechanism"', "", "claim low-loss: Claim: setting 'purpose' is missing"),
+        ('purpose = "mechanism"', 'purpose = "fun"', "claim low-loss: Claim: purpose='fun'"),
         ("about = ", "about ", "is no TOML"),
         ("weaker = 1.0", "against = { modle = 'one' }", "no setting 'modle'"),
     ],
@@ -100,6 +103,8 @@ def test_tolerance_in_one_line(settings: dict, text: str):
         dict(compare="after", on=["retrained"]),
         dict(compare="after", on=["retrained"], passage=PASSAGE, against={}, weaker=0),
         dict(relative=True),
+        dict(purpose="contrast"),  # with what?
+        dict(step="untrained"),  # has no mechanism
     ],
 )
 def test_settings_that_do_not_fit_each_other(settings: dict):
@@ -108,6 +113,6 @@ def test_settings_that_do_not_fit_each_other(settings: dict):
 
 
 def test_against_changes_only_what_it_names():
-    one = claim(params={"examples": 8}, step="untrained", against={"model": "one"})
+    one = claim(purpose="control", params={"examples": 8}, step="untrained", against={"model": "one"})
     assert one.other is not None
     assert (one.other.model, one.other.step, one.other.params) == ("one", "untrained", {"examples": 8})

@@ -17,7 +17,7 @@ from mechinterp.tasks import Induction
 
 
 def claim(**settings) -> Claim:
-    given = dict(id="a", sentence="s", source="own", model="two", measure="loss", compare=">=", value=0.5)
+    given = dict(id="a", sentence="s", purpose="mechanism", model="two", measure="loss", compare=">=", value=0.5)
     return Claim(**{**given, **settings})
 
 
@@ -179,6 +179,7 @@ def test_what_counts_as_a_failure(verdict: str, known: str | None, failed: bool)
     assert result.failed is failed
     assert list(result.to_dict()) == [
         "circuit", "claim", "source", "published", "measured", "low", "high", "tolerance", "seeds", "verdict",
+        "purpose",
     ]  # fmt: skip
 
 

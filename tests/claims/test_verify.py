@@ -92,26 +92,6 @@ def test_untrained_is_what_training_begins_with(tmp_path: Path):
     assert all(torch.equal(first[name], made[name]) for name in made)
 
 
-@pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    """A circuit of one's own: a folder with one claim, and a model trained for five steps."""
-    task = Induction(vocab=8, seq_len=8, segment=2, repeats=2)
-    sizes = dict(n_layers=1, n_heads=2, d_model=8, steps=5, log_checkpoints=2, linear_checkpoints=2)
-    run = train(task, seed=0, out=tmp_path / "run", **sizes)
-    folder = tmp_path / "tiny"
-    ship(run, folder, "small", steps=(0,))
-    (folder / "claims.toml").write_text(
-        'about = "a"\nmain = "small"\n[models]\nsmall = "s"\n[circuit]\nedges = ["input->logits"]\n'
-        '[[claims]]\nid = "loss"\nsentence = "s"\nsource = "own"\nmodel = "small"\nmeasure = "loss"\n'
-        'select = { where = { group = "repeat" } }\ncompare = "between"\nvalue = 0\nhigh = 9\n'
-        '[[claims]]\nid = "null"\nsentence = "s"\nmodel = "small"\nstep = "untrained"\nmeasure = "loss"\n'
-        'select = { where = { group = "repeat" } }\ncompare = ">="\nvalue = 0\n'
-        '[[claims]]\nid = "scale"\nsentence = "s"\nsource = "own"\nmodel = "small"\nmeasure = "loss"\n'
-        'compare = ">="\nvalue = 0\nnot_testable = "needs a large model"\n'
-    )
-    return folder
-
-
 def test_retraining_gives_the_shipped_weights_for_the_shipped_seed(tiny: Path, tmp_path: Path):
     shipped = load_circuit(tiny).model.state_dict()
     first, _, second = verify(tiny, retrain=True, seeds=[0, 1], out=tmp_path / "again", workers=1)
@@ -160,8 +140,12 @@ def test_damaged_and_missing_weights(tiny: Path):
         (dict(name="induction", models={"three-layer": None}), "no model 'three-layer'"),
         (dict(name="induction", models={"two-layer": 3}), "not on this int"),
         (dict(name="induction", retrain=True, seeds=[]), "at least one"),
-        (dict(name="induction", seeds=3), "go with retrain=True"),
+        (dict(name="induction", seeds=3), "give retrain=True or null="),
         (dict(name="induction", workers=-1), "at least one process"),
+        (dict(name="induction", null="untraind"), "Did you mean 'untrained'"),
+        (dict(name="induction", null="untrained", retrain=True), "on models that did not"),
+        (dict(name="induction", null="untrained", models={"two-layer": None}), "give models, or one of these"),
+        (dict(name="induction", null="untrained", only=["one-layer-cannot"]), "'one-layer-cannot' is a control"),
     ],
 )
 def test_what_cannot_be_verified(options: dict, says: str):

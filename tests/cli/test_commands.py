@@ -96,7 +96,7 @@ def test_verify_prints_one_object_per_claim(capsys: Capture):
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["claim"] for row in rows] == ["learns-repeats", "induction-head"]
     names = ["circuit", "claim", "source", "published", "measured", "low", "high", "tolerance", "seeds", "verdict"]
-    assert list(rows[0]) == names
+    assert list(rows[0]) == [*names, "purpose"]
     assert run(["verify", "induction", "--only", "learns-repeats"]) == 0
     assert "reproduced" in capsys.readouterr().out
 

@@ -5,7 +5,16 @@ from importlib import import_module
 import pytest
 import torch
 
-from mechinterp.core import METRICS, Circuit, ConfigError, SiteError, UnsupportedError
+from mechinterp.core import (
+    METRICS,
+    Circuit,
+    ConfigError,
+    SiteError,
+    UnsupportedError,
+    example_names,
+    join_names,
+    split_names,
+)
 from mechinterp.discovery import discover
 from mechinterp.known.induction import induction_model
 from mechinterp.patching import estimate_edges, patch_edges
@@ -46,6 +55,7 @@ def test_origin_tells_how_it_was_found(made):
         "ablation": "resample",
         "pair": pair.fingerprint,
         "examples": 16,
+        "seen": join_names(example_names(pair)),
         "threshold": 0.1,
         "order": "shuffle",
         "seed": 5,
@@ -123,3 +133,12 @@ def test_scores_of_other_edges_are_refused(made):
         discover(made.model, pair, method="acdc", scores=merged)
     with pytest.raises(ConfigError, match="edge scores have dimension 'edge'"):
         discover(made.model, pair, scores=merged["clean"])
+
+
+def test_a_circuit_has_seen_the_examples_of_its_search_and_of_its_scores(made):
+    one, other = made.pair(8, seed=3), made.pair(8, seed=4)
+    both = set(example_names(one)) | set(example_names(other))
+    for scores in (patch_edges(made.model, other, inputs="split"), estimate_edges(made.model, other, inputs="split")):
+        assert split_names(scores.attrs["seen"]) == set(example_names(other))
+        found = discover(made.model, one, inputs="split", scores=scores, k=3)
+        assert split_names(found.origin["seen"]) == both and len(both) == 16

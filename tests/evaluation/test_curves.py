@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from mechinterp.core import ConfigError, Pair
+from mechinterp.core import ConfigError, Pair, example_names, split_names
 from mechinterp.evaluation import circuit_at, cpr_cmd, curve, fewest_edges
 from mechinterp.evaluation.truth import FRACTIONS
 from mechinterp.known.induction import induction_model
@@ -79,3 +79,14 @@ def test_cpr_ranks_by_sign_and_cmd_by_size(made, effects):
     turned = cpr_cmd(made.model, pair, -effects["effect"], ablation="zero")
     assert float(turned["cmd"]) == pytest.approx(float(right["cmd"]))
     assert float(turned["cpr"]) < 0.5 * float(right["cpr"])
+
+
+def test_examples_of_the_scores_are_left_out(made, effects, line):
+    seen, fresh = made.pair(16, seed=0), made.pair(16, seed=1)
+    mixed = curve(made.model, Pair.join([seen[:5], fresh]), effects, ablation="zero")
+    assert mixed.attrs.pop("left_out") == 5
+    np.testing.assert_array_equal(mixed["faithfulness"], line["faithfulness"])
+    assert split_names(circuit_at(mixed, 7).origin["seen"]) == {*example_names(seen), *example_names(fresh)}
+    for verb in (curve, cpr_cmd):
+        with pytest.raises(ConfigError, match="found on 16 of these 16 examples"):
+            verb(made.model, seen, effects, ablation="zero")

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from mechinterp.core import Circuit, ConfigError, Graph, Options, Pair, SiteError, UnsupportedError
-from mechinterp.evaluation import edge_states, evaluate, live_edges, minimality
+from mechinterp.discovery import discover
+from mechinterp.evaluation import edge_states, evaluate, hypothesis_tests, live_edges, minimality
 from mechinterp.evaluation.minimality import judged_minimality
 from mechinterp.interventions import Judge, score_circuits, score_runs
 from mechinterp.known import known_models
@@ -107,10 +108,30 @@ def test_no_gap_no_number(made):
     assert np.isfinite(result["m_circuit"]).all()
 
 
-def test_the_discovery_pair_is_refused(made):
+def test_the_examples_of_the_discovery_are_refused_or_left_out(made):
+    pair, fresh = made.pair(16, seed=1), made.pair(8, seed=2)
+    found = discover(made.model, pair, inputs="split", k=7)
+    few = dict(ablation="zero", nulls=2, subsets=1, untrained=0)
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    for same in (pair, pair[order], pair[1:], Pair(pair.corrupted, pair.clean), Pair.join([pair, fresh[:1]])):
+        with pytest.raises(
+            ConfigError, match=r"found on (15|16) of these (15|16|17) examples, which leaves [01]: draw"
+        ):
+            evaluate(made.model, same, found)
+    mixed = evaluate(made.model, Pair.join([pair[3:9], fresh, pair[:2]]), found, **few)
+    alone = evaluate(made.model, fresh, found, **few)
+    assert (mixed.attrs.pop("left_out"), alone.attrs.pop("left_out")) == (8, 0)
+    assert mixed.sizes["example"] == 8 and mixed.identical(alone)
+    with pytest.raises(ConfigError, match="3 examples that the circuit was not found on give no interval"):
+        evaluate(made.model, Pair.join([pair, fresh[:3]]), found)
+    told = hypothesis_tests(made.model, Pair.join([pair, fresh]), found, ablation="zero", nulls=2)
+    assert told.attrs["left_out"] == 16
+
+
+def test_a_circuit_of_an_earlier_version_knows_its_pair_as_a_whole(made):
     pair = made.pair(16, seed=1)
     found = Circuit(made.circuit.edges, "split", {"pair": pair.fingerprint})
-    with pytest.raises(ConfigError, match="found on this very pair"):
+    with pytest.raises(ConfigError, match="found on 16 of these 16 examples"):
         evaluate(made.model, pair, found)
     same = evaluate(made.model, pair, found, ablation="zero", nulls=2, subsets=1, allow_same=True, untrained=0)
     assert same.attrs["pair"] == pair.fingerprint
@@ -218,6 +239,19 @@ def test_minimality_alone_is_that_of_evaluate():
     whole = evaluate(made.model, pair, made.circuit, nulls=1, subsets=1)
     for name in alone:
         np.testing.assert_array_equal(alone[name], whole[name])
+
+
+def test_minimality_is_not_measured_on_copies_of_what_it_chose_on(made):
+    pair = made.pair(8, seed=3)
+    twice = pair[torch.tensor([0, 0, 1, 1, 2, 3, 4, 5, 6, 7])]  # 1 and 3 copy 0 and 2
+    mixed = minimality(made.model, twice, made.circuit, ablation="zero")
+    measured = Judge(made.model, twice[torch.tensor([5, 7, 9])], Options(ablation="zero", inputs="split"))
+    first = next(iter(made.circuit))
+    plain = measured.scores([made.circuit])[0] - measured.scores([Circuit(made.circuit.edges - {first}, "split")])[0]
+    assert mixed["minimality_removed"].values[0] == "none"
+    assert float(mixed["minimality"][0]) == pytest.approx(plain.mean())
+    nothing = minimality(made.model, pair[torch.tensor([0, 0, 1, 1])], made.circuit, ablation="zero")
+    assert nothing["minimality"].isnull().all()
 
 
 def test_minimality_of_an_and_needs_no_subset(copies):

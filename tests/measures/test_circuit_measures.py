@@ -5,11 +5,12 @@ from functools import cache
 import numpy as np
 import pytest
 
-from mechinterp.core import Batch, Pair, UnsupportedError
+from mechinterp.core import Batch, Pair, UnsupportedError, derive_seed, example_names
 from mechinterp.known import induction_model
 from mechinterp.known.induction import KnownModel
 from mechinterp.measures import measure
-from mechinterp.tasks import Task
+from mechinterp.models import ModelConfig, Transformer
+from mechinterp.tasks import ModularAddition, Task
 
 
 @cache
@@ -83,3 +84,17 @@ def test_a_corruption_without_a_gap_leaves_no_circuit_to_find():
 def test_without_random_circuits_their_scores_are_unknown():
     found = quality("match", nulls=0)
     assert np.isnan([found["null_p95"], found["null_removal_p95"]]).all()
+
+
+def test_pairs_to_judge_on_that_the_search_saw_are_left_out():
+    task = ModularAddition(p=7)
+    model = Transformer(ModelConfig(n_layers=1, n_heads=1, d_model=8, d_vocab=task.p + 1, n_ctx=3))
+    for examples in (16, 64):
+        result = measure("circuit_quality", examples=examples, nulls=0)(model, task, 0)
+        seed = derive_seed(0, "measure", "circuit_quality")
+        names = [example_names(task.pair(examples, derive_seed(seed, use))) for use in ("find", "judge")]
+        repeated = sum(name in names[0] for name in names[1])
+        assert result.attrs["left_out"] == repeated > 0 and result.sizes["example"] == examples - repeated
+    # A circuit that is given was not searched for: nothing is left out.
+    given = measure("circuit_quality", examples=16, nulls=0, edges=["input->logits"])(model, task, 0)
+    assert given.attrs["left_out"] == 0 and given.sizes["example"] == 16

@@ -3,7 +3,7 @@ import pytest
 import xarray as xr
 
 from mechinterp.core import ConfigError
-from mechinterp.curves.onset import Onset
+from mechinterp.curves.result import Onset
 from mechinterp.plots import head_scores, loss_curve
 from mechinterp.plots.style import COLOURS, FAINT, HURTS
 

@@ -9,7 +9,7 @@ from mechinterp.core import Batch, ConfigError, SiteError
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.probes import probe
 from mechinterp.probes.linear import Rows, probe_score
-from mechinterp.probes.rows import choose_places, control_labels, features, no_control, shuffled_labels
+from mechinterp.probes.rows import choose_places, control_labels, features, no_control, prefix_numbers, shuffled_labels
 from mechinterp.tasks import Task
 
 
@@ -81,7 +81,8 @@ def test_a_variable_that_is_not_there_is_at_chance(found):
         result = found[name]
         # The constant guess lies in the probe's interval, or the probe does worse by overfitting.
         assert (result["score_low"] < chance + 0.03).all() and (abs(result["score"] - chance) < 0.06).all()
-    assert found["previous"].attrs["positions_scored"] == 100 * 9  # undefined at the first position
+    attrs = found["previous"].attrs  # undefined at the first position; at the second every beginning was fitted on
+    assert (attrs["positions_scored"], attrs["positions_left_out"]) == (100 * 8, 100)
 
 
 def test_shuffled_labels_are_at_chance(found):
@@ -198,9 +199,33 @@ def test_no_sequence_lies_in_both_halves_and_equal_ones_stay_together():
     first = {tuple(row) for row in inputs[fit.sequences].tolist()}
     second = {tuple(row) for row in inputs[ask.sequences].tolist()}
     assert not first & second and len(first) == len(second) == 16
-    assert len(fit.labels) + len(ask.labels) == 1500
+    assert len(fit.labels) + len(ask.labels) + ask.left_out == 1500 and fit.left_out == 0
+    begun = {tuple(inputs[row, : pos + 1].tolist()) for row, pos in zip(fit.sequence, fit.pos, strict=True)}
+    scored = {tuple(inputs[row, : pos + 1].tolist()) for row, pos in zip(ask.sequence, ask.pos, strict=True)}
+    assert scored and not begun & scored
+    # All sixteen beginnings of four tokens may recur; of a whole sequence, which is what the last position sees, none.
+    assert (ask.pos == 4).sum() == len(ask.sequences) and (ask.pos == 0).sum() == 0
+    _, whole = choose_places(batch, inputs, "defined", 10_000, 0, causal=False)
+    assert whole.left_out == 0 and len(whole.labels) == 5 * len(whole.sequences)
+    with pytest.raises(ConfigError, match="no defined position to score: the probe would be fitted on all that leads"):
+        choose_places(batch, torch.where(torch.arange(5) < 1, inputs, -1), "defined", 10_000, 0)
     capped, _ = choose_places(batch, inputs, "defined", 100, 0)
     assert len(capped.labels) == 100 and set(capped.sequence.tolist()) <= set(fit.sequences.tolist())
+
+
+def test_beginnings_are_numbered_for_tokens_and_for_vectors():
+    tokens = torch.tensor([[1, 2, 3], [1, 2, 4], [2, 2, 3], [1, 2, 3]])
+    for inputs in (tokens, torch.stack([tokens, 0 * tokens], -1).float()):
+        numbers = prefix_numbers(inputs)
+        assert [len(set(numbers[:, pos].tolist())) for pos in range(3)] == [2, 2, 3]
+        assert torch.equal(numbers[0], numbers[3]) and torch.equal(numbers[0, :2], numbers[1, :2])
+        assert len(set(numbers.flatten().tolist())) == 7  # a place of one position is never one of another
+
+
+def test_a_bidirectional_model_sees_whole_sequences():
+    model = Transformer(ModelConfig(n_layers=1, n_heads=1, d_model=6, d_vocab=8, d_vocab_out=4, n_ctx=10, causal=False))
+    scores = probe(model, Halves(), "a", examples=60, with_nulls=False, erase=False)
+    assert (scores.attrs["positions_scored"], scores.attrs["positions_left_out"]) == (300, 0)
 
 
 def test_features_are_the_activations_at_the_places():

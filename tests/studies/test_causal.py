@@ -4,13 +4,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
-from mechinterp.core import Batch, Circuit, ConfigError, Pair
+from mechinterp.core import Batch, Circuit, ConfigError, Pair, derive_seed, example_names
 from mechinterp.curves import onset
 from mechinterp.known import induction_model
 from mechinterp.studies import Study, causal
-from mechinterp.studies.evidence import node_rows, pack_circuit, probe_rows
+from mechinterp.studies.evidence import circuit_rows, node_rows, pack_circuit, probe_rows
 from mechinterp.studies.heads import pack_onsets
 from mechinterp.studies.study import _verdict
 from mechinterp.tasks import Task
@@ -139,3 +140,31 @@ def test_the_verdict_says_whether_a_circuit_is_found(answer, judged, text):
     parts = {"onsets": pack_onsets({"loss": flat}), "circuit": pack_circuit(result)}
     parts |= {"evaluation": xr.Dataset(numbers)} if judged else {}
     assert _verdict(Study("", [], parts, {})).startswith(text)
+
+
+class Few(Matching):
+    """The pairs of the other task, of which there are twenty."""
+
+    name = "few-study-test"
+
+    def pair(self, batch: int = 64, seed: int = 0, corruption: str = "all") -> Pair:
+        draw = torch.randint(20, (batch,), generator=torch.Generator().manual_seed(seed % 2**31))
+        return Matching().pair(20, 0)[draw]
+
+
+def test_held_out_pairs_that_the_search_saw_are_left_out():
+    model, options = induction_model().model, {**FEW, "examples": 12}
+    evidence = causal.circuit_evidence(model, Few(), **options)
+    search, held = (Few().pair(12, derive_seed(options["seed"], "study", part)) for part in ("seen", "held-out"))
+    repeated = sum(name in example_names(search) for name in example_names(held))
+    assert evidence.evaluation is not None and evidence.curve is not None and evidence.nodes is not None
+    assert evidence.evaluation.attrs["left_out"] == repeated > 0
+    assert evidence.evaluation.sizes["example"] == evidence.nodes.sizes["example"] == 12 - repeated
+    note = {row["name"]: row["note"] for row in circuit_rows(evidence)}["gap recovered by the circuit"]
+    assert f"{repeated} held-out pairs are left out" in note
+
+
+def test_no_circuit_is_judged_where_the_search_saw_every_pair():
+    evidence = causal.circuit_evidence(induction_model().model, Few(), **{**FEW, "examples": 200})
+    assert evidence.answer == "undecided" and evidence.evaluation is None and len(evidence.circuit) == 0
+    assert evidence.reason == "of 200 pairs to judge a circuit on, the search saw 200: too few are left"

@@ -84,7 +84,14 @@ def _losses(circuit: LoadedCircuit) -> Iterator[tuple[str, Claim]]:
     """What a study of the main model tells of its loss."""
     main = circuit.models[circuit.main]
     for group in main.task.groups(main.task.batch(2)):
-        told = {"id": "finding", "sentence": "", "compare": ">=", "value": 0.0, "model": circuit.main}
+        told = {
+            "id": "finding",
+            "sentence": "",
+            "purpose": "mechanism",
+            "compare": ">=",
+            "value": 0.0,
+            "model": circuit.main,
+        }
         params = {"examples": LOSS_EXAMPLES}
         yield f"loss on {group}", Claim(**told, measure="loss", params=params, select=Select(where={"group": group}))
 

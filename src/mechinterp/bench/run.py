@@ -12,6 +12,7 @@ from mechinterp._version import __version__
 from mechinterp.bench.coverage import coverage
 from mechinterp.bench.edges import edges
 from mechinterp.bench.found import found_in_nulls
+from mechinterp.bench.onset import onset_calibration
 from mechinterp.bench.patching import patching
 from mechinterp.bench.tasks import tasks
 from mechinterp.bench.timing import Figures
@@ -28,17 +29,18 @@ BENCHES: dict[str, Callable[[bool], Figures]] = {
     "truth": truth,
     "coverage": coverage,
     "found": found_in_nulls,
+    "onset": onset_calibration,
     "trace": trace_costs,
 }
 NAMES = tuple(BENCHES)
 
 
 def run(name: str, quick: bool = False, threads: int = 1) -> Figures:
-    """Run one benchmark; each takes under a minute on an idle machine, but `coverage`
-    half an hour, and `found`, which trains 120 models, an hour and a half.
+    """Run one benchmark; each takes under a minute on an idle machine, but `coverage` and
+    `onset` half an hour, and `found`, which trains 120 models, an hour and a half.
 
     Args:
-        name: `training`, `patching`, `edges`, `tasks`, `truth`, `coverage`, `found` or `trace`.
+        name: `training`, `patching`, `edges`, `tasks`, `truth`, `coverage`, `found`, `onset` or `trace`.
         quick: A small case once: it shows that all runs and agrees, its times mean nothing.
         threads: Torch's threads. With one the clock is processor time, with more it is time on the wall.
 

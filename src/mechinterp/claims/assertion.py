@@ -75,10 +75,9 @@ def _group(claim: Claim, owner: LoadedCircuit | None, models: object, task: Task
     """Name of a model -> the model that is checked."""
     shipped = dict(owner.models) if owner else {}
     named = models if isinstance(models, Mapping) else {} if models is None else {claim.model: models}
-    wanted = {claim.model} | ({claim.other.model} if claim.other else set())
-    unknown = sorted(set(named) - set(shipped) - wanted)
+    unknown = sorted(set(named) - set(shipped) - claim.models)
     if unknown:
-        raise ConfigError(f"no model '{unknown[0]}' in this claim.{suggest(unknown[0], [*shipped, *wanted])}")
+        raise ConfigError(f"no model '{unknown[0]}' in this claim.{suggest(unknown[0], [*shipped, *claim.models])}")
     for name, model in named.items():
         if name in shipped:
             shipped[name] = as_subject(model, shipped[name])
@@ -88,8 +87,9 @@ def _group(claim: Claim, owner: LoadedCircuit | None, models: object, task: Task
             shipped[name] = Subject(task, 0, model.config, model)
         else:
             shipped[name] = as_subject(model)
-    if wanted - set(shipped):
-        raise ConfigError(f"claim '{claim.id}' is about '{min(wanted - set(shipped))}': pass it with on=")
+    missing = claim.models - set(shipped)
+    if missing:
+        raise ConfigError(f"claim '{claim.id}' is about '{min(missing)}': pass it with on=")
     return shipped
 
 

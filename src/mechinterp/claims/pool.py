@@ -32,6 +32,7 @@ class Portion:
         group: Name of a model -> the model; all of one seed.
         shipped: Whether these are the models that ship with the circuit.
         alone: Whether this is the circuit's only group: see `numbers_of`.
+        untrained: Seed of untrained models in the place of the shipped ones; None for others.
     """
 
     circuit: LoadedCircuit
@@ -39,6 +40,7 @@ class Portion:
     group: Mapping[str, Subject]
     shipped: bool
     alone: bool
+    untrained: int | None = None
 
     @property
     def name(self) -> str:
@@ -86,6 +88,7 @@ class Packed:
         runs: Name of a model -> folder of its Run; None for the shipped models.
         tasks: Of the models: unpacking them imports the module that defines a task of the user's.
         alone: As in `Portion`.
+        untrained: As in `Portion`.
     """
 
     circuit: Path
@@ -93,6 +96,7 @@ class Packed:
     runs: Mapping[str, Path] | None
     tasks: tuple[Task, ...]
     alone: bool
+    untrained: int | None
 
 
 def measure_elsewhere(packed: Packed, progress: StepProgress) -> Numbers:
@@ -100,6 +104,8 @@ def measure_elsewhere(packed: Packed, progress: StepProgress) -> Numbers:
     with using_threads(1):
         circuit, runs = load_circuit(packed.circuit), packed.runs
         group = circuit.models if runs is None else {name: Subject.of(Run(path)) for name, path in runs.items()}
+        if packed.untrained is not None:
+            group = untrained_group(circuit, packed.untrained)
         claims = [claim for claim in circuit.claims if claim.id in packed.claims]
         numbers = Portion(circuit, claims, group, runs is None, packed.alone).measure(progress)
     return {claim: [(seed, value.without_rows) for seed, value in values] for claim, values in numbers.items()}
@@ -109,4 +115,10 @@ def _packed(portion: Portion) -> Packed:
     runs = {name: Path(subject.run.path) for name, subject in portion.group.items() if subject.run is not None}
     claims = tuple(claim.id for claim in portion.claims)
     tasks = tuple(subject.task for subject in portion.group.values())
-    return Packed(portion.circuit.path.resolve(), claims, None if portion.shipped else runs, tasks, portion.alone)
+    folders = None if portion.shipped else runs
+    return Packed(portion.circuit.path.resolve(), claims, folders, tasks, portion.alone, portion.untrained)
+
+
+def untrained_group(circuit: LoadedCircuit, seed: int) -> dict[str, Subject]:
+    """An untrained model, without history, in the place of each shipped one."""
+    return {name: one.before_training(seed) for name, one in circuit.models.items()}

@@ -19,6 +19,10 @@ Undecided = Literal["not decided"]
 UNDECIDED: Undecided = "not decided"
 """There are no numbers: the process that measured them died."""
 Mode = Literal["shipped", "retrained"]
+Purpose = Literal["mechanism", "contrast", "control"]
+"""What a claim is for. `mechanism`: what a trained model does, or by what means; it fails for a model that learnt
+nothing. `contrast`: how two models, steps, or settings of the task differ. `control`: what a model that learnt nothing
+may meet, too: that something is not there, in the model or in one without the circuit; or a hint that weights give."""
 
 
 class Select(Settings):
@@ -104,6 +108,7 @@ class Claim(Quantity):
     Args:
         id: Short name, unique in its circuit.
         sentence: What is claimed, in words.
+        purpose: What it is for: `mechanism`, `contrast` or `control`; see `Purpose`.
         source: Paper and section, figure or table; or `own`.
         published: The value in the source, where it gives one.
         against: A second quantity, as changes to this one. The claim is then about this one minus that one; with
@@ -123,6 +128,7 @@ class Claim(Quantity):
 
     id: str = Field(pattern=r"^[a-z0-9-]+$")
     sentence: str
+    purpose: Purpose
     source: str = "own"
     published: float | None = None
     against: Mapping[str, object] | None = None
@@ -158,6 +164,10 @@ class Claim(Quantity):
             raise ValueError("relative compares two quantities: give against")
         if self.compare == "after" and (self.passage is None or self.against is None):
             raise ValueError("compare='after' is about which comes first: give passage and against")
+        if self.purpose == "contrast" and self.against is None and not self.not_testable:
+            raise ValueError("purpose='contrast' compares two quantities: give against")
+        if self.purpose == "mechanism" and self.step == "untrained":
+            raise ValueError("purpose='mechanism' is about a trained model: what an untrained one does is a control")
         self.other  # noqa: B018  (an `against` that makes no sense is an error now, not when it is measured)
         return self
 
@@ -176,6 +186,11 @@ class Claim(Quantity):
         if self.against is None:
             return None
         return Quantity(**{**self.quantity.model_dump(), **self.against})
+
+    @property
+    def models(self) -> set[str]:
+        """The names of the models that it is about."""
+        return {self.model} | ({self.other.model} if self.other is not None else set())
 
     @property
     def tolerance(self) -> str:
@@ -216,8 +231,7 @@ class ClaimsFile(Settings):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two claims are called '{twice[0]}'")
-        named = {claim.model for claim in self.claims} | {self.main}
-        named |= {claim.other.model for claim in self.claims if claim.other is not None}
+        named = {self.main}.union(*(claim.models for claim in self.claims))
         if named - set(self.models):
             raise ValueError(f"no model '{min(named - set(self.models))}' in [models]")
         Circuit.from_dict(self.circuit)

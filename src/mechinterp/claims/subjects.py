@@ -63,6 +63,10 @@ class Subject:
         """The same with another seed: other examples, and another untrained model."""
         return Subject(self.task, seed, self.config, self.final)
 
+    def before_training(self, seed: int) -> Subject:
+        """What training from another seed begins with, in the place of the trained model; it has no history."""
+        return Subject(self.task, seed, self.config, Transformer(self.config, seed=derive_seed(seed, "model")))
+
     def table(self, measure: Measure, step: int | str, changes: Mapping[str, object]) -> xr.DataArray:
         """A measure of one model.
 

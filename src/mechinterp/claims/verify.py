@@ -5,25 +5,22 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+from mechinterp.claims.nulls import NULL_MODELS, mechanism_claims, null_portions
 from mechinterp.claims.numbers import numbers_of
-from mechinterp.claims.pool import Portion, measure_all
-from mechinterp.claims.schema import UNDECIDED, VERDICTS, Claim, Known, Undecided, Verdict
+from mechinterp.claims.pool import Numbers, Portion, measure_all
+from mechinterp.claims.retrain import fresh_seeds, trained_groups
+from mechinterp.claims.schema import UNDECIDED, VERDICTS, Claim, Known, Purpose, Undecided, Verdict
 from mechinterp.claims.shipped import LoadedCircuit, as_subject, circuit_names, load_circuit
 from mechinterp.claims.subjects import Subject
 from mechinterp.claims.verdict import decide
-from mechinterp.core import ConfigError, suggest
+from mechinterp.core import ConfigError, check_word, suggest
 from mechinterp.core.progress import Bars, Progress
 from mechinterp.core.statistics import Interval
-from mechinterp.models import ModelConfig
-from mechinterp.tasks import from_dict
-from mechinterp.training import Job, TrainConfig, train_jobs
-
-FRESH = 1000
-"""First seed of models that are trained to confirm: none of those on which settings and tolerances were chosen."""
+from mechinterp.core.workers import Outcome
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,8 @@ class ClaimResult:
         sentence: The claim in words.
         known: A documented verdict that falls short.
         reason: Why there is no number, if some model cannot have it (or the claim asks for what does not exist).
+        purpose: What the claim is for: `mechanism`, `contrast` or `control`.
+        null: What was measured in the place of a trained model; empty for trained models.
     """
 
     circuit: str
@@ -60,10 +59,22 @@ class ClaimResult:
     sentence: str = field(default="", repr=False)
     known: Known | None = field(default=None, repr=False)
     reason: str = field(default="", repr=False)
+    purpose: Purpose = "mechanism"
+    null: str | None = field(default=None, repr=False)
+
+    @property
+    def holds(self) -> bool:
+        """Whether what was measured meets the claim, if weakly."""
+        return self.verdict in VERDICTS[:2]
 
     @property
     def failed(self) -> bool:
-        """Whether the verdict is worse than expected: `reproduced`, unless another one is documented."""
+        """Whether the verdict is not the expected one.
+
+        It is worse than `reproduced`, or than a documented one; or the claim holds for a model that learnt nothing.
+        """
+        if self.null is not None:
+            return self.holds
         if self.verdict == VERDICTS[-1] or self.verdict == UNDECIDED:
             return False
         return VERDICTS.index(self.verdict) > (VERDICTS.index(self.known.verdict) if self.known else 0)
@@ -75,12 +86,14 @@ class ClaimResult:
 
     def to_dict(self) -> dict[str, object]:
         """The fields that `mechinterp verify --json` prints."""
-        return {name: value for name, value in asdict(self).items() if name not in ("sentence", "known", "reason")}
+        hidden = ("sentence", "known", "reason", "null")
+        return {name: value for name, value in asdict(self).items() if name not in hidden}
 
 
 def verify(
     name: str | Path | None = None,
     retrain: bool = False,
+    null: str | None = None,
     seeds: int | Sequence[int] | None = None,
     out: str | Path | None = None,
     workers: int | None = None,
@@ -93,16 +106,18 @@ def verify(
     Args:
         name: A circuit's name or folder; None for all.
         retrain: Train the models from scratch instead of taking the shipped weights.
-        seeds: With `retrain`: how many models of each kind (seeds 1000, 1001, ... which nothing was tuned on), or their
-            seeds; None for as many as the circuit's `claims.toml` asks.
-        out: With `retrain`: where their Runs are kept, and taken up again; by default nowhere.
+        null: `untrained` or `shuffled-targets`: check that no claim of purpose mechanism holds for models of the same
+            architecture that are untrained, or trained on the targets of other examples.
+        seeds: With `retrain` or `null`: how many models of each kind (seeds 1000, 1001, ... which nothing was tuned
+            on), or their seeds; None for as many as the circuit's `claims.toml` asks.
+        out: With `retrain` or `null`: where their Runs are kept, and taken up again; by default nowhere.
         workers: Processes; None for one per core. Models that are passed are measured in this one.
         models: Put another model in the place of a shipped one, by its name: a Transformer, a Run or a Subject.
         only: Ids of the claims to check; None for all.
         progress: True for bars, or a function that is called with (what, done, total).
 
     Returns:
-        One result per claim, in the order of the files.
+        One result per claim, in the order of the files; with `null` one per claim and null model.
 
     Raises:
         ConfigError: If there is no such circuit, or arguments exclude each other.
@@ -110,46 +125,70 @@ def verify(
 
     A claim whose process died twice is `not decided`; the others keep their verdicts.
     """
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers={workers}: at least one process is needed")
-    if not retrain and (seeds is not None or out is not None):
-        raise ConfigError("seeds and out are about models trained from scratch: they go with retrain=True")
-    if retrain and models:
-        raise ConfigError("retrain=True trains its own models: give models, or retrain")
+    _check_arguments(retrain, null, seeds, out, workers, models)
     circuits = [load_circuit(one) for one in ([name] if name is not None else circuit_names())]
     _check_ids(circuits, only or ())
-    checked = [_checked(one, "retrained" if retrain else "shipped", only) for one in circuits]
+    checked = [mechanism_claims(one, null, only) if null else _checked(one, retrain, only) for one in circuits]
     with Bars(progress) as show, ExitStack() as stack:
-        if retrain:
+        if null or retrain:
             folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            trained = _retrained(circuits, {one.name: _seeds(one, seeds) for one in circuits}, folder, workers, show)
+            chosen = {one.name: fresh_seeds(one, seeds) for one in circuits}
+        if null:
+            portions = null_portions(circuits, checked, null, chosen, folder, workers, show)
+        elif retrain:
+            kinds = {one.name: list(one.models) for one in circuits}
+            trained = trained_groups(circuits, kinds, chosen, folder, workers, show)
             groups = [trained[one.name] for one in circuits]
+            portions = [_portions(*one, shipped=False) for one in zip(circuits, checked, groups, strict=True)]
         else:
             groups = [[_shipped(one, models or {})] for one in circuits]
-        portions = []
-        for circuit, claims, of_circuit in zip(circuits, checked, groups, strict=True):
-            testable = [claim for claim in claims if not claim.not_testable]
-            alone = len(of_circuit) == 1
-            portions += [Portion(circuit, testable, group, not retrain, alone) for group in of_circuit]
-        outcomes = iter(measure_all(portions, 1 if models else workers, show))
+            portions = [_portions(*one, shipped=True) for one in zip(circuits, checked, groups, strict=True)]
+        everything = [portion for of_circuit in portions for portion in of_circuit]
+        outcomes = iter(measure_all(everything, 1 if models else workers, show))
     results = []
-    for circuit, claims, of_circuit in zip(circuits, checked, groups, strict=True):
+    for circuit, claims, of_circuit in zip(circuits, checked, portions, strict=True):
         own = list(islice(outcomes, len(of_circuit)))
-        failure = next((one.failure for one in own if one.died), "")
-        measured = [one.result for one in own if not one.died]
         for claim in claims:
-            numbers = [number for by_claim in measured for number in by_claim.get(claim.id, [])]
-            results.append(judge(claim, numbers, circuit.name, failure))
+            # A null model that meets a claim is one too many, so that each is judged alone.
+            results += [
+                _judged(claim, some, circuit.name, null) for some in ([[one] for one in own] if null else [own])
+            ]
     return results
 
 
-def _seeds(circuit: LoadedCircuit, wanted: int | Sequence[int] | None) -> list[int]:
-    """Seeds of the confirming models."""
-    count = circuit.seeds if wanted is None else wanted
-    seeds = list(range(FRESH, FRESH + count)) if isinstance(count, int) else list(count)
-    if not seeds:
-        raise ConfigError("seeds: at least one is needed")
-    return seeds
+def _check_arguments(
+    retrain: bool,
+    null: str | None,
+    seeds: int | Sequence[int] | None,
+    out: str | Path | None,
+    workers: int | None,
+    models: Mapping[str, object] | None,
+) -> None:
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers={workers}: at least one process is needed")
+    if null is not None:
+        check_word("null", null, NULL_MODELS)
+    if retrain and null:
+        raise ConfigError("retrain=True checks claims on models that learnt the task, null= on models that did not")
+    if not (retrain or null) and (seeds is not None or out is not None):
+        raise ConfigError("seeds and out are about other models than the shipped ones: give retrain=True or null=")
+    if (retrain or null) and models:
+        raise ConfigError("retrain=True and null= make their own models: give models, or one of these")
+
+
+def _portions(
+    circuit: LoadedCircuit, claims: Sequence[Claim], groups: Sequence[Mapping[str, Subject]], shipped: bool
+) -> list[Portion]:
+    testable = [claim for claim in claims if not claim.not_testable]
+    return [Portion(circuit, testable, group, shipped, len(groups) == 1) for group in groups]
+
+
+def _judged(claim: Claim, outcomes: Sequence[Outcome[Numbers]], circuit: str, null: str | None) -> ClaimResult:
+    """The result of a claim on the models that were measured."""
+    failure = next((one.failure for one in outcomes if one.died), "")
+    measured = [one.result for one in outcomes if not one.died]
+    numbers = [number for by_claim in measured for number in by_claim.get(claim.id, [])]
+    return replace(judge(claim, numbers, circuit, failure), null=null)
 
 
 def _check_ids(circuits: Sequence[LoadedCircuit], only: Sequence[str]) -> None:
@@ -160,8 +199,9 @@ def _check_ids(circuits: Sequence[LoadedCircuit], only: Sequence[str]) -> None:
             raise ConfigError(f"{whose} no '{name}'.{suggest(name, known)}")
 
 
-def _checked(circuit: LoadedCircuit, mode: str, only: Sequence[str] | None) -> list[Claim]:
+def _checked(circuit: LoadedCircuit, retrain: bool, only: Sequence[str] | None) -> list[Claim]:
     """The claims that are to be checked."""
+    mode = "retrained" if retrain else "shipped"
     claims = [claim for claim in circuit.claims if mode in claim.on or claim.not_testable]
     return [claim for claim in claims if only is None or claim.id in only]
 
@@ -198,7 +238,9 @@ def judge(claim: Claim, numbers: Sequence[tuple[int, Interval]], circuit: str = 
         ends, seeds = (mean.value, mean.low, mean.high), tuple(seed for seed, _ in numbers)
         reason = next((value.reason for _, value in numbers if value.reason), "")
     about = (circuit, claim.id, claim.source, claim.published)
-    return ClaimResult(*about, *ends, claim.tolerance, seeds, verdict, claim.sentence, claim.known, reason)
+    return ClaimResult(
+        *about, *ends, claim.tolerance, seeds, verdict, claim.sentence, claim.known, reason, claim.purpose
+    )
 
 
 def _shipped(circuit: LoadedCircuit, models: Mapping[str, object]) -> dict[str, Subject]:
@@ -206,27 +248,3 @@ def _shipped(circuit: LoadedCircuit, models: Mapping[str, object]) -> dict[str, 
     if unknown:
         raise ConfigError(f"circuit '{circuit.name}' has no model '{unknown[0]}'; it has {sorted(circuit.models)}")
     return {name: as_subject(models.get(name, one), one) for name, one in circuit.models.items()}
-
-
-def _retrained(
-    circuits: Sequence[LoadedCircuit], seeds: Mapping[str, list[int]], folder: Path, workers: int | None, show: Progress
-) -> dict[str, list[dict[str, Subject]]]:
-    """Train each circuit's models once per seed, all in one pool, with the settings they were shipped with."""
-    jobs = [
-        _job(circuit, name, seed, folder / circuit.name / f"{name}-{seed}")
-        for circuit in circuits
-        for seed in seeds[circuit.name]
-        for name in circuit.models
-    ]
-    runs = iter(train_jobs(jobs, workers, resume=True, progress=show))
-    return {
-        circuit.name: [{name: Subject.of(next(runs)) for name in circuit.models} for _ in seeds[circuit.name]]
-        for circuit in circuits
-    }
-
-
-def _job(circuit: LoadedCircuit, name: str, seed: int, folder: Path) -> Job:
-    record = circuit.records[name]
-    if record.task is None or not isinstance(record.model, ModelConfig) or not isinstance(record.training, TrainConfig):
-        raise ConfigError(f"{circuit.path}/weights/{name}.json lacks task, model or training: it cannot be retrained")
-    return Job(from_dict(record.task), record.model, record.training, seed, folder)

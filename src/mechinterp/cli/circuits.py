@@ -66,9 +66,11 @@ def evaluate(
         {"": "edges not seen", "value": int(score["invisible_edges"])},
         {"": "p against random circuits", "value": float(score["null_p_value"])},
     ]
-    unit = f"shares of the gap in {attrs['metric']}, {attrs['ablation']} ablation, {len(chosen.pair)} pairs"
+    pairs = len(chosen.pair) - attrs["left_out"]
+    unit = f"shares of the gap in {attrs['metric']}, {attrs['ablation']} ablation, {pairs} pairs"
     other = attrs.get("found_with_metric")
     notes = [unit, attrs["found_reason"]]
+    notes += [f"{attrs['left_out']} pairs left out: the circuit was found on them"] if attrs["left_out"] else []
     notes += [f"the circuit was found with {other}, and is judged by {attrs['metric']}"] if other else []
     if int(score["invisible_edges"]):
         notes.append("edges not seen: their source is the same in both runs under this ablation, so no effect can show")

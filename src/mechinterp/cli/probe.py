@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -42,11 +43,17 @@ def probe(
     notes = [
         f"score: held-out {attrs['probe']}; cost: {attrs['metric']} lost by erasing the variable, or as many random "
         "directions; 95% intervals",
+        *_left_out(attrs),
         *(attrs[name] for name in ("selectivity_reason", "erasure_reason") if attrs[name]),
     ]
     rows = [{HEADINGS.get(name, name): value for name, value in row.items()} for row in layers]
     title = f"{target} at {attrs['site']} in {chosen.folder}"
     return CommandOutput({**chosen.origin, **attrs, "layers": layers}, title, rows, notes)
+
+
+def _left_out(attrs: Mapping[str, object]) -> list[str]:
+    count, scored = attrs["positions_left_out"], attrs["positions_scored"]
+    return [f"{count} positions left out of {scored} scored: a fitted sequence begins alike"] if count else []
 
 
 def _row(scores: xr.Dataset) -> dict[str, float]:

@@ -14,6 +14,7 @@ from mechinterp.core.errors import (
     in_words,
     suggest,
 )
+from mechinterp.core.examples import SEEN, example_names, held_out, join_names, seen_by, split_names
 from mechinterp.core.graph import Graph
 from mechinterp.core.machine import check_memory, memory_explained, usable_cores, using_threads, without_modes
 from mechinterp.core.metrics import METRICS, Metric, resolve_metric
@@ -29,6 +30,7 @@ __all__ = [
     "LOGITS",
     "METRICS",
     "OPTIONS",
+    "SEEN",
     "TRAVELLING",
     "Batch",
     "Circuit",
@@ -56,11 +58,14 @@ __all__ = [
     "component",
     "default_metric",
     "derive_seed",
+    "example_names",
     "explain",
     "exponential",
     "generator",
+    "held_out",
     "in_words",
     "is_reader_input",
+    "join_names",
     "labelled",
     "memory_explained",
     "normal",
@@ -73,6 +78,8 @@ __all__ = [
     "read_table",
     "recovery",
     "resolve_metric",
+    "seen_by",
+    "split_names",
     "suggest",
     "takes",
     "uniform",

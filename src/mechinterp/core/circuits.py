@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechinterp.core.errors import ConfigError, MechinterpError, check_word
+from mechinterp.core.examples import SEEN, join_names, split_names
 from mechinterp.core.reading import checked, read_table
 from mechinterp.core.settings import Settings
 from mechinterp.core.sites import INPUTS, Edge, Site
@@ -39,8 +40,9 @@ class Circuit:
     Args:
         edges: The edges; strings are parsed.
         inputs: `merged` (one source `input`) or `split` (`embed` and `pos`).
-        origin: How it was found (plain data: method, settings, order, the pair's fingerprint). Two circuits with the
-            same edges are equal whatever their origins; set operations leave it behind, `pruned` keeps it.
+        origin: How it was found (plain data: method, settings, order, the examples seen). Two circuits with the same
+            edges are equal whatever their origins; of set operations' results it holds the examples that either has
+            seen and no more, `pruned` keeps all of it.
 
     Raises:
         ConfigError: If an edge uses the other input convention.
@@ -80,18 +82,22 @@ class Circuit:
         return Edge.parse(edge) in self.edges
 
     def __or__(self, other: Circuit) -> Circuit:
-        return Circuit(self.edges | self._same(other).edges, self.inputs)
+        return Circuit(self.edges | self._same(other).edges, self.inputs, self._seen_with(other))
 
     def __and__(self, other: Circuit) -> Circuit:
-        return Circuit(self.edges & self._same(other).edges, self.inputs)
+        return Circuit(self.edges & self._same(other).edges, self.inputs, self._seen_with(other))
 
     def __sub__(self, other: Circuit) -> Circuit:
-        return Circuit(self.edges - self._same(other).edges, self.inputs)
+        return Circuit(self.edges - self._same(other).edges, self.inputs, self._seen_with(other))
 
     def _same(self, other: Circuit) -> Circuit:
         if other.inputs != self.inputs:
             raise ConfigError(f"one circuit has inputs='{self.inputs}', the other '{other.inputs}'")
         return other
+
+    def _seen_with(self, other: Circuit) -> dict[str, str]:
+        known = [split_names(one.origin[SEEN]) for one in (self, other) if SEEN in one.origin]
+        return {SEEN: join_names(*known)} if known else {}
 
     @property
     def components(self) -> tuple[Site, ...]:

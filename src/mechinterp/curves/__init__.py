@@ -2,8 +2,9 @@
 
 from mechinterp.curves.changes import ChangePoints, change_points
 from mechinterp.curves.mirage import MirageCheck, mirage_check
-from mechinterp.curves.onset import Onset, onset
+from mechinterp.curves.onset import onset
 from mechinterp.curves.passages import LASTS, Ordering, first_passage, leads, orders, which_first
+from mechinterp.curves.result import Onset, Stage
 
 __all__ = [
     "LASTS",
@@ -11,6 +12,7 @@ __all__ = [
     "MirageCheck",
     "Onset",
     "Ordering",
+    "Stage",
     "change_points",
     "first_passage",
     "leads",

@@ -9,7 +9,8 @@ from typing import Any
 import xarray as xr
 
 from mechinterp.core import ConfigError
-from mechinterp.curves.onset import Onset, onset
+from mechinterp.curves.onset import onset
+from mechinterp.curves.result import Onset
 
 STEPWISE = ("accuracy", "exact_match")
 

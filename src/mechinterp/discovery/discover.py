@@ -10,7 +10,22 @@ import numpy as np
 import xarray as xr
 from torch import nn
 
-from mechinterp.core import OPTIONS, Circuit, ConfigError, Edge, HookedModel, Options, Pair, in_words, suggest, takes
+from mechinterp.core import (
+    OPTIONS,
+    SEEN,
+    Circuit,
+    ConfigError,
+    Edge,
+    HookedModel,
+    Options,
+    Pair,
+    example_names,
+    in_words,
+    join_names,
+    seen_by,
+    suggest,
+    takes,
+)
 from mechinterp.core.edge_scores import Scores, score_every_edge
 from mechinterp.discovery.acdc import acdc, edge_order
 from mechinterp.discovery.top_k import top_k
@@ -64,7 +79,8 @@ def discover(
         options: See `Options`. The published setting of ACDC is `metric="kl"`; KL is undefined for one-hot outputs.
 
     Returns:
-        The circuit; `origin` records all settings, the order, the pair's fingerprint and the number of examples.
+        The circuit; `origin` records all settings, the order, and the examples seen (by the search, and
+        by the scores that it was given).
         Under resampling it is pruned to whole paths: a component that nothing feeds puts out what it does in the
         corrupted run, so its edges carry the reference value whether they are in the circuit or not.
 
@@ -90,6 +106,7 @@ def discover(
         **judge.options.attrs("metric", "ablation"),
         "pair": pair.fingerprint,
         "examples": len(pair),
+        SEEN: join_names(example_names(pair), seen_by(scores)),
         **about,
     }
     return Circuit(circuit.edges, judge.graph.inputs, origin)

@@ -3,7 +3,7 @@
 from mechinterp.evaluation.ability import Ability, ability
 from mechinterp.evaluation.agreement import agreement, match_heads, overlaps, rename_heads
 from mechinterp.evaluation.curves import circuit_at, cpr_cmd, curve, fewest_edges
-from mechinterp.evaluation.evaluate import evaluate
+from mechinterp.evaluation.evaluate import FEWEST, evaluate
 from mechinterp.evaluation.found import ABILITY, Answer, Condition, Found, found
 from mechinterp.evaluation.hypotheses import hypothesis_tests
 from mechinterp.evaluation.live import EDGE_STATES, edge_states, live_edges
@@ -22,6 +22,7 @@ from mechinterp.evaluation.truth import (
 __all__ = [
     "ABILITY",
     "EDGE_STATES",
+    "FEWEST",
     "RELATIONS",
     "Ability",
     "Answer",

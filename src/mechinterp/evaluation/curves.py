@@ -9,7 +9,22 @@ import xarray as xr
 from torch import nn
 
 from mechinterp._version import __version__
-from mechinterp.core import OPTIONS, Circuit, ConfigError, Edge, HookedModel, Options, Pair, rank_edges, takes
+from mechinterp.core import (
+    OPTIONS,
+    SEEN,
+    Circuit,
+    ConfigError,
+    Edge,
+    HookedModel,
+    Options,
+    Pair,
+    example_names,
+    held_out,
+    join_names,
+    rank_edges,
+    seen_by,
+    takes,
+)
 from mechinterp.core.edge_scores import Scores, edge_scores, score_every_edge
 from mechinterp.evaluation.truth import FRACTIONS
 from mechinterp.interventions import Judge
@@ -32,7 +47,8 @@ def curve(
     Args:
         model: The model.
         pair: Clean and corrupted examples.
-        scores: A score for every edge of the model, from other examples than this pair's.
+        scores: A score for every edge of the model, from other examples than this pair's: those that the attribute
+            `seen` of an analysis' result names are left out.
         by: Rank by `signed` or `absolute` score.
         ks: Which k; every one by default. 0 and all edges are always there.
         options: See `Options`; the input convention is that of the scores.
@@ -43,7 +59,7 @@ def curve(
         faithfulness over k / number of edges, from 0 to 1.
 
     Raises:
-        ConfigError: If an edge has no score or k is out of range.
+        ConfigError: If an edge has no score, k is out of range, or fewer than two examples are left.
     """
     judge, values = _judged(model, pair, scores, options)
     ranked = rank_edges(values, by)
@@ -61,7 +77,7 @@ def curve(
         area=np.trapezoid(faithfulness, share),
     )
     result = result.assign_coords(k=np.array(chosen), rank=np.arange(1, len(ranked) + 1))
-    return result.assign_attrs(_attrs(judge), by=by, inputs=judge.graph.inputs)
+    return result.assign_attrs(_attrs(judge, pair, scores), by=by, inputs=judge.graph.inputs)
 
 
 def fewest_edges(result: xr.Dataset, share: float = OPTIONS["share"].default) -> int | None:
@@ -76,7 +92,7 @@ def fewest_edges(result: xr.Dataset, share: float = OPTIONS["share"].default) ->
 def circuit_at(result: xr.Dataset, k: int) -> Circuit:
     """The circuit of the first k edges of a `curve`'s ranking, pruned to whole paths."""
     edges = result["edge"].values[:k].tolist()
-    about = {name: result.attrs[name] for name in ("metric", "ablation", "pair")}
+    about = {name: result.attrs[name] for name in ("metric", "ablation", "pair", SEEN)}
     return Circuit(edges, result.attrs["inputs"], {"method": "curve", "k": k, **about}).pruned()
 
 
@@ -92,7 +108,8 @@ def cpr_cmd(model: HookedModel | nn.Module, pair: Pair, scores: Scores, *, optio
     Args:
         model: The model.
         pair: Clean and corrupted examples.
-        scores: A score for every edge of the model, from other examples than this pair's.
+        scores: A score for every edge of the model, from other examples than this pair's: those that the attribute
+            `seen` of an analysis' result names are left out.
         options: See `Options`; the input convention is that of the scores.
 
     Returns:
@@ -114,16 +131,17 @@ def cpr_cmd(model: HookedModel | nn.Module, pair: Pair, scores: Scores, *, optio
         k=("fraction", ks),
     )
     result = result.assign_coords(ranking=["signed", "absolute"], fraction=list(FRACTIONS))
-    return result.assign_attrs(_attrs(judge))
+    return result.assign_attrs(_attrs(judge, pair, scores))
 
 
 def _judged(
     model: HookedModel | nn.Module, pair: Pair, scores: Scores, options: Options
 ) -> tuple[Judge, dict[Edge, float]]:
-    """A judge in the scores' input convention, and a score for every edge of its graph."""
+    """A judge of held-out examples in the scores' input convention, and a score for every edge of its graph."""
     values = edge_scores(scores)
+    rest, _ = held_out(pair, {SEEN: join_names(seen_by(scores))})
     split = any(edge.source.kind in ("embed", "pos") for edge in values)
-    judge = Judge(model, pair, options.change(inputs="split" if split else "merged"))
+    judge = Judge(model, rest, options.change(inputs="split" if split else "merged"))
     return judge, score_every_edge(values, judge.graph)
 
 
@@ -133,5 +151,12 @@ def _base(judge: Judge) -> xr.Dataset:
     return xr.Dataset({"m_full": judge.full.mean(), "m_empty": judge.nothing.mean(), **ends})
 
 
-def _attrs(judge: Judge) -> dict[str, object]:
-    return {**judge.options.attrs("metric", "ablation"), "pair": judge.pair.fingerprint, "version": __version__}
+def _attrs(judge: Judge, pair: Pair, scores: Scores) -> dict[str, object]:
+    """How it was made; `seen` are the examples of the scores and those of the curve."""
+    return {
+        **judge.options.attrs("metric", "ablation"),
+        "pair": judge.pair.fingerprint,
+        "left_out": len(pair) - len(judge.pair),
+        SEEN: join_names(example_names(judge.pair), seen_by(scores)),
+        "version": __version__,
+    }

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from mechinterp._version import __version__
-from mechinterp.core import OPTIONS, Circuit, ConfigError, Edge, Options, Pair, derive_seed, takes
+from mechinterp.core import OPTIONS, Circuit, ConfigError, Edge, Options, Pair, derive_seed, held_out, takes
 from mechinterp.core.statistics import Interval, p_value, t_interval
 from mechinterp.evaluation.found import FOUND_LEVEL, found
 from mechinterp.evaluation.live import edge_states, live_edges, states_of
@@ -17,6 +17,9 @@ from mechinterp.evaluation.minimality import judged_minimality
 from mechinterp.evaluation.nulls import rival_circuits
 from mechinterp.evaluation.redundancy import judged_redundancy
 from mechinterp.interventions import Judge
+
+FEWEST = 4
+"""Examples that give an interval."""
 
 
 @takes("metric", "ablation")
@@ -39,14 +42,14 @@ def evaluate(
 
     Args:
         model: The model that the circuit was found in.
-        pair: Other examples than the circuit was found on.
+        pair: Other examples than the circuit was found on; those among them that it was found on are left out.
         circuit: The circuit C.
         nulls: Random circuits to compare with; all there are, where these are fewer.
         untrained: Untrained models to compare with.
         subsets: Random subsets K of C for completeness, each edge in with chance one half.
         seed: Of random circuits and subsets.
         live: Edges that are not identically zero on this pair; by default `live_edges` finds them.
-        allow_same: Judge the circuit even on the pair that it was found on.
+        allow_same: Judge the circuit on all examples, also on those that it was found on.
         options: See `Options`; the input convention is the circuit's.
 
     Returns:
@@ -78,21 +81,20 @@ def evaluate(
           Bounds are one-sided at `level`.
 
         The attributes `found` (`yes`, `no`, `undecided`) and `found_reason` say whether this is a circuit: see
-        `mechinterp.evaluation.found`. Normalised numbers are NaN where `valid` is False. The attribute
+        `mechinterp.evaluation.found`. Normalised numbers are NaN where `valid` is False. The
+        attribute `left_out` is the number of examples left out because the circuit was found on them. The attribute
         `found_with_metric` is there where the circuit was found with another metric than it is judged by.
 
     Raises:
-        ConfigError: If the circuit was found on this very pair, or there are fewer than four examples.
+        ConfigError: If there are fewer than four examples that the circuit was not found on.
         SiteError: If the model lacks an edge of the circuit.
 
     Source: Wang et al. 2022 (faithfulness, completeness, minimality); Shi et al. 2024 (random circuits).
     """
-    if circuit.origin.get("pair") == pair.fingerprint and not allow_same:
-        raise ConfigError(
-            "this circuit was found on this very pair: draw another (task.pair(seed=...)), or say allow_same=True"
-        )
-    if len(pair) < 4:
-        raise ConfigError(f"{len(pair)} examples give no interval: draw at least four, better a hundred")
+    pair, left_out = (pair, 0) if allow_same else held_out(pair, circuit.origin)
+    if len(pair) < FEWEST:
+        rest = f"{len(pair)} examples that the circuit was not found on" if left_out else f"{len(pair)} examples"
+        raise ConfigError(f"{rest} give no interval: draw at least four, better a hundred")
     judge = Judge(model, pair, options.change(inputs=circuit.inputs))
     judge.circuit(circuit)
     states = edge_states(model, pair, live=live, options=judge.options)
@@ -157,6 +159,7 @@ def evaluate(
         level=FOUND_LEVEL,
         seed=seed,
         pair=pair.fingerprint,
+        left_out=left_out,
         version=__version__,
     )
 

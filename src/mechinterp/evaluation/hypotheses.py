@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import nn
 
 from mechinterp._version import __version__
-from mechinterp.core import Circuit, ConfigError, Edge, HookedModel, Options, Pair, derive_seed, takes
+from mechinterp.core import Circuit, ConfigError, Edge, HookedModel, Options, Pair, derive_seed, held_out, takes
 from mechinterp.core.statistics import binomial_test, false_discovery, rounding
 from mechinterp.evaluation.live import edge_states, live_among, live_edges, states_of
 from mechinterp.evaluation.nulls import inflate, random_circuits
@@ -55,7 +55,7 @@ def hypothesis_tests(
 
     Args:
         model: The whole model N.
-        pair: Examples that discovery did not see.
+        pair: Examples that discovery did not see; those that it saw are left out, `left_out` is their number.
         circuit: The circuit C; its distance from N is |mean m(C) - mean m(N)|.
         nulls: Random and inflated circuits, and a tenth of the permutations of the independence test.
         quantile: q, the share of random circuits to beat.
@@ -76,10 +76,11 @@ def hypothesis_tests(
         this pair and ablation can say nothing of it.
 
     Raises:
-        ConfigError: If `quantile`, `epsilon` or `alpha` is out of range.
+        ConfigError: If `quantile`, `epsilon` or `alpha` is out of range, or fewer than two examples are left.
     """
     if not (0 < quantile < 1 and 0 <= epsilon < 0.5 and 0 < alpha < 1):
         raise ConfigError(f"0 < quantile < 1, 0 <= epsilon < 0.5, 0 < alpha < 1; got {quantile}, {epsilon}, {alpha}")
+    pair, left_out = held_out(pair, circuit.origin)
     judge = Judge(model, pair, options.change(inputs=circuit.inputs))
     graph, whole = judge.graph, judge.whole
     states = edge_states(model, pair, live=live, options=judge.options)
@@ -139,6 +140,7 @@ def hypothesis_tests(
         epsilon=epsilon,
         alpha=alpha,
         seed=seed,
+        left_out=left_out,
         version=__version__,
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from torch import nn
 
-from mechinterp.core import Circuit, Edge, HookedModel, Options, Pair, Site, component, owners, takes
+from mechinterp.core import Circuit, Edge, HookedModel, Options, Pair, Site, component, example_names, owners, takes
 from mechinterp.core.statistics import rounding, t_interval
 from mechinterp.evaluation.redundancy import parts_of, without
 from mechinterp.interventions import Judge
@@ -27,13 +27,15 @@ def minimality(model: HookedModel | nn.Module, pair: Pair, circuit: Circuit, *, 
 
     Args:
         model: The model.
-        pair: Clean and corrupted examples; K is chosen on examples 0, 2, 4, ..., and measured on 1, 3, 5, ...
+        pair: Clean and corrupted examples; K is chosen on examples 0, 2, 4, ..., and measured on those of 1, 3, 5, ...
+            that have no copy among the former.
         circuit: The circuit C.
         options: See `Options`; the input convention is the circuit's.
 
     Returns:
         minimality, minimality_low, minimality_high (edge), in the metric's unit, positive where the edge helps;
-        minimality_removed (edge): K, its edges joined by "; ", or "none".
+        minimality_removed (edge): K, its edges joined by "; ", or "none". NaN where fewer than two examples are left to
+        measure on.
 
     Source: Wang et al. 2022, section 4. Differs: their K were found by hand.
     """
@@ -43,10 +45,12 @@ def minimality(model: HookedModel | nn.Module, pair: Pair, circuit: Circuit, *, 
 def judged_minimality(judge: Judge, circuit: Circuit) -> xr.Dataset:
     """`minimality` by a judge, which runs no circuit twice."""
     edges = list(circuit)
-    first, second = judge.part(slice(0, None, 2)), judge.part(slice(1, None, 2))
-    best = _most_telling(circuit, edges, first)
-    held_out = _changes(circuit, best.items(), second)
-    values = [held_out[edge, best[edge]] for edge in edges]
+    even, odd = _halves(judge.pair)
+    best = _most_telling(circuit, edges, judge.part(even))
+    values = [np.full(2, np.nan) for _ in edges]
+    if len(odd) >= 2:
+        changes = _changes(circuit, best.items(), judge.part(odd))
+        values = [changes[edge, best[edge]] for edge in edges]
     bounds = np.array([t_interval(value) for value in values]).reshape(-1, 2)
     removed = ["; ".join(str(item) for item in sorted(best[edge])) or "none" for edge in edges]
     return xr.Dataset(
@@ -58,6 +62,13 @@ def judged_minimality(judge: Judge, circuit: Circuit) -> xr.Dataset:
         },
         coords={"edge": [str(edge) for edge in edges]},
     )
+
+
+def _halves(pair: Pair) -> tuple[slice, np.ndarray]:
+    """Examples to choose on (even), and numbers of those to measure on (odd ones that have no copy among the even)."""
+    names = example_names(pair)
+    known = set(names[::2])
+    return slice(0, None, 2), np.array([at for at in range(1, len(names), 2) if names[at] not in known], dtype=int)
 
 
 def _most_telling(circuit: Circuit, edges: Sequence[Edge], judge: Judge) -> dict[Edge, frozenset[Edge]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import nn
 
@@ -28,6 +29,7 @@ class Judge:
         model: A `Transformer`.
         pair: Clean and corrupted examples.
         options: Metric, ablation and input convention. Circuits run in the engine's own memory budget.
+        least_gap: Of a gap whose interval reaches below this, shares are missing; None for no such bound.
 
     Raises:
         UnsupportedError: If the model lists no edges.
@@ -37,6 +39,7 @@ class Judge:
     model: HookedModel | nn.Module
     pair: Pair
     options: Options = field(default_factory=Options)
+    least_gap: float | None = None
     _scores: dict[Circuit, np.ndarray] = field(default_factory=dict, init=False, repr=False)
     _whole: tuple[Judge, slice | np.ndarray] | None = field(default=None, repr=False)
 
@@ -100,8 +103,10 @@ class Judge:
 
     @cached_property
     def gap(self) -> Gap:
-        """Mean m(N) - m(0), its interval, and whether it differs from zero."""
-        return gap_between(self.full, self.nothing)
+        """Mean m(N) - m(0), its interval, and whether it differs from zero and is no smaller than `least_gap`."""
+        gap = gap_between(self.full, self.nothing)
+        large = self.least_gap is None or gap.low >= self.least_gap
+        return gap._replace(valid=gap.valid and large)
 
     def recovered(self, circuit: Circuit) -> Interval:
         """Faithfulness: (m(C) - m(0)) / gap, with Fieller's interval; missing where the gap may be zero."""
@@ -127,9 +132,9 @@ class Judge:
         """Removal cost of many circuits, without intervals."""
         return (self.full.mean() - self.scores([self.whole - one for one in circuits]).mean(1)) / self.gap.unit
 
-    def part(self, index: slice) -> Judge:
-        """The judge of some of the examples."""
-        return self._of(self.pair[index], index)
+    def part(self, index: slice | np.ndarray) -> Judge:
+        """The judge of some of the examples: a slice, or their numbers."""
+        return self._of(self.pair[index if isinstance(index, slice) else torch.from_numpy(index)], index)
 
     def by_corruption(self) -> dict[str, Judge]:
         """A judge for each corruption that the pair mixes: on the mixture an easy one could pay for a hard one."""
@@ -139,7 +144,7 @@ class Judge:
     def _of(self, pair: Pair, index: slice | np.ndarray) -> Judge:
         """The judge of a part of the pair; circuits run once for all, unless a mean is over a part's examples."""
         alone = self.options.ablation.startswith("mean")
-        return Judge(self.model, pair, self.options, _whole=None if alone else (self, index))
+        return Judge(self.model, pair, self.options, self.least_gap, _whole=None if alone else (self, index))
 
     @property
     def has_gaps(self) -> bool:

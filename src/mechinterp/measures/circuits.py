@@ -8,7 +8,21 @@ from fnmatch import fnmatchcase
 import numpy as np
 import xarray as xr
 
-from mechinterp.core import Circuit, Edge, Graph, HookedModel, Options, UnsupportedError, derive_seed, labelled, takes
+from mechinterp.core import (
+    SEEN,
+    Circuit,
+    Edge,
+    Graph,
+    HookedModel,
+    Options,
+    UnsupportedError,
+    derive_seed,
+    example_names,
+    held_out,
+    join_names,
+    labelled,
+    takes,
+)
 from mechinterp.core.options import OPTIONS
 from mechinterp.core.statistics import Null
 from mechinterp.discovery import discover
@@ -31,6 +45,7 @@ def removal(
     each: bool = False,
     examples: int = EXAMPLES,
     corruption: str = ALL,
+    least_gap: float | None = None,
     options: Options,
 ) -> xr.DataArray:
     """Share of the gap between clean and corrupted run that is lost when edges are removed.
@@ -43,16 +58,17 @@ def removal(
         each: Remove each edge alone; otherwise all together.
         examples: Pairs.
         corruption: One of the task's, or `all` of them mixed.
+        least_gap: The smallest gap, in the metric's unit, that shares are taken of.
         options: See `Options`.
 
     Returns:
         Dimensions `edge` (with `each`) and `example`: the mean over examples is the ratio of mean loss to mean gap,
-        and their spread is that ratio's (first order). NaN where the gap may be zero.
+        and their spread is that ratio's (first order). NaN where the gap may be zero, or below `least_gap`.
 
     Raises:
         UnsupportedError: If the model has no graph of edges, or none that fits a pattern.
     """
-    judge = Judge(model, task.pair(examples, seed, corruption), options)
+    judge = Judge(model, task.pair(examples, seed, corruption), options, least_gap)
     removed = _matching(judge.graph, edges)
     if not each:
         return labelled(judge.lost_rows(Circuit(removed)), ["example"])
@@ -71,6 +87,7 @@ def circuit_faithfulness(
     edges: Sequence[str],
     examples: int = EXAMPLES,
     corruption: str = ALL,
+    least_gap: float | None = None,
     options: Options,
 ) -> xr.DataArray:
     """How much of the model's gap a given circuit recovers, here and now.
@@ -82,15 +99,16 @@ def circuit_faithfulness(
         edges: The circuit.
         examples: How many pairs.
         corruption: One of the task's, or `all` of them mixed.
+        least_gap: The smallest gap, in the metric's unit, that shares are taken of.
         options: See `Options`; the circuit is written in its input convention.
 
     Returns:
         Dimensions quantity, example. `full`, `circuit`, `empty`: the metric of the whole model, the circuit and the
         empty circuit. `complement`: the metric of the model without the circuit. `faithfulness`: values whose mean is
         the ratio of mean (circuit - empty) to mean gap, with that ratio's spread (first order); NaN where the gap may
-        be zero.
+        be zero, or below `least_gap`.
     """
-    judge = Judge(model, task.pair(examples, seed, corruption), options)
+    judge = Judge(model, task.pair(examples, seed, corruption), options, least_gap)
     circuit = judge.circuit(edges)
     tried = [judge.whole, circuit, judge.empty, judge.whole - circuit]
     rows = np.concatenate([judge.scores(tried), judge.recovered_rows(circuit)[None]])
@@ -110,6 +128,7 @@ def circuit_quality(
     examples: int = EXAMPLES,
     corruption: str = ALL,
     nulls: int = OPTIONS["nulls"].default,
+    least_gap: float | None = None,
     options: Options,
 ) -> xr.DataArray:
     """How good a circuit is, on pairs that it was not found on.
@@ -121,9 +140,11 @@ def circuit_quality(
         edges: The circuit (`circuit_faithfulness` is quicker where no null is asked for); by default `discover` finds
             it: the fewest edges of largest exact effect that reach `share`.
         share: Of the gap, where the circuit is to be found.
-        examples: Pairs to find on, and as many to judge on.
+        examples: Pairs to find on, and as many to judge on; those among the second that are among the first, too, are
+            left out. The attribute `left_out` is their number.
         corruption: One of the task's, or `all` of them mixed.
         nulls: Random circuits of the same size; 0 leaves their scores NaN.
+        least_gap: The smallest gap, in the metric's unit, that shares are taken of.
         options: See `Options`.
 
     Returns:
@@ -135,14 +156,17 @@ def circuit_quality(
 
     Raises:
         UnsupportedError: If the model has no graph of edges.
+        ConfigError: If the task draws too few different pairs: fewer than two are left to judge on.
     """
-    search, judge = (
-        Judge(model, task.pair(examples, derive_seed(seed, use), corruption), options) for use in ("find", "judge")
-    )
+    search_pair, pair = (task.pair(examples, derive_seed(seed, use), corruption) for use in ("find", "judge"))
+    left_out = 0
+    if edges is None:
+        pair, left_out = held_out(pair, {SEEN: join_names(example_names(search_pair))})
+    search, judge = (Judge(model, one, options, least_gap) for one in (search_pair, pair))
+    coords = {"score": list(QUALITY_SCORES)}
     if not (judge.gap.valid and (edges is not None or search.has_gaps)):
-        return labelled(
-            np.full((len(QUALITY_SCORES), examples), np.nan), ["score", "example"], {"score": list(QUALITY_SCORES)}
-        )
+        missing = np.full((len(QUALITY_SCORES), len(pair)), np.nan)
+        return labelled(missing, ["score", "example"], coords, left_out=left_out)
     circuit = judge.circuit(edges) if edges is not None else discover(model, search.pair, share=share, options=options)
     live = live_edges(model, judge.pair, options=judge.options)
     core = (circuit & Circuit(live)).pruned()
@@ -151,8 +175,8 @@ def circuit_quality(
     chance = [Null(shares(random)).p95 for shares in (judge.recovered_shares, judge.lost_shares)]
     numbers = (*chance, float(len(core)), float(len(Circuit(live).pruned())))
     rows = [judge.recovered_rows(circuit), judge.lost_rows(circuit)]
-    rows += [np.full(examples, number) for number in numbers]
-    return labelled(np.stack(rows), ["score", "example"], {"score": list(QUALITY_SCORES)})
+    rows += [np.full(len(pair), number) for number in numbers]
+    return labelled(np.stack(rows), ["score", "example"], coords, left_out=left_out)
 
 
 def _matching(graph: Graph, patterns: Sequence[str]) -> list[Edge]:

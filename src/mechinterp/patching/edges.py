@@ -15,7 +15,20 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mechinterp.core import Edge, Graph, HookedModel, Options, Pair, Site, labelled, patching_result, takes
+from mechinterp.core import (
+    SEEN,
+    Edge,
+    Graph,
+    HookedModel,
+    Options,
+    Pair,
+    Site,
+    example_names,
+    join_names,
+    labelled,
+    patching_result,
+    takes,
+)
 from mechinterp.interventions import (
     Start,
     ablated,
@@ -42,6 +55,7 @@ def patch_edges(
 
     Returns:
         `effect` (`edge`, `example`), `clean` and `corrupted` (`example`). Positive means that keeping the edge helps.
+        The attribute `seen` names the examples: a circuit or a curve made of these effects is judged on others.
         `visible` (`edge`): False where the source carries the same when it is ablated, at all positions that the reader
         reads, as positions do under resampling; the effect is then zero by construction, however much the model needs
         the edge.
@@ -64,6 +78,7 @@ def patch_edges(
     names = [str(edge) for edge in chosen]
     effects = labelled(effect, ["edge", "example"], {"edge": names})
     attrs = options.attrs("metric", "direction", "ablation", "inputs")
+    attrs |= {SEEN: join_names(example_names(pair))}
     visible = labelled(np.array([edge in seen for edge in chosen], dtype=bool), ["edge"], {"edge": names})
     return patching_result(effects, runs.clean, runs.corrupted, method="exact", **attrs).assign(visible=visible)
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mechinterp.core import (
+    SEEN,
     Batch,
     ConfigError,
     Graph,
@@ -20,6 +21,8 @@ from mechinterp.core import (
     Pair,
     Site,
     UnsupportedError,
+    example_names,
+    join_names,
     labelled,
     patching_result,
     suggest,
@@ -103,6 +106,7 @@ def _estimated(model: HookedModel, graph: Graph, pair: Pair, method: str, steps:
     effect = _edge_products(graph, difference, grads)
     effects = labelled(effect, ["edge", "example"], {"edge": [str(edge) for edge in graph.edges]})
     attrs = {"direction": "noise", "steps": len(points), **options.attrs("metric", "ablation", "inputs")}
+    attrs |= {SEEN: join_names(example_names(pair))}
     return patching_result(effects, values[0], values[1], method=method, **attrs)
 
 

@@ -48,8 +48,8 @@ def ridge_scores(model: Transformer, task: Task, *, seed: int, examples: int, po
     batch = task.batch(examples, seed)
     values = np.full((len(RIDGE_ESTIMATES), len(task.latents), model.config.n_layers, examples), np.nan)
     for number, name in enumerate(task.latents):
-        key = ("ridge places", batch, name, positions, seed)
-        halves = remembered("draws", key, partial(_halves, batch, name, positions, seed))
+        settings = (batch, name, positions, seed, model.config.causal)
+        halves = remembered("draws", ("ridge places", *settings), partial(_halves, *settings))
         if halves is None:
             continue
         for layer, stream in enumerate(streams(model, batch)):
@@ -61,10 +61,11 @@ def ridge_scores(model: Transformer, task: Task, *, seed: int, examples: int, po
 _Halves = tuple[ProbePlaces, ProbePlaces, np.ndarray]
 
 
-def _halves(batch: Batch, name: str, positions: int, seed: int) -> _Halves | None:
+def _halves(batch: Batch, name: str, positions: int, seed: int, causal: bool) -> _Halves | None:
     """Places to fit on and to score, and the shuffled labels of the first; None where there is too little to split."""
     try:
-        fit, ask = choose_places(batch, batch.latents[name], "defined", positions, derive_seed(seed, "ridge", name))
+        places = derive_seed(seed, "ridge", name)
+        fit, ask = choose_places(batch, batch.latents[name], "defined", positions, places, causal)
     except ConfigError:
         return None
     return fit, ask, shuffled_labels(fit, derive_seed(seed, "ridge", "shuffled", name))

@@ -86,7 +86,9 @@ def probe(
         site: A kind of site, as `resid_post`, `z`, `mlp_post`; or one address, as `L1.H3.z`. A kind with heads reads
             all heads of the layer together.
         layer: Layers to probe; None for all.
-        examples: Sequences drawn. One half is fitted on, the other scored; equal sequences never lie in both.
+        examples: Sequences drawn. One half is fitted on, the other scored; equal sequences never lie in both. Where a
+            sequence to score begins like one to fit on, its positions up to there are not scored; the attribute
+            `positions_left_out` is their number.
         seed: Of everything random here.
         where: `defined`: probe and erase at all positions where the variable is defined; `scored`: at the scored ones
             among them.
@@ -121,7 +123,7 @@ def probe(
     sites = _sites(model, site, layer)
     batch = on_model(task.batch(examples, derive_seed(seed, "probe", "examples")), model)
     labels = _latent(batch, task, target)
-    train, test = choose_places(batch, labels, where, positions, seed)
+    train, test = choose_places(batch, labels, where, positions, seed, model.config.causal)
     constant = constant_score(_rows(train, None), _rows(test, None))
     results: dict[str, list[Interval]] = {name: [] for name in PROBES}
     erasers: list[list[Eraser]] = []
@@ -153,6 +155,7 @@ def probe(
         "target": target, "site": str(site), "where": where, "metric": name, "seed": seed, "examples": examples,
         "probe": "logistic, accuracy" if train.labels.ndim == 1 else "ridge, R2",
         "positions_fitted": len(train.labels), "positions_scored": len(test.labels),
+        "positions_left_out": test.left_out,
         "selectivity_reason": next((reason for reason in reasons if reason), ""),
         "erasure_reason": next((reason for group in erasers if (reason := _too_wide(group[0]))), ""),
     }  # fmt: skip

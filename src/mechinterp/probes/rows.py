@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechinterp.core import Batch, ConfigError, Site, generator
@@ -27,6 +27,7 @@ class ProbePlaces:
         pos: Position of each place `[n]`.
         labels: The variable there: classes `[n]` or values `[n, k]`.
         tokens: Token there `[n]`, None for vectors.
+        left_out: Positions of this half that were left out because the other half has seen all that leads to them.
     """
 
     sequences: Tensor
@@ -34,6 +35,7 @@ class ProbePlaces:
     pos: Tensor
     labels: np.ndarray
     tokens: np.ndarray | None
+    left_out: int = 0
 
 
 def defined(labels: Tensor) -> Bool[Tensor, "batch seq"]:
@@ -55,11 +57,24 @@ def probed(batch: Batch, labels: Tensor, where: str) -> Bool[Tensor, "batch seq"
     return defined(labels) & batch.scored if where == "scored" else defined(labels)
 
 
-def choose_places(batch: Batch, labels: Tensor, where: str, limit: int, seed: int) -> tuple[ProbePlaces, ProbePlaces]:
-    """ProbePlaces to fit on and places to score, from sequences that have no copy on the other side.
+def choose_places(
+    batch: Batch, labels: Tensor, where: str, limit: int, seed: int, causal: bool = True
+) -> tuple[ProbePlaces, ProbePlaces]:
+    """Places to fit on and places to score, from sequences that have no copy on the other side.
+
+    At a position of a causal model an activation is a function of the sequence up to there. Places to score whose
+    sequence up to there is the beginning of a sequence to fit on are therefore left out: the probe has seen them.
+
+    Args:
+        batch: The sequences.
+        labels: The variable.
+        where: `defined` or `scored`.
+        limit: At most so many places of each half, drawn at random.
+        seed: Of the split and the draw.
+        causal: Whether a position sees only what comes before it; otherwise it sees the whole sequence.
 
     Raises:
-        ConfigError: If fewer than two different sequences came, a half has no position, or the
+        ConfigError: If fewer than two different sequences came, a half has no position, all to score were seen, or the
             variable takes one value only.
     """
     mask = probed(batch, labels, where)
@@ -70,11 +85,17 @@ def choose_places(batch: Batch, labels: Tensor, where: str, limit: int, seed: in
         raise ConfigError(f"{groups} different sequences cannot be split in two: raise examples")
     order = torch.randperm(groups, generator=generator(seed, "probe", "split")).to(group.device)
     first = order[group] < groups // 2
+    parts = {"fit": mask & first[:, None], "score": mask & ~first[:, None]}
+    repeated = torch.zeros_like(mask)
+    if causal:
+        prefixes = prefix_numbers(batch.inputs)
+        repeated = torch.isin(prefixes, prefixes[parts["fit"]]) & parts["score"]
     halves = []
-    for name, half in (("fit", first), ("score", ~first)):
-        sequence, pos = (mask & half[:, None]).nonzero(as_tuple=True)
+    for (name, part), half in zip(parts.items(), (first, ~first), strict=True):
+        sequence, pos = (part & ~repeated).nonzero(as_tuple=True)
         if not len(sequence):
-            raise ConfigError(f"no {where} position to {name}: the variable is undefined there; raise examples")
+            reason = "the probe would be fitted on all that leads there" if part.any() else "the variable is undefined"
+            raise ConfigError(f"no {where} position to {name}: {reason}; raise examples")
         if len(sequence) > limit:
             draw = torch.randperm(len(sequence), generator=generator(seed, "probe", "positions", name))[:limit]
             keep = draw.sort().values.to(sequence.device)
@@ -82,10 +103,27 @@ def choose_places(batch: Batch, labels: Tensor, where: str, limit: int, seed: in
         values = labels[sequence, pos].cpu().numpy()
         values = values.reshape(len(values), -1).astype(float) if labels.is_floating_point() else values
         tokens = batch.inputs[sequence, pos].cpu().numpy() if batch.inputs.ndim == 2 else None
-        halves.append(ProbePlaces(half.nonzero().flatten(), sequence, pos, values, tokens))
+        left_out = int((part & repeated).sum())
+        halves.append(ProbePlaces(half.nonzero().flatten(), sequence, pos, values, tokens, left_out))
     if (halves[0].labels == halves[0].labels[:1]).all():
         raise ConfigError(f"the variable has one value only ({halves[0].labels[0]}): there is nothing to probe")
     return halves[0], halves[1]
+
+
+def prefix_numbers(inputs: Tensor) -> Int[Tensor, "batch seq"]:
+    """A number for each place: two places share it if their positions, and all inputs up to there, are equal.
+
+    Args:
+        inputs: Tokens `[batch, seq]` or vectors `[batch, seq, d_in]`.
+    """
+    count = len(inputs)
+    known = torch.zeros(count, dtype=torch.long, device=inputs.device)
+    columns = []
+    for pos in range(inputs.shape[1]):
+        _, here = inputs[:, pos].reshape(count, -1).unique(dim=0, return_inverse=True)
+        _, known = (known * count + here).unique(return_inverse=True)
+        columns.append(known + pos * count)
+    return torch.stack(columns, 1)
 
 
 def features(

@@ -8,9 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from mechinterp.core import OPTIONS, Circuit, ConfigError, Options, Pair, UnsupportedError, derive_seed
+from mechinterp.core import (
+    OPTIONS,
+    SEEN,
+    Circuit,
+    ConfigError,
+    Options,
+    Pair,
+    UnsupportedError,
+    derive_seed,
+    example_names,
+    held_out,
+    join_names,
+)
 from mechinterp.discovery import discover
-from mechinterp.evaluation import Answer, curve, evaluate
+from mechinterp.evaluation import FEWEST, Answer, curve, evaluate
 from mechinterp.interventions import Judge
 from mechinterp.models import Transformer
 from mechinterp.patching import patch_edges, patch_nodes
@@ -72,6 +84,8 @@ def circuit_evidence(
 ) -> CircuitEvidence:
     """Find the circuit on one set of pairs and judge it on another; pairs of all corruptions, in equal parts.
 
+    Pairs of the second set that are in the first, too, as happens in small tasks, are left out.
+
     It must recover the share under each corruption alone: on the mixture an easy one could pay for a hard one.
 
     Args:
@@ -83,7 +97,14 @@ def circuit_evidence(
         untrained: Untrained models.
         stage: Called at the start of each stage, with its name.
     """
-    search, held = (task.pair(examples, derive_seed(seed, "study", part)) for part in ("seen", "held-out"))
+    search, drawn = (task.pair(examples, derive_seed(seed, "study", part)) for part in ("seen", "held-out"))
+    try:
+        held, left_out = held_out(drawn, {SEEN: join_names(example_names(search))})
+    except ConfigError:
+        left_out, held = len(drawn), drawn[:0]
+    if len(held) < FEWEST:
+        reason = f"of {len(drawn)} pairs to judge a circuit on, the search saw {left_out}: too few are left"
+        return CircuitEvidence("undecided", reason, Circuit([]))
     stage("effects of nodes and edges")
     nodes = patch_nodes(model, held, site="z", at=node_places(held))
     effects = patch_edges(model, search)
@@ -98,7 +119,7 @@ def circuit_evidence(
     stage("random circuits and untrained models")
     judged = evaluate(model, held, circuit, nulls=nulls, untrained=untrained, seed=seed)
     answer, reason = judged.attrs["found"], judged.attrs["found_reason"]
-    judged = judged.merge(_each(model, held, circuit))
+    judged = judged.merge(_each(model, held, circuit)).assign_attrs(left_out=left_out)
     return CircuitEvidence(answer, reason, circuit, circuit.origin["k"], nodes, by_size, judged)
 
 

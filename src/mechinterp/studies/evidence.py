@@ -73,6 +73,8 @@ def circuit_rows(result: CircuitEvidence) -> Iterator[Finding]:
     note = f"Null: {count} other circuits of {size} edges of whole paths, 95th percentile; p = {p:.2g}."
     if not count:
         note = "The circuit holds every live edge, so there is no other to compare it with."
+    if left_out := judged.attrs.get("left_out"):
+        note += f" {left_out} held-out pairs are left out: the search saw them, too."
     chance = _percentile(judged, "null_faithfulness_p95")
     yield row("gap recovered by the circuit", *_with_ends(judged, "faithfulness"), chance, "%", HELD_OUT, note)
     for kind in judged["corruption"].values if "corruption" in judged.coords else []:
@@ -123,6 +125,8 @@ def probe_rows(results: Mapping[str, xr.Dataset]) -> Iterator[Finding]:
             at = result.sel(layer=layer)
             null = float(np.nanmax([float(at["untrained"]), float(at["shuffled"]), float(result["majority"])]))
             note = "Null: the best of untrained, shuffled, constant."
+            if left_out := result.attrs.get("positions_left_out"):
+                note += f" {left_out} positions are left out: a fitted sequence begins alike."
             name = f"{words(target)} read after layer {int(layer)}"
             yield row(name, *_with_ends(at, "score"), null, "", where, note)
             cost = at["effect"].values

@@ -89,7 +89,7 @@ def pack_onsets(dates: dict[str, Onset]) -> xr.Dataset:
 
 def unpack_onsets(data: xr.Dataset) -> dict[str, Onset]:
     """The reverse of `pack_onsets`."""
-    return {name: Onset(**fields) for name, fields in data.attrs["onsets"].items()}
+    return {name: Onset.from_dict(fields) for name, fields in data.attrs["onsets"].items()}
 
 
 def _type_rows(timeline: xr.Dataset, types: xr.Dataset, name: str) -> list[Finding]:
@@ -122,6 +122,8 @@ def _onset_row(name: str, date: Onset) -> Finding:
     if not date.found:
         return row(f"{name} appeared", "no transition", where="all checkpoints", note=f"{date.reason}.")
     note = f"Width {date.width:.2f} in ln t; interval of the fit, one run."
+    if date.shape != "one transition" or date.moving:
+        note = f"{str(date)[0].upper()}{str(date)[1:]}. {note}"
     return row(f"{name} appeared", date.step, (date.low, date.high), None, "steps", "all checkpoints", note)
 
 

@@ -18,7 +18,7 @@ from mechinterp.timeline import Traceable
 from mechinterp.timeline.store import architecture, pack, unpack
 from mechinterp.training.files import locked, make_folder, write_atomic
 
-_LAYOUT = 3
+_LAYOUT = 4
 """Raised when the form of these files changes."""
 _AGAIN = "nothing is lost, run mechinterp.studies.study again"
 
