@@ -107,7 +107,7 @@ def _written(model: Transformer, tokens: Tensor, graph: Graph) -> dict[Site, Ten
 
 
 def _add(edge: Edge, step: Tensor):
-    head = edge.reader.head
+    head = None if edge.reader.head is None else edge.reader.index
 
     def edit(value: Tensor) -> Tensor:
         if head is None:
