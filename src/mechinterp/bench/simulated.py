@@ -22,7 +22,7 @@ NOISES = (0.02, 0.05)
 """Standard deviation of the noise, in ranges of the curve."""
 SIMULATED_CORRELATIONS = (0.0, 0.5, 0.8, 0.9)
 """Autocorrelation of the noise from one checkpoint to the next."""
-Draw = Callable[[np.random.Generator], "Curve"]
+Simulator = Callable[[np.random.Generator], "Curve"]
 _NARROW, _WIDE = (0.03, SUDDEN), (0.03, 1.0)
 _FINE = np.concatenate([[0.0], np.geomspace(1e-2, LAST, 20_000)])
 
@@ -135,7 +135,7 @@ def _decay_plateau_drop(rng: np.random.Generator) -> Curve:
     return Curve(1 + early * np.expm1(-STEPS / tau) - (1 - early) * _sigmoid(STEPS, date, width), "one", (date,))
 
 
-GENERATORS: dict[str, Draw] = {
+GENERATORS: dict[str, Simulator] = {
     "flat": _flat,
     "line": _line,
     "delayed line": _delayed_line,

@@ -94,5 +94,6 @@ def give_weights(floor: Minimal, ours: Transformer) -> None:
         if config.d_mlp:
             theirs[f"blocks.{layer}.mlp.0.weight"].copy_(block.mlp.W_in.T)
             theirs[f"blocks.{layer}.mlp.2.weight"].copy_(block.mlp.W_out.T)
-            theirs[f"blocks.{layer}.mlp.0.bias"].copy_(block.mlp.b_in)
-            theirs[f"blocks.{layer}.mlp.2.bias"].copy_(block.mlp.b_out)
+            for place, bias in ((0, block.mlp.b_in), (2, block.mlp.b_out)):
+                if bias is not None:
+                    theirs[f"blocks.{layer}.mlp.{place}.bias"].copy_(bias)

@@ -12,9 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mechinterp.curves.evidence import NOISE_CORRELATIONS, Series, Sums, design, whiten
-from mechinterp.curves.shapes import CODES, COUNTS, passing, shapes
+from mechinterp.curves.shapes import CODES, COUNTS, Array, passing, shapes
 
-Array = np.ndarray
 _POINTS = (41, 15)
 _RELAXATIONS = (CODES["delayed exponential"], CODES["short delayed exponential"])
 _FAR = 12.0  # what is less likely by so much, in -2 ln, has no say

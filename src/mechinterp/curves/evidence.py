@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammaln
 
-from mechinterp.curves.shapes import COUNTS, Bounds, shapes
-
-Array = np.ndarray
+from mechinterp.curves.shapes import COUNTS, Array, Bounds, shapes
 
 NOISE_CORRELATIONS = np.array([0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.78, 0.85, 0.9, 0.94, 0.97])
 """Autocorrelations of the noise, from one checkpoint to the next, between which the series decides."""
@@ -56,7 +54,7 @@ class Sums:
     """Several sums of shapes, fitted.
 
     Args:
-        codes: Family of each shape, -1 for none, `[sum, shape]`.
+        codes: ShapeKind of each shape, -1 for none, `[sum, shape]`.
         theta: Parameters, `[sum, shape, 2]`.
         changes: Level at the first checkpoint, then the change that each shape makes, `[sum, 1 + shape]`.
         deviance: -2 ln marginal likelihood by autocorrelation, the prior of the latter counted, `[sum, correlation]`.

@@ -12,9 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from mechinterp.curves.evidence import Series, Sums, fit, grams
-from mechinterp.curves.shapes import CODES, SUDDEN, Bounds, bounds, shapes
-
-Array = np.ndarray
+from mechinterp.curves.shapes import CODES, SUDDEN, Array, Bounds, bounds, shapes
 
 MOST = 3
 """Most changes in one series."""
@@ -33,7 +31,7 @@ class Library:
     Args:
         log: ln t of the checkpoints, `[step]`.
         bounds: Of all families.
-        codes: Family of each trial, `[trial]`.
+        codes: ShapeKind of each trial, `[trial]`.
         theta: Its parameters, `[trial, 2]`.
         paired: Trials that enter pairs, `[trial]`.
         reads: What a series is multiplied with to get its product with each trial, noise whitened and the mean taken
@@ -88,7 +86,7 @@ def _library(checkpoints: bytes, max_width: float) -> Library:
 
 
 def _trials(log: Array, limits: Bounds, max_width: float) -> dict[str, Array]:
-    """Family -> parameters to try."""
+    """ShapeKind -> parameters to try."""
     first, last = log[0], log[-1]
     dates = [(log[0] + log[1]) / 2]
     for date in (log[1:] + log[:-1]) / 2:

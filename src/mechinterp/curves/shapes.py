@@ -23,7 +23,7 @@ _LONGEST = 30.0  # the longest relaxation time that is told from a line, in dela
 
 
 @dataclass(frozen=True, eq=False)
-class Family:
+class ShapeKind:
     """Shapes with the same formula.
 
     Args:
@@ -97,20 +97,20 @@ def _logistic_passes(theta: Array, level: Array) -> Array:
     return theta[..., 0] + np.exp(theta[..., 1]) * (np.log(level) - np.log1p(-level))
 
 
-FAMILIES = (
-    Family("line", False, _line, _line_passes, 0, False),
-    Family("power", False, _power, _power_passes, 1, False),
-    Family("exponential", False, _exponential, _exponential_passes, 1),
-    Family("delayed line", False, _delayed_line, _delayed_line_passes, 1, False),
-    Family("delayed exponential", False, _delayed_exponential, _delayed_exponential_passes, 2),
-    Family("wide logistic", False, _logistic, _logistic_passes, 2),
-    Family("logistic", True, _logistic, _logistic_passes, 2),
-    Family("short delayed line", True, _delayed_line, _delayed_line_passes, 1, False),
-    Family("short delayed exponential", True, _delayed_exponential, _delayed_exponential_passes, 2),
+SHAPE_KINDS = (
+    ShapeKind("line", False, _line, _line_passes, 0, False),
+    ShapeKind("power", False, _power, _power_passes, 1, False),
+    ShapeKind("exponential", False, _exponential, _exponential_passes, 1),
+    ShapeKind("delayed line", False, _delayed_line, _delayed_line_passes, 1, False),
+    ShapeKind("delayed exponential", False, _delayed_exponential, _delayed_exponential_passes, 2),
+    ShapeKind("wide logistic", False, _logistic, _logistic_passes, 2),
+    ShapeKind("logistic", True, _logistic, _logistic_passes, 2),
+    ShapeKind("short delayed line", True, _delayed_line, _delayed_line_passes, 1, False),
+    ShapeKind("short delayed exponential", True, _delayed_exponential, _delayed_exponential_passes, 2),
 )
-CODES = {family.name: code for code, family in enumerate(FAMILIES)}
-SUDDEN = np.array([family.sudden for family in FAMILIES])
-COUNTS = np.array([family.count for family in FAMILIES])
+CODES = {family.name: code for code, family in enumerate(SHAPE_KINDS)}
+SUDDEN = np.array([family.sudden for family in SHAPE_KINDS])
+COUNTS = np.array([family.count for family in SHAPE_KINDS])
 
 
 def shapes(log: Array, codes: Array, theta: Array) -> Array:
@@ -118,7 +118,7 @@ def shapes(log: Array, codes: Array, theta: Array) -> Array:
 
     Args:
         log: ln t of the checkpoints, `[step]`.
-        codes: Index in `FAMILIES`, `[...]`; -1 for a shape that is zero.
+        codes: Index in `SHAPE_KINDS`, `[...]`; -1 for a shape that is zero.
         theta: Parameters, `[..., 2]`.
 
     Returns:
@@ -129,7 +129,7 @@ def shapes(log: Array, codes: Array, theta: Array) -> Array:
     for code in np.unique(flat_codes):
         if code >= 0:
             rows = flat_codes == code
-            values[rows] = FAMILIES[code].values(log, flat_theta[rows])
+            values[rows] = SHAPE_KINDS[code].values(log, flat_theta[rows])
     values -= values[:, :1]
     values /= np.where(values[:, -1:] == 0, 1.0, values[:, -1:])
     return values.reshape(*codes.shape, len(log))
@@ -140,7 +140,7 @@ def passing(log: Array, codes: Array, theta: Array, share: float) -> Array:
 
     Args:
         log: ln t of the checkpoints, `[step]`.
-        codes: Index in `FAMILIES`, `[...]`; -1 for a shape that is zero.
+        codes: Index in `SHAPE_KINDS`, `[...]`; -1 for a shape that is zero.
         theta: Parameters, `[..., 2]`.
         share: Of the rise, between 0 and 1.
     """
@@ -149,7 +149,7 @@ def passing(log: Array, codes: Array, theta: Array, share: float) -> Array:
     for code in np.unique(flat_codes):
         if code >= 0:
             rows = flat_codes == code
-            family = FAMILIES[code]
+            family = SHAPE_KINDS[code]
             ends = family.values(log[[0, -1]], flat_theta[rows])
             level = ends[:, 0] + share * (ends[:, 1] - ends[:, 0])
             if family.bounded:
@@ -235,5 +235,5 @@ def bounds(log: Array, max_width: float) -> Bounds:
         "short delayed line": ((latest, 0), (last - 1e-3, 0)),
         "short delayed exponential": ((first, wmin), (last - 1e-3, most)),
     }
-    low, high = (np.array([rows[family.name][end] for family in FAMILIES], dtype=float) for end in (0, 1))
+    low, high = (np.array([rows[family.name][end] for family in SHAPE_KINDS], dtype=float) for end in (0, 1))
     return Bounds(low, high, dates, border("delayed exponential", _LONGEST), logistics)

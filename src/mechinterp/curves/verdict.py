@@ -12,11 +12,9 @@ from mechinterp.curves.dates import date_interval
 from mechinterp.curves.evidence import NOISE_CORRELATIONS, Series, Sums
 from mechinterp.curves.result import Onset, OnsetShape, Stage
 from mechinterp.curves.search import RIVALS, fitted_sums
-from mechinterp.curves.shapes import FAMILIES, SUDDEN, passing, shapes, width
+from mechinterp.curves.shapes import SHAPE_KINDS, SUDDEN, Array, passing, shapes, width
 
-Array = np.ndarray
-
-FEWEST = 8
+FEWEST_VALUES = 8
 """Finite values at positive steps: four parameters, a noise, and something left to judge by."""
 _AS_LARGE = 0.8  # what counts as large as the largest stage
 _LOST = 0.5  # share of a rise that is lost again in what is transient
@@ -41,8 +39,8 @@ def judged(steps: Array, values: Array, limits: Mapping[str, float], confidence:
         "no transition", "", np.nan, np.nan, np.nan, confidence, np.nan, np.nan, np.nan, untrained, np.nan,
         limits=dict(limits), checkpoints=len(x),
     )  # fmt: skip
-    if len(x) < FEWEST:
-        return replace(blank, reason=f"{len(x)} finite values after step 0; fewer than {FEWEST} decide nothing")
+    if len(x) < FEWEST_VALUES:
+        return replace(blank, reason=f"{len(x)} finite values after step 0; fewer than {FEWEST_VALUES} decide nothing")
     if float(((y - y.mean()) ** 2).sum()) <= 1e-20 * max(float((y**2).sum()), 1e-300):
         return replace(blank, reason="the series is constant", jump=float(y[-1] - untrained), start=float(y[0]))
     series, sums = fitted_sums(np.log(x), y, limits["max_width"])
@@ -142,7 +140,7 @@ def _dated(series: Series, sums: Sums, best: _Curve, curves: list[_Curve], confi
 
 
 def _stage(curve: _Curve, at: int, low: float, high: float) -> Stage:
-    name, (one, two) = FAMILIES[curve.codes[at]].name, curve.theta[at].tolist()
+    name, (one, two) = SHAPE_KINDS[curve.codes[at]].name, curve.theta[at].tolist()
     return Stage(
         bool(curve.sudden[at]), float(np.exp(curve.dates[at])), low, high, float(curve.widths[at]),
         float(curve.levels[at]), float(curve.levels[at + 1]), name, (one, two),
@@ -151,7 +149,9 @@ def _stage(curve: _Curve, at: int, low: float, high: float) -> Stage:
 
 def _single(series: Series, sums: Sums, curves: list[_Curve], confidence: float) -> Stage:
     """The best single logistic: it describes where no transition is claimed."""
-    logistics = [c for c in curves if len(c.codes) == 1 and FAMILIES[c.codes[0]].name in ("logistic", "wide logistic")]
+    logistics = [
+        c for c in curves if len(c.codes) == 1 and SHAPE_KINDS[c.codes[0]].name in ("logistic", "wide logistic")
+    ]
     best = min(logistics, key=lambda curve: curve.worth)
     rows = np.array([best.row, *[c.row for c in logistics if c is not best and c.worth - best.worth < _AS_GOOD]])
     return _stage(best, 0, *date_interval(series, sums, rows, np.zeros(len(rows), int), confidence))
@@ -182,7 +182,7 @@ def _criteria(curves: list[_Curve]) -> dict[str, float]:
     """Kind of curve -> the worth of the best of it."""
     worths: dict[str, float] = {}
     for curve in curves:
-        name = " + ".join(sorted(FAMILIES[code].name for code in curve.codes)) or "flat"
+        name = " + ".join(sorted(SHAPE_KINDS[code].name for code in curve.codes)) or "flat"
         worths[name] = min(curve.worth, worths.get(name, np.inf))
     return worths
 
@@ -204,7 +204,7 @@ def _reason(best: _Curve, curves: list[_Curve], lead: float, limits: Mapping[str
         where = "before" if 2 * steep.dates[at] < steep.log[0] + steep.log[-1] else "after"
         return f"only {steep.sides[at]} checkpoints lie {where} the change, fewer than {limits['min_side']:g}"
     if len(best.codes) == 1:
-        name = FAMILIES[best.codes[0]].name
+        name = SHAPE_KINDS[best.codes[0]].name
         if name == "wide logistic" or (name.startswith("delayed") and lead < 0):
             return f"it is gradual: width {best.widths[0]:.2f} in ln t, wider than {limits['max_width']:g}"
         rival = _RIVALS[name]

@@ -27,7 +27,7 @@ from mechinterp.patching.edges import visible_edges
 EDGE_STATES = ("live", "idle", "invisible")
 UNITS = 8.0
 """Standard deviation of the change of a weight, in units of its last place."""
-DRAWS = 2
+MOVES = 2
 FACTOR = 5.0
 """How much larger than what a change of the weights makes of it an effect must be."""
 
@@ -103,7 +103,7 @@ def states_of(circuit: Circuit, states: xr.DataArray) -> Shaped[np.ndarray, " ed
 def _with_effect(model: HookedModel | nn.Module, pair: Pair, options: Options) -> set[Edge]:
     """Edges whose effect on some example, in either direction, is beyond rounding."""
     model = as_transformer(model, "exact edge effects need")
-    moved = [_moved(model, draw) for draw in range(DRAWS)]
+    moved = [_moved(model, draw) for draw in range(MOVES)]
     live: set[Edge] = set()
     for direction in ("noise", "denoise") if options.ablation == "resample" else ("noise",):
         way = options.change(direction=direction)

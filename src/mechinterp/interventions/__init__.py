@@ -7,7 +7,7 @@ from mechinterp.interventions.hooks import as_hooked, check_plain, hook_name, qu
 from mechinterp.interventions.judge import Judge
 from mechinterp.interventions.placement import as_transformer, on_model, placement
 from mechinterp.interventions.reference import ablated
-from mechinterp.interventions.resume import BaseRun, Stage, Start, resume
+from mechinterp.interventions.resume import BaseRun, LayerPart, Start, resume
 from mechinterp.interventions.scoring import Scorer, score_runs
 from mechinterp.interventions.shared import outputs, streams
 from mechinterp.models import take
@@ -16,8 +16,8 @@ __all__ = [
     "Activations",
     "BaseRun",
     "Judge",
+    "LayerPart",
     "Scorer",
-    "Stage",
     "Start",
     "ablated",
     "activations",

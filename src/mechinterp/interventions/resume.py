@@ -29,7 +29,7 @@ from mechinterp.models import Positions, Transformer
 ROWS = 1024
 """Rows that an MLP takes at a time: their neurons stay in the processor's cache."""
 
-Stage = Literal["pre", "mid"]
+LayerPart = Literal["pre", "mid"]
 """Where in a layer: before it, or after its attention."""
 
 
@@ -56,15 +56,15 @@ class BaseRun:
         where = acts.where.pick(scored)
         return cls(model, acts, where, model.read(where.take(acts.final)))
 
-    def stream(self, layer: int, stage: Stage) -> Float[Tensor, "batch seq d_model"]:
+    def stream(self, layer: int, stage: LayerPart) -> Float[Tensor, "batch seq d_model"]:
         """The residual stream at a stage; before layer `n_layers` stands the final norm."""
         return (self.acts.resid_pre if stage == "pre" else self.acts.resid_mid)[layer]
 
-    def mixes_after(self, layer: int, stage: Stage) -> bool:
+    def mixes_after(self, layer: int, stage: LayerPart) -> bool:
         """Whether some attention follows, so that a position there can reach another."""
         return layer + (stage == "mid") < self.model.config.n_layers
 
-    def needed(self, layer: int, stage: Stage, first: int = 0) -> Positions:
+    def needed(self, layer: int, stage: LayerPart, first: int = 0) -> Positions:
         """The positions at which a stream that differs from `first` on must be known."""
         return self.acts.where.since(first) if self.mixes_after(layer, stage) else self.scored
 
@@ -81,7 +81,7 @@ class Start:
     """
 
     layer: int
-    stage: Stage
+    stage: LayerPart
     values: Float[Tensor, "patch batch row d_model"]
     at: Positions
 

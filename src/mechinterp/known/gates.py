@@ -144,10 +144,11 @@ def _plain(gate: str, seq_len: int, fillers: int, dtype: torch.dtype) -> Transfo
             attn.W_K[head, says_0 : says_0 + 2, 0] = 1
             attn.W_V[head, says_0 + 1, 0] = 1
             attn.W_O[head, 0, first + head] = 1
+        biases = dict(mlp.named_parameters())
         mlp.W_in[first : first + 2] = 1
-        mlp.b_in.copy_(torch.tensor([-1.0, 0.0]))
+        biases["b_in"].copy_(torch.tensor([-1.0, 0.0]))
         mlp.W_out[:, first + 2] = torch.tensor([1.0, 0.0] if gate == "and" else [-1.0, 1.0], dtype=dtype)
-        mlp.b_out[first + 2] = -0.5
+        biases["b_out"][first + 2] = -0.5
         model.unembed.W_U[first + 2] = _GAIN * torch.tensor([-1.0, 1.0], dtype=dtype)
     return model
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mechinterp.interventions import Stage, Start
+from mechinterp.interventions import LayerPart, Start
 from mechinterp.models import Positions
 from mechinterp.patching.runs import Runs
 
@@ -30,7 +30,7 @@ class LocalChange:
 
     units: int
     layer: int
-    stage: Stage
+    stage: LayerPart
     moved: Moved
     local = True
 
@@ -73,7 +73,7 @@ class ForkChange:
     layer: int
     heads: range
     moved: Float[Tensor, "batch seq head d_head"]
-    stage: Stage = "mid"
+    stage: LayerPart = "mid"
     local = False
 
     @property
@@ -130,7 +130,7 @@ def node_change(runs: Runs, kind: str, layer: int, heads: range) -> Change:
     return _rows(layer + 1, "pre", runs.step(written[0], written[1]))
 
 
-def _rows(layer: int, stage: Stage, difference: Float[Tensor, "*unit batch seq d_model"]) -> LocalChange:
+def _rows(layer: int, stage: LayerPart, difference: Float[Tensor, "*unit batch seq d_model"]) -> LocalChange:
     """A node that adds a known difference at each position."""
     difference = difference.view(-1, *difference.shape[-3:])
 
