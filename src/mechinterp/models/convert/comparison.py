@@ -13,7 +13,7 @@ from mechinterp.models.transformer import Transformer
 
 Forward = Callable[[Tensor], Tensor]
 """From inputs `[batch, seq]` to logits at every position, or at the last ones."""
-BATCH, LONGEST = 2, 64
+_BATCH, _LONGEST = 2, 64
 _ORDINARY = 16.0
 """Logits up to this size are held to the tolerance as it is; larger ones in proportion, as rounding grows with them."""
 
@@ -43,13 +43,13 @@ def compare(model: Transformer, original: Forward, allowed: float) -> float:
         UnsupportedError: If they differ by more, or the original's output has another shape.
     """
     config, draw = model.config, generator(0, "conversion")
-    seq = min(config.n_ctx, LONGEST)
+    seq = min(config.n_ctx, _LONGEST)
     if config.inputs == "tokens":
-        inputs = torch.randint(config.features_in, (BATCH, seq), generator=draw).to(model.device)
+        inputs = torch.randint(config.features_in, (_BATCH, seq), generator=draw).to(model.device)
     else:
-        inputs = torch.randn(BATCH, seq, config.features_in, generator=draw).to(model.device, model.dtype)
+        inputs = torch.randn(_BATCH, seq, config.features_in, generator=draw).to(model.device, model.dtype)
     theirs, ours = original(inputs).double(), model(inputs).double()
-    if theirs.ndim != 3 or (theirs.shape[0], theirs.shape[2]) != (BATCH, ours.shape[2]) or theirs.shape[1] > seq:
+    if theirs.ndim != 3 or (theirs.shape[0], theirs.shape[2]) != (_BATCH, ours.shape[2]) or theirs.shape[1] > seq:
         raise UnsupportedError(
             f"the original's output is {list(theirs.shape)}, the converted model's {list(ours.shape)}: "
             "give `logits`, a function from inputs to logits"

@@ -130,13 +130,13 @@ def family_of(model: nn.Module) -> Family:
         UnsupportedError: If it is none of those that can be expressed.
     """
     name = type(model).__name__
-    if name not in FAMILIES:
+    if name not in MODEL_CLASSES:
         hint = " (a language model has an unembedding; this has none)" if name.endswith("Model") else ""
         raise UnsupportedError(
-            f"no Transformer for a {name}: known are {in_words(FAMILIES, 'and')}{hint}; for modules of your "
+            f"no Transformer for a {name}: known are {in_words(MODEL_CLASSES, 'and')}{hint}; for modules of your "
             "own there is from_weights"
         )
-    return FAMILIES[name]
+    return MODEL_CLASSES[name]
 
 
 def _logits(model: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -231,7 +231,7 @@ def _rotary(theirs: Any, d_head: int, reasons: list[str]) -> _Settings:
     return settings | {ours: rope[name] for ours, name in names.items() if name in rope}
 
 
-FAMILIES = {
+MODEL_CLASSES = {
     "GPT2LMHeadModel": Family(_gpt2, GPT2, exact=True),
     "GPTNeoXForCausalLM": Family(_gpt_neox, GPT_NEOX),
     **{

@@ -17,7 +17,7 @@ from mechinterp.core import ConfigError, UnsupportedError, suggest
 from mechinterp.models.config import ModelConfig
 from mechinterp.models.convert.comparison import evaluating
 from mechinterp.models.convert.families import BRIDGE, BRIDGE_GPT2
-from mechinterp.models.convert.huggingface import FAMILIES, hf_config
+from mechinterp.models.convert.huggingface import MODEL_CLASSES, hf_config
 from mechinterp.models.convert.refusal import refuse_if
 from mechinterp.models.convert.tables import from_weights, load, to_pairs
 from mechinterp.models.transformer import Transformer
@@ -144,7 +144,7 @@ def _from_bridge(bridge: Any, pad_token: int | None) -> Transformer:
     """A bridge has one list of weights whatever stands behind it; maps of GPT-2 lie the other way round."""
     original = getattr(bridge, "original_model", None)
     kind, native = type(original).__name__, type(original).__name__ == "NativeModel"
-    if original is None or not (native or kind in FAMILIES):
+    if original is None or not (native or kind in MODEL_CLASSES):
         raise UnsupportedError(f"no Transformer for a {type(bridge).__name__} over a {kind}")
     weights = bridge.state_dict()
     bias = weights.get("unembed.bias")
