@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 settings.register_profile("project", derandomize=True, deadline=None)
 settings.load_profile("project")
 
+# Helpers of several rooms' tests, which these import by name.
+collect_ignore = ["shared"]
+
 
 def pytest_configure(config: pytest.Config) -> None:
     # One thread per process: two workers fill two cores, and sums come out the same with and without workers.

@@ -168,6 +168,10 @@ OF_TASKS = ("attribution.head_types", "probes.probe", "probes.ridge_scores")
 """What needs a task, which a model that is made by hand has not."""
 
 
+FOREIGN = ("models.from_hf",)
+"""Functions whose argument `model` is of another library."""
+
+
 def public_analyses() -> list[str]:
     """All public functions whose first argument is a model."""
     names = []
@@ -179,7 +183,7 @@ def public_analyses() -> list[str]:
             for name, function in functions.items()
             if inspect.isfunction(function) and next(iter(inspect.signature(function).parameters), "") == "model"
         ]
-    return names
+    return [name for name in names if name not in FOREIGN]
 
 
 @cache

@@ -16,7 +16,14 @@ from mechinterp.core.errors import (
 )
 from mechinterp.core.examples import SEEN, example_names, held_out, join_names, seen_by, split_names
 from mechinterp.core.graph import Graph
-from mechinterp.core.machine import check_memory, memory_explained, usable_cores, using_threads, without_modes
+from mechinterp.core.machine import (
+    check_memory,
+    inside_modes,
+    memory_explained,
+    usable_cores,
+    using_threads,
+    without_modes,
+)
 from mechinterp.core.metrics import METRICS, Metric, resolve_metric
 from mechinterp.core.options import OPTIONS, TRAVELLING, Option, Options, default_metric, takes
 from mechinterp.core.protocols import HookedModel, RunLike, TaskLike
@@ -64,6 +71,7 @@ __all__ = [
     "generator",
     "held_out",
     "in_words",
+    "inside_modes",
     "is_reader_input",
     "join_names",
     "labelled",

@@ -78,6 +78,12 @@ def using_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def inside_modes() -> bool:
+    """Whether autocast or inference mode is on."""
+    on = torch.is_autocast_enabled
+    return torch.is_inference_mode_enabled() or on("cpu") or on("cuda")
+
+
 @contextmanager
 def without_modes() -> Iterator[None]:
     """The tensors' own precision, and gradients where they are wanted: no autocast and no inference mode, for a while.
@@ -88,6 +94,9 @@ def without_modes() -> Iterator[None]:
     ...     (torch.ones(1, 1) @ torch.ones(1, 1)).dtype
     torch.float32
     """
+    if not inside_modes():
+        yield
+        return
     with ExitStack() as stack:
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):

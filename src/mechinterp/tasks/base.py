@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import wraps
+from functools import partial, wraps
 from inspect import isabstract
 from typing import ClassVar, TypeVar
 
@@ -21,6 +21,7 @@ from mechinterp.core import (
     ShapeError,
     UnsupportedError,
     derive_seed,
+    inside_modes,
     suggest,
     without_modes,
 )
@@ -188,16 +189,17 @@ class Task(Settings):
 def _drawn(method: Callable[..., _T]) -> Callable[..., _T]:
     """A method that draws: the same under every mode of torch, and once while draws are remembered."""
 
+    plain = without_modes()(method)
+    # Training asks for each batch once.
+    each_time = method.__name__ == "training_batch"
+
     @wraps(method)
     def draw(self: Task, *args: object, **keywords: object) -> _T:
-        def make() -> _T:
-            with without_modes():
-                return method(self, *args, **keywords)
-
-        # Training asks for each batch once.
-        if method.__name__ == "training_batch":
-            return make()
-        return remembered("draws", (method, self, args, tuple(sorted(keywords.items()))), make)
+        if each_time:
+            # The context would cost more than some draws, which must cost nothing beside a step.
+            return plain(self, *args, **keywords) if inside_modes() else method(self, *args, **keywords)
+        key = (method, self, args, tuple(sorted(keywords.items())))
+        return remembered("draws", key, partial(plain, self, *args, **keywords))
 
     return draw
 
