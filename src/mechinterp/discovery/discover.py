@@ -27,6 +27,7 @@ from mechinterp.core import (
     takes,
 )
 from mechinterp.core.edge_scores import Scores, score_every_edge
+from mechinterp.core.memory import remembering
 from mechinterp.discovery.acdc import acdc, edge_order
 from mechinterp.discovery.top_k import top_k
 from mechinterp.interventions import Judge
@@ -100,7 +101,8 @@ def discover(
     unknown = int((~np.isfinite(judge.full) | ~np.isfinite(judge.nothing)).sum())
     if unknown:
         raise ConfigError(f"the {judge.options.metric_name} of {unknown} of {len(pair)} examples is not a number")
-    circuit, about = search(judge, chosen)
+    with remembering("runs"):
+        circuit, about = search(judge, chosen)
     origin = {
         "method": method,
         **judge.options.attrs("metric", "ablation"),

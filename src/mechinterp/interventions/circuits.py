@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from einops import rearrange, repeat
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mechinterp.core import Circuit, ConfigError, Graph, HookedModel, Options, Pair, Site, takes
+from mechinterp.core.memory import remembered
 from mechinterp.interventions.activations import activations, source_values
 from mechinterp.interventions.hooks import quiet
 from mechinterp.interventions.placement import as_transformer, on_model
@@ -59,18 +61,45 @@ def score_circuits(
     model = as_transformer(model, RUNNER)
     graph = graph_of(model, circuits[0].inputs)
     masks = edge_masks(graph, circuits).to(model.device)
-    pair = on_model(pair, model)
     with quiet(model):
-        clean = activations(model, pair.clean.inputs)
-        reference = source_values(model, activations(model, pair.corrupted.inputs), graph)
-        reference = ablated(reference, options.ablation, batch_dim=1)
-        roots = source_values(model, clean, graph)[: len(graph.roots)]
-        _, scored, _ = pair.clean.at_scored()
-        scorer = Scorer.of(pair, options.for_model(model), model.read(take(clean.final, scored)))
-        where = clean.where.of_examples(BLOCK, len(pair))
-        parts = zip(where, roots.split(BLOCK, 1), reference.split(BLOCK, 1), scored.split(BLOCK), strict=True)
+        # A search asks for block after block of circuits on one pair.
+        ends = remembered(
+            "runs", (model, pair, graph.inputs, options.ablation), partial(_ends, model, pair, graph, options)
+        )
+        scorer = Scorer.of(ends.pair, options.for_model(model), ends.output)
+        where = ends.where.of_examples(BLOCK, len(pair))
+        sides = (part.split(BLOCK, 1) for part in (ends.roots, ends.reference))
+        parts = zip(where, *sides, scorer.positions.split(BLOCK), strict=True)
         runs = [_Runner(model, graph, at, options.budget_mb)(masks, *part) for at, *part in parts]
         return scorer(torch.cat(runs, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class _Ends:
+    """The clean and the corrupted run, between which circuits lie.
+
+    Args:
+        pair: On the model's device.
+        where: The positions.
+        roots: Clean values of the sources that nothing feeds.
+        reference: What absent edges carry.
+        output: The clean run's, at the scored positions.
+    """
+
+    pair: Pair
+    where: Positions
+    roots: Float[Tensor, "root batch seq d_model"]
+    reference: Float[Tensor, "source batch seq d_model"]
+    output: Float[Tensor, "batch scored out"]
+
+
+def _ends(model: Transformer, pair: Pair, graph: Graph, options: Options) -> _Ends:
+    pair = on_model(pair, model)
+    clean = activations(model, pair.clean.inputs)
+    reference = source_values(model, activations(model, pair.corrupted.inputs), graph)
+    roots = source_values(model, clean, graph)[: len(graph.roots)]
+    output = model.read(take(clean.final, pair.clean.at_scored()[1]))
+    return _Ends(pair, clean.where, roots, ablated(reference, options.ablation, batch_dim=1), output)
 
 
 def graph_of(model: HookedModel | nn.Module, inputs: str = "merged") -> Graph:
