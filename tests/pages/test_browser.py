@@ -75,6 +75,8 @@ def test_the_slider_moves_the_circuit(browser, path: Path, study):
     rail.scroll_into_view_if_needed()
     rail.click(position={"x": 2, "y": 5})
     page.wait_for_function(f"document.getElementById('{name}').layout.sliders[0].active === 0")
+    # The slider is there before the picture is.
+    page.wait_for_function(f"Math.max(...({DRAWN})('{name}')) < 1")
     first = dict(page.evaluate(WIDTHS, name))
     assert first[strong] < 0.6 and max(page.evaluate(DRAWN, name)) < 1
     assert page.locator(f"#{name} .slider-label").first.text_content() == "training step 0"

@@ -9,7 +9,7 @@ import xarray as xr
 
 import mechinterp as mi
 from mechinterp.core import ConfigError
-from mechinterp.core.memory import remembered, remembering
+from mechinterp.core.memo import remembered, remembering
 from mechinterp.measures import measure
 from mechinterp.models import Transformer
 from mechinterp.tasks import Induction

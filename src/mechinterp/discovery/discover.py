@@ -27,7 +27,7 @@ from mechinterp.core import (
     takes,
 )
 from mechinterp.core.edge_scores import Scores, score_every_edge
-from mechinterp.core.memory import remembering
+from mechinterp.core.memo import remembering
 from mechinterp.discovery.acdc import acdc, edge_order
 from mechinterp.discovery.top_k import top_k
 from mechinterp.interventions import Judge

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mechinterp.core import Circuit, ConfigError, Graph, HookedModel, Options, Pair, Site, takes
-from mechinterp.core.memory import remembered
+from mechinterp.core.memo import remembered
 from mechinterp.interventions.activations import activations, source_values
 from mechinterp.interventions.hooks import quiet
 from mechinterp.interventions.placement import as_transformer, on_model

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mechinterp.core import Batch, HookedModel, Site
-from mechinterp.core.memory import remembered, remembers
+from mechinterp.core.memo import remembered, remembers
 from mechinterp.interventions.hooks import as_hooked, quiet, record
 from mechinterp.interventions.placement import on_model
 from mechinterp.models import Transformer

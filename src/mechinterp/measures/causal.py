@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from mechinterp.core import OPTIONS, ConfigError, HookedModel, Options, Pair, takes
-from mechinterp.core.memory import remembered
+from mechinterp.core.memo import remembered
 from mechinterp.discovery import discover
 from mechinterp.measures.registry import EXAMPLES, register_measure
 from mechinterp.patching import patch_edges, patch_nodes

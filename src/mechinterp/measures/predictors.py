@@ -9,7 +9,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from mechinterp.core import Batch, UnsupportedError, labelled, suggest
-from mechinterp.core.memory import remembered
+from mechinterp.core.memo import remembered
 from mechinterp.measures.behaviour import mean_over, run_on_batch, wrong_answer
 from mechinterp.measures.registry import EXAMPLES, register_measure
 from mechinterp.tasks import Predictor, Task

@@ -5,16 +5,15 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.core import Batch, ConfigError, UnsupportedError, derive_seed, labelled
-from mechinterp.core.memory import remembered
+from mechinterp.core.memo import remembered
 from mechinterp.interventions import as_transformer, streams
 from mechinterp.models import Transformer
-from mechinterp.probes.linear import RIDGE
+from mechinterp.probes.linear import RIDGE, standardised
 from mechinterp.probes.rows import ProbePlaces, choose_places, shuffled_labels
 from mechinterp.tasks import Task
 
@@ -75,15 +74,12 @@ def _score(
     stream: Float[Tensor, "batch seq d"], fit: ProbePlaces, ask: ProbePlaces, shuffled: np.ndarray
 ) -> list[np.ndarray]:
     """The score of the true labels and of the shuffled ones on each example; both share the decomposition."""
-    x, held_out = (stream[one.sequence.to(stream.device), one.pos.to(stream.device)].double() for one in (fit, ask))
-    mean, scale = x.mean(0), x.std(0)
-    scale = torch.where(scale > 1e-12 * scale.max(), scale, torch.ones_like(scale))
-    x, held_out = (x - mean) / scale, (held_out - mean) / scale
-    columns, classes = _columns(fit.labels, shuffled)
-    targets = torch.from_numpy(columns).to(x)
+    rows = (stream[one.sequence.to(stream.device), one.pos.to(stream.device)] for one in (fit, ask))
+    x, held_out = standardised(*(one.double().cpu().numpy() for one in rows))
+    targets, classes = _columns(fit.labels, shuffled)
     middle = targets.mean(0)
-    gram = x.T @ x + RIDGE * torch.eye(x.shape[1]).to(x)
-    guesses = (held_out @ torch.linalg.solve(gram, x.T @ (targets - middle)) + middle).cpu().numpy()
+    gram = x.T @ x + RIDGE * np.eye(x.shape[1])
+    guesses = held_out @ np.linalg.solve(gram, x.T @ (targets - middle)) + middle
     sequence = ask.sequence.cpu().numpy()
     return [
         _by_example(_agreement(part, ask.labels, classes), sequence, len(stream))

@@ -46,13 +46,18 @@ def probe_score(train: Rows, test: Rows, confidence: float = 0.95) -> Interval:
         test: Scored on; labels are compared with the truth whatever the probe was fitted to.
         confidence: Level of the interval, which treats a sequence, not a position, as one observation.
     """
-    mean, scale = train.x.mean(0), train.x.std(0)
-    scale = np.where(scale > 1e-12 * max(float(scale.max()), 1e-300), scale, 1.0)
-    fitted, held_out = (train.x - mean) / scale, (test.x - mean) / scale
+    fitted, held_out = standardised(train.x, test.x)
     if train.classes:
         right = _classify(fitted, train.y, held_out) == test.y
         return accuracy_interval(right, test.sequence, confidence)
     return r2_interval(_regress(fitted, train.y, held_out), test.y, test.sequence, confidence)
+
+
+def standardised(fitted: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both in units of the fitted rows' mean and spread; a feature that does not vary there stays in its own."""
+    mean, scale = fitted.mean(0), fitted.std(0)
+    scale = np.where(scale > 1e-12 * max(float(scale.max()), 1e-300), scale, 1.0)
+    return (fitted - mean) / scale, (held_out - mean) / scale
 
 
 def mean_score(scores: Sequence[Interval]) -> Interval:

@@ -25,7 +25,7 @@ from mechinterp.core import (
     suggest,
     without_modes,
 )
-from mechinterp.core.memory import remembered
+from mechinterp.core.memo import remembered
 
 Predictor = Callable[[Batch], Tensor]
 Draw = Callable[..., Pair]

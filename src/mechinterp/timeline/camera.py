@@ -11,7 +11,7 @@ from typing_extensions import Protocol, runtime_checkable
 from mechinterp._version import __version__
 from mechinterp.core import ConfigError, RunLike, suggest
 from mechinterp.core.digest import digest
-from mechinterp.core.memory import remembering
+from mechinterp.core.memo import remembering
 from mechinterp.measures import Measure
 from mechinterp.tasks import Task
 from mechinterp.timeline.store import LAYOUT, Store, architecture, as_stored, summarise

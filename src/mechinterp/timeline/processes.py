@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from mechinterp.core import ConfigError, RunLike, usable_cores, using_threads
-from mechinterp.core.memory import remembering
+from mechinterp.core.memo import remembering
 from mechinterp.core.progress import Progress, StepProgress
 from mechinterp.core.workers import LocalProcesses, check_portable
 from mechinterp.measures import Measure, measure

@@ -11,7 +11,7 @@ import xarray as xr
 
 from mechinterp._version import __version__
 from mechinterp.core import ConfigError, RunError, RunLike, suggest
-from mechinterp.core.memory import remembering
+from mechinterp.core.memo import remembering
 from mechinterp.core.progress import Bars, Progress
 from mechinterp.measures import Measure, as_measure
 from mechinterp.tasks import Task
