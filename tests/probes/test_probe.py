@@ -5,12 +5,20 @@ import numpy as np
 import pytest
 import torch
 
-from mechinterp.core import Batch, ConfigError, SiteError
+from mechinterp.core import Batch, ConfigError, SiteError, derive_seed
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.probes import probe
 from mechinterp.probes.linear import Rows, probe_score
-from mechinterp.probes.rows import choose_places, control_labels, features, no_control, prefix_numbers, shuffled_labels
-from mechinterp.tasks import Task
+from mechinterp.probes.rows import (
+    choose_places,
+    control_labels,
+    features,
+    no_control,
+    prefix_numbers,
+    sequences_of,
+    shuffled_labels,
+)
+from mechinterp.tasks import Task, get
 
 
 class Halves(Task):
@@ -271,3 +279,23 @@ def test_errors_name_what_is_wrong():
     constant = Batch(torch.randint(8, (9, 4)), torch.zeros(9, 4).long(), torch.ones(9, 4).bool())
     with pytest.raises(ConfigError, match="one value only"):
         choose_places(constant, constant.targets, "defined", 10, 0)
+
+
+def test_a_probe_is_held_to_the_sums_that_training_left_out():
+    """Modular addition, whose training set the task knows."""
+    task = get("modular", p=11)
+    model = Transformer(ModelConfig(n_layers=1, n_heads=1, d_model=8, d_vocab=12, n_ctx=3), seed=0)
+    options = {"examples": 400, "with_nulls": False, "erase": False}
+    scores = probe(model, task, "a", fit_on="train", score_on="test", **options)
+    batch = task.batch(400, derive_seed(0, "probe", "examples"))
+    known = task.is_training(batch)
+    allowed = (sequences_of(batch, task, "train"), sequences_of(batch, task, "test"))
+    assert torch.equal(allowed[0], known) and torch.equal(allowed[1], ~known)
+    fit, ask = choose_places(batch, batch.latents["a"], "defined", 4096, 0, True, allowed)
+    assert known[fit.sequence].all() and not known[ask.sequence].any() and not known[ask.sequences].any()
+    assert (scores.attrs["positions_fitted"], scores.attrs["positions_scored"]) == (len(fit.labels), len(ask.labels))
+    assert len(fit.labels) < probe(model, task, "a", **options).attrs["positions_fitted"]
+    with pytest.raises(ConfigError, match=r"no group of positions 'tests'. Did you mean 'test'"):
+        probe(model, task, "a", score_on="tests", **options)
+    only = probe(model, task, "a", score_on="test", **options)
+    assert (only.attrs["fit_on"], only.attrs["score_on"]) == ("all", "test")

@@ -33,11 +33,18 @@ def probe(
     layer: Annotated[
         list[int] | None, typer.Option("--layer", help="Layer to probe; give the option once for each (all layers).")
     ] = None,
+    fit_on: Annotated[
+        str, typer.Option("--fit-on", help="Fit on sequences of this group of the task alone, as train (all).")
+    ] = "",
+    score_on: Annotated[
+        str, typer.Option("--score-on", help="Score sequences of this group of the task alone, as test (all).")
+    ] = "",
 ) -> CommandOutput:
     """Read a hidden variable off a site with a linear probe, beside its nulls, and erase it."""
     from mechinterp.probes import probe as read_latent
 
-    scores = chosen.call("probes", read_latent, chosen.model, chosen.run.task, target=target, layer=layer or None)
+    asked = {"target": target, "layer": layer or None, "fit_on": fit_on or None, "score_on": score_on or None}
+    scores = chosen.call("probes", read_latent, chosen.model, chosen.run.task, **asked)
     layers = [_row(scores.sel(layer=number)) for number in scores["layer"].values]
     attrs = scores.attrs
     notes = [

@@ -81,6 +81,8 @@ def probe(
     with_nulls: bool = True,
     erase: bool = False,
     positions: int = 2048,
+    fit_on: str | None = None,
+    score_on: str | None = None,
 ) -> xr.DataArray:
     """Held-out score of a linear probe, beside its nulls.
 
@@ -95,13 +97,15 @@ def probe(
         with_nulls: Whether to compute untrained, shuffled and control.
         erase: Whether to compute the scores after erasure.
         positions: At most so many positions are fitted on.
+        fit_on: A group of the task's positions: only sequences that have some are fitted on; None for all.
+        score_on: Likewise for what is scored.
 
     Returns:
         Dimensions estimate (`score`, `untrained`, `shuffled`, `erased`, `random_erased`, `control`), layer.
     """
     scores = probes.probe(
         model, task, target, site=site, layer=layer, examples=examples, seed=seed, with_nulls=with_nulls, erase=erase,
-        positions=positions,
+        positions=positions, fit_on=fit_on, score_on=score_on,
     )  # fmt: skip
     return scores[list(probes.PROBES)].to_array("estimate").reset_coords(drop=True)
 

@@ -35,6 +35,7 @@ from mechinterp.probes.rows import (
     features,
     no_control,
     probed,
+    sequences_of,
     shuffled_labels,
 )
 from mechinterp.tasks import Task
@@ -72,6 +73,8 @@ def probe(
     examples: int = 512,
     seed: int = 0,
     where: str = "defined",
+    fit_on: str | None = None,
+    score_on: str | None = None,
     metric: str | Metric | None = None,
     with_nulls: bool = True,
     erase: bool = True,
@@ -92,6 +95,8 @@ def probe(
         seed: Of everything random here.
         where: `defined`: probe and erase at all positions where the variable is defined; `scored`: at the scored ones
             among them.
+        fit_on: Fit on sequences of this group of the task alone (`train` of modular addition, say); None for all.
+        score_on: Score sequences of this group alone, as `test`.
         metric: What erasure is judged by; None is `log_prob`, or `mse` for a model that writes values.
         with_nulls: Whether to compute `untrained`, `shuffled` and `control`; they are NaN otherwise.
         erase: Whether to compute `erased`, `random_erased` and the effects; they are NaN otherwise.
@@ -114,7 +119,7 @@ def probe(
         held-out sequences.
 
     Raises:
-        ConfigError: If the task has no such latent, it has one value only, or there is too little to split.
+        ConfigError: If the task has no such latent or group, the latent one value, or there is too little to split.
         SiteError: If the model has no such site, or a probe cannot read it position by position.
 
     Source: erasure by LEACE (Belrose et al. 2023). A decodable variable need not be used: judge by `effect`.
@@ -123,7 +128,8 @@ def probe(
     sites = _sites(model, site, layer)
     batch = on_model(task.batch(examples, derive_seed(seed, "probe", "examples")), model)
     labels = _latent(batch, task, target)
-    train, test = choose_places(batch, labels, where, positions, seed, model.config.causal)
+    allowed = (sequences_of(batch, task, fit_on), sequences_of(batch, task, score_on))
+    train, test = choose_places(batch, labels, where, positions, seed, model.config.causal, allowed)
     constant = constant_score(_rows(train, None), _rows(test, None))
     results: dict[str, list[Interval]] = {name: [] for name in PROBES}
     erasers: list[list[Eraser]] = []
@@ -153,6 +159,7 @@ def probe(
     effects = erasure_effects(model, held, score, sites, erasers, probed(batch, labels, where)[test.sequences], _CHUNK)
     attrs = {
         "target": target, "site": str(site), "where": where, "metric": name, "seed": seed, "examples": examples,
+        "fit_on": fit_on or "all", "score_on": score_on or "all",
         "probe": "logistic, accuracy" if train.labels.ndim == 1 else "ridge, R2",
         "positions_fitted": len(train.labels), "positions_scored": len(test.labels),
         "positions_left_out": test.left_out,

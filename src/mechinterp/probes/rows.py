@@ -11,10 +11,11 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mechinterp.core import Batch, ConfigError, Site, generator
+from mechinterp.core import Batch, ConfigError, Site, generator, suggest
 from mechinterp.interventions import record
 from mechinterp.models import Transformer
 from mechinterp.probes.linear import Rows
+from mechinterp.tasks import Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +58,28 @@ def probed(batch: Batch, labels: Tensor, where: str) -> Bool[Tensor, "batch seq"
     return defined(labels) & batch.scored if where == "scored" else defined(labels)
 
 
+def sequences_of(batch: Batch, task: Task, group: str | None) -> Bool[Tensor, " batch"]:
+    """Which sequences have a position of one of the task's groups; all for None.
+
+    Raises:
+        ConfigError: If the task has no such group.
+    """
+    if group is None:
+        return torch.ones(len(batch), dtype=torch.bool, device=batch.device)
+    groups = task.groups(batch)
+    if group not in groups:
+        raise ConfigError(f"task '{task.name}' has no group of positions '{group}'.{suggest(group, groups)}")
+    return groups[group].any(1)
+
+
 def choose_places(
-    batch: Batch, labels: Tensor, where: str, limit: int, seed: int, causal: bool = True
+    batch: Batch,
+    labels: Tensor,
+    where: str,
+    limit: int,
+    seed: int,
+    causal: bool = True,
+    sequences: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[ProbePlaces, ProbePlaces]:
     """Places to fit on and places to score, from sequences that have no copy on the other side.
 
@@ -72,6 +93,7 @@ def choose_places(
         limit: At most so many places of each half, drawn at random.
         seed: Of the split and the draw.
         causal: Whether a position sees only what comes before it; otherwise it sees the whole sequence.
+        sequences: Which sequences may be fitted on, and which may be scored, bool `[batch]` each; None for all.
 
     Raises:
         ConfigError: If fewer than two different sequences came, a half has no position, all to score were seen, or the
@@ -85,13 +107,16 @@ def choose_places(
         raise ConfigError(f"{groups} different sequences cannot be split in two: raise examples")
     order = torch.randperm(groups, generator=generator(seed, "probe", "split")).to(group.device)
     first = order[group] < groups // 2
-    parts = {"fit": mask & first[:, None], "score": mask & ~first[:, None]}
+    halves = (first, ~first)
+    if sequences is not None:
+        halves = tuple(half & allowed for half, allowed in zip(halves, sequences, strict=True))
+    parts = {name: mask & half[:, None] for name, half in zip(("fit", "score"), halves, strict=True)}
     repeated = torch.zeros_like(mask)
     if causal:
         prefixes = prefix_numbers(batch.inputs)
         repeated = torch.isin(prefixes, prefixes[parts["fit"]]) & parts["score"]
-    halves = []
-    for (name, part), half in zip(parts.items(), (first, ~first), strict=True):
+    places = []
+    for (name, part), half in zip(parts.items(), halves, strict=True):
         sequence, pos = (part & ~repeated).nonzero(as_tuple=True)
         if not len(sequence):
             reason = "the probe would be fitted on all that leads there" if part.any() else "the variable is undefined"
@@ -104,10 +129,11 @@ def choose_places(
         values = values.reshape(len(values), -1).astype(float) if labels.is_floating_point() else values
         tokens = batch.inputs[sequence, pos].cpu().numpy() if batch.inputs.ndim == 2 else None
         left_out = int((part & repeated).sum())
-        halves.append(ProbePlaces(half.nonzero().flatten(), sequence, pos, values, tokens, left_out))
-    if (halves[0].labels == halves[0].labels[:1]).all():
-        raise ConfigError(f"the variable has one value only ({halves[0].labels[0]}): there is nothing to probe")
-    return halves[0], halves[1]
+        places.append(ProbePlaces(half.nonzero().flatten(), sequence, pos, values, tokens, left_out))
+    fit, ask = places
+    if (fit.labels == fit.labels[:1]).all():
+        raise ConfigError(f"the variable has one value only ({fit.labels[0]}): there is nothing to probe")
+    return fit, ask
 
 
 def prefix_numbers(inputs: Tensor) -> Int[Tensor, "batch seq"]:
