@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 LOGITS = Site("logits")
 
 
+@cache
 def component(site: Site) -> Site:
     """The component that a source or reader belongs to: a head's q, k, v and result are one head."""
     return Site("result", site.layer, site.head) if site.head is not None else site
 
 
+@cache
 def owners(reader: Site) -> tuple[Site, ...]:
     """The components that a reader belongs to: several heads where they share a key or a value.
 
