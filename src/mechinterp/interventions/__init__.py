@@ -5,6 +5,7 @@ from mechinterp.interventions.circuits import graph_of, score_circuits
 from mechinterp.interventions.gradients import gradients
 from mechinterp.interventions.hooks import as_hooked, check_plain, hook_name, quiet, record, run_edited
 from mechinterp.interventions.judge import Judge
+from mechinterp.interventions.neighbours import score_neighbours
 from mechinterp.interventions.placement import as_transformer, on_model, placement
 from mechinterp.interventions.reference import ablated
 from mechinterp.interventions.resume import BaseRun, LayerPart, Start, resume
@@ -35,6 +36,7 @@ __all__ = [
     "resume",
     "run_edited",
     "score_circuits",
+    "score_neighbours",
     "score_runs",
     "source_values",
     "streams",

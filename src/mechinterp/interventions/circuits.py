@@ -64,18 +64,18 @@ def score_circuits(
     with quiet(model):
         # A search asks for block after block of circuits on one pair.
         ends = remembered(
-            "runs", (model, pair, graph.inputs, options.ablation), partial(_ends, model, pair, graph, options)
+            "runs", (model, pair, graph.inputs, options.ablation), partial(ends_of, model, pair, graph, options)
         )
         scorer = Scorer.of(ends.pair, options.for_model(model), ends.output)
         where = ends.where.of_examples(BLOCK, len(pair))
         sides = (part.split(BLOCK, 1) for part in (ends.roots, ends.reference))
         parts = zip(where, *sides, scorer.positions.split(BLOCK), strict=True)
-        runs = [_Runner(model, graph, at, options.budget_mb)(masks, *part) for at, *part in parts]
+        runs = [Runner(model, graph, at, options.budget_mb)(masks, *part) for at, *part in parts]
         return scorer(torch.cat(runs, 1))
 
 
 @dataclass(frozen=True, eq=False)
-class _Ends:
+class Ends:
     """The clean and the corrupted run, between which circuits lie.
 
     Args:
@@ -93,13 +93,13 @@ class _Ends:
     output: Float[Tensor, "batch scored out"]
 
 
-def _ends(model: Transformer, pair: Pair, graph: Graph, options: Options) -> _Ends:
+def ends_of(model: Transformer, pair: Pair, graph: Graph, options: Options) -> Ends:
     pair = on_model(pair, model)
     clean = activations(model, pair.clean.inputs)
     reference = source_values(model, activations(model, pair.corrupted.inputs), graph)
     roots = source_values(model, clean, graph)[: len(graph.roots)]
     output = model.read(take(clean.final, pair.clean.at_scored()[1]))
-    return _Ends(pair, clean.where, roots, ablated(reference, options.ablation, batch_dim=1), output)
+    return Ends(pair, clean.where, roots, ablated(reference, options.ablation, batch_dim=1), output)
 
 
 def graph_of(model: HookedModel | nn.Module, inputs: str = "merged") -> Graph:
@@ -128,7 +128,7 @@ def edge_masks(graph: Graph, circuits: Sequence[Circuit]) -> Bool[Tensor, "circu
 
 
 @dataclass(frozen=True, eq=False)
-class _Runner:
+class Runner:
     """Runs circuits of one model, many at once.
 
     Only differences from the reference travel: a reader starts from the sum of all references and biases, and adds the
@@ -158,50 +158,74 @@ class _Runner:
             variants, "variant (root kind) -> variant root head kind", root=many, head=len(heads)
         )
         last = self.where.pick(scored)
-        at = last if self.graph.n_layers == 1 else self.where
-        first = torch.cat([_Stream.start(self, part, roots, reference).attention(0, at) for part in as_masks.split(4)])
+        at = self.queries(0, last)
+        first = torch.cat([Stream.start(self, part, roots, reference).attention(0, at) for part in as_masks.split(4)])
         which = rearrange(which, "(circuit head) -> circuit head", head=len(heads))
         size = len(self.graph.sources) * 3 * roots[0].numel() * roots.element_size() / 2**20
         chunk = max(1, int(self.budget_mb / size))
         outputs = []
         for part, pick in zip(masks.split(chunk), which.split(chunk), strict=True):
             written = first[pick, torch.arange(len(heads), device=pick.device)]
-            outputs.append(_Stream.start(self, part, roots, reference).finish(written, last))
+            outputs.append(Stream.start(self, part, roots, reference).finish(last, heads=written))
         return torch.cat(outputs)
+
+    def queries(self, layer: int, scored: Positions) -> Positions:
+        """Where a layer's heads must be known: in the last one only what the scored positions attend to is read."""
+        return scored if layer == self.graph.n_layers - 1 else self.where
 
 
 @dataclass(eq=False)
-class _Stream:
+class Stream:
     """The residual streams of some circuits, as far as they have been computed."""
 
-    run: _Runner
+    run: Runner
     weights: Float[Tensor, "circuit source reader"]
     delta: Float[Tensor, "circuit written batch seq d_model"]
     constant: Float[Tensor, "batch seq d_model"]
     reference: Float[Tensor, "source batch seq d_model"]
 
     @classmethod
-    def start(cls, run: _Runner, masks: Tensor, roots: Tensor, reference: Tensor) -> _Stream:
+    def start(cls, run: Runner, masks: Tensor, roots: Tensor, reference: Tensor) -> Stream:
         many = len(roots)
         delta = (roots - reference[:many]).expand(len(masks), *roots.shape)
         return cls(run, masks.to(reference.dtype), delta, reference[:many].sum(0), reference)
 
     def finish(
-        self, first: Float[Tensor, "circuit head batch seq d_model"], scored: Positions
+        self, scored: Positions, layer: int = 0, heads: Float[Tensor, "circuit head batch row d_model"] | None = None
     ) -> Float[Tensor, "circuit batch scored out"]:
-        """Outputs, given what the first layer's heads write."""
-        model, config = self.run.model, self.run.model.config
-        for layer, block in enumerate(model.blocks):
-            # In the last layer only the scored positions' queries and MLP reach the logits.
-            at = scored if layer == config.n_layers - 1 else self.run.where
-            result = self.attention(layer, at) if layer else first
-            self.delta, self.constant, self.reference = map(at.take, (self.delta, self.constant, self.reference))
-            before = self.constant
-            self.add(result, block.attn.bias)
-            if block.has_mlp:
-                read = self.mixed([Site("mlp", layer)], block.mlp_reads(before, self.constant))
-                self.add(block.mlp.write(block.mlp.neurons(block.ln2(read))), block.mlp.bias)
-        return model.read(self.mixed([Site("logits")], self.constant)[:, 0])
+        """Outputs of streams that are known before a layer, and perhaps what its heads write."""
+        for number in range(layer, self.run.graph.n_layers):
+            at = self.run.queries(number, scored)
+            self.write(number, self.attention(number, at) if heads is None else heads, at)
+            heads = None
+        return self.read()
+
+    def write(
+        self, layer: int, heads: Float[Tensor, "circuit head batch row d_model"], at: Positions
+    ) -> Float[Tensor, "circuit batch row d_model"] | None:
+        """A layer's heads write to the streams, then its MLP; from then on they are known at some positions.
+
+        Returns:
+            What the MLP reads; None without MLPs.
+        """
+        block = self.run.model.blocks[layer]
+        self.delta, self.constant, self.reference = map(at.take, (self.delta, self.constant, self.reference))
+        before = self.constant
+        self.add(heads, block.attn.bias)
+        if not block.has_mlp:
+            return None
+        (read,) = self.mixed([Site("mlp", layer)], block.mlp_reads(before, self.constant)).unbind(1)
+        self.add(self.mlp(layer, read)[:, None], block.mlp.bias)
+        return read
+
+    def mlp(self, layer: int, read: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """What a layer's MLP writes, without its bias, where it reads this."""
+        block = self.run.model.blocks[layer]
+        return block.mlp.write(block.mlp.neurons(block.ln2(read)))
+
+    def read(self) -> Float[Tensor, "circuit batch row out"]:
+        """Outputs at the positions that are known."""
+        return self.run.model.read(self.mixed([Site("logits")], self.constant)[:, 0])
 
     def add(self, written: Float[Tensor, "circuit source batch seq d_model"], bias: Tensor | None) -> None:
         """The next sources write to the streams."""
