@@ -97,8 +97,10 @@ def test_settings_that_mean_nothing_are_refused(made):
     pair = made.pair(4)
     with pytest.raises(ConfigError, match=r"no method 'adcd'\. Did you mean 'acdc'"):
         discover(made.model, pair, method="adcd")
-    with pytest.raises(ConfigError, match="takes threshold, order and seed, not k"):
-        discover(made.model, pair, method="acdc", k=3)
+    with pytest.raises(ConfigError, match="ACDC takes a threshold, or share or k"):
+        discover(made.model, pair, method="acdc", k=3, threshold=0.1)
+    with pytest.raises(ConfigError, match="takes share, k and two_sided, not seed"):
+        discover(made.model, pair, method="greedy", seed=3)
     with pytest.raises(ConfigError, match="takes share, k and scores, not threshold"):
         discover(made.model, pair, method="top-k", threshold=0.1)
     with pytest.raises(UnsupportedError, match="Linear lists no edges"):
@@ -109,7 +111,7 @@ def test_scores_are_taken_instead_of_computing_them_twice(made, monkeypatch):
     pair = made.pair(16, corruption="match")
     effects, plain = patch_edges(made.model, pair, inputs="split"), discover(made.model, pair, inputs="split")
     estimates = estimate_edges(made.model, pair, inputs="split")
-    module = import_module("mechinterp.discovery.discover")
+    module = import_module("mechinterp.discovery.ranking")
     monkeypatch.setattr(module, "patch_edges", lambda *_, **__: pytest.fail("computed again"))
     for scores in (effects, effects["effect"], effects["effect"].mean("example"), effects["effect"][::-1]):
         assert discover(made.model, pair, inputs="split", scores=scores) == plain
@@ -129,7 +131,7 @@ def test_scores_of_other_edges_are_refused(made):
         discover(made.model, pair, inputs="split", scores=merged)
     with pytest.raises(ConfigError, match=f"1 of {merged.sizes['edge']} edges have no score"):
         discover(made.model, pair, scores=merged["effect"][1:])
-    with pytest.raises(ConfigError, match="takes threshold, order and seed, not scores"):
+    with pytest.raises(ConfigError, match="takes threshold, share, k, order and seed, not scores"):
         discover(made.model, pair, method="acdc", scores=merged)
     with pytest.raises(ConfigError, match="edge scores have dimension 'edge'"):
         discover(made.model, pair, scores=merged["clean"])

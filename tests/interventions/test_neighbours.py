@@ -43,5 +43,5 @@ def test_some_edges_in_the_order_wanted(make_model, make_pair):
     some = score_neighbours(model, pair, circuit, wanted)
     whole = score_neighbours(model, pair, circuit, every)
     torch.testing.assert_close(some, whole[[[str(edge) for edge in every].index(name) for name in wanted]])
-    with pytest.raises(SiteError, match="no edge 'L0.H0->L0.H1.k'"):
+    with pytest.raises(SiteError, match=r"no edge 'L0\.H0->L0\.H1\.k'"):
         score_neighbours(model, pair, circuit, ["L0.H0->L0.H1.k"])

@@ -101,8 +101,18 @@ class Graph:
         return tuple(Edge(source, reader) for reader in self.readers for source in self.incoming(reader))
 
     @cached_property
-    def _known(self) -> frozenset[Edge]:
-        return frozenset(self.edges)
+    def _places(self) -> dict[Edge, tuple[int, int]]:
+        source = {site: number for number, site in enumerate(self.sources)}
+        reader = {site: number for number, site in enumerate(self.readers)}
+        return {edge: (source[edge.source], reader[edge.reader]) for edge in self.edges}
+
+    def place(self, edge: Edge) -> tuple[int, int]:
+        """The numbers of an edge's source and reader.
+
+        Raises:
+            SiteError: If the model does not have it.
+        """
+        return self._places[edge] if edge in self._places else self._places[self.check(edge)]
 
     def check(self, edge: str | Edge) -> Edge:
         """Return the edge if this model has it.
@@ -111,7 +121,7 @@ class Graph:
             SiteError: If it does not, naming the nearest edges that exist.
         """
         parsed = Edge.parse(edge)
-        if parsed not in self._known:
+        if parsed not in self._places:
             near = suggest(str(parsed), (str(item) for item in self.edges))
             mlps = "MLPs beside the heads" if self.parallel else "MLPs"
             raise SiteError(

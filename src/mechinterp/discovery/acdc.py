@@ -9,7 +9,7 @@ Source: Conmy et al. 2023, https://arxiv.org/abs/2304.14997, algorithm 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from mechinterp.interventions import Judge
 
 ORDERS = ("backward", "forward", "shuffle")
 _LONGEST = 32
+HALVINGS = 16
+"""How often the gap is halved in search of a threshold."""
 
 
 def acdc(
@@ -64,6 +66,38 @@ def acdc(
         else:
             block = min(2 * block, _LONGEST)
     return Circuit(left, graph.inputs)
+
+
+def fitting_threshold(
+    judge: Judge, search: Callable[[float], Circuit], k: int | None, share: float
+) -> tuple[float, Circuit]:
+    """The threshold for a number of edges or a share of the gap, with its circuit.
+
+    Args:
+        judge: Scores circuits.
+        search: From a threshold to a circuit.
+        k: How many edges the circuit may have: the smallest threshold with no more of them.
+        share: Where k is None: the largest threshold whose circuit recovers this under every corruption.
+
+    Raises:
+        ConfigError: If the gap may be zero, or no threshold fits.
+    """
+    judges = judge.by_corruption()
+    for corruption, one in judges.items():
+        one.check_gap(corruption)
+    fitting: tuple[float, Circuit] | None = None
+    for halvings in range(1, HALVINGS + 1):
+        threshold = judge.gap.unit / 2**halvings
+        circuit = search(threshold)
+        if k is None and min(float(one.recovered_shares([circuit])[0]) for one in judges.values()) >= share:
+            return threshold, circuit
+        if k is not None and len(circuit) > k:
+            break
+        fitting = threshold, circuit
+    if k is None or fitting is None:
+        wanted = f"{share} of the gap" if k is None else f"at most {k} edges"
+        raise ConfigError(f"no threshold of ACDC leads to {wanted}")
+    return fitting
 
 
 def edge_order(graph: Graph, order: str | Iterable[str | Edge] = "backward", seed: int = 0) -> tuple[Edge, ...]:

@@ -42,12 +42,8 @@ def top_k(
 
 def _fewest(judge: Judge, corruption: str, ranked: Sequence[Edge], share: float) -> int:
     """The smallest k that reaches a share of one judge's gap."""
-    gap, where = judge.gap, f" under corruption '{corruption}'" if corruption else ""
-    if not gap.valid:
-        raise ConfigError(
-            f"the gap between the clean and the corrupted run{where} is {gap.low:.3g} to {gap.high:.3g} and may be "
-            "zero: there is no share of it to reach; give k, more examples, or a trained model"
-        )
+    judge.check_gap(corruption)
+    where = f" under corruption '{corruption}'" if corruption else ""
     for start in range(0, len(ranked) + 1, _BLOCK):
         sizes = range(start, min(start + _BLOCK, len(ranked) + 1))
         circuits = [Circuit(ranked[:size], judge.graph.inputs).pruned() for size in sizes]

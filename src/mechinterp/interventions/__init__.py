@@ -1,7 +1,7 @@
 """The one engine: run, record, edit, resume from the middle, run a circuit."""
 
 from mechinterp.interventions.activations import Activations, activations, source_values
-from mechinterp.interventions.circuits import graph_of, score_circuits
+from mechinterp.interventions.circuits import graph_of, score_circuits, score_gates
 from mechinterp.interventions.gradients import gradients
 from mechinterp.interventions.hooks import as_hooked, check_plain, hook_name, quiet, record, run_edited
 from mechinterp.interventions.judge import Judge
@@ -36,6 +36,7 @@ __all__ = [
     "resume",
     "run_edited",
     "score_circuits",
+    "score_gates",
     "score_neighbours",
     "score_runs",
     "source_values",

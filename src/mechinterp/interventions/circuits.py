@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from einops import rearrange, repeat
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from mechinterp.core import Circuit, ConfigError, Graph, HookedModel, Options, Pair, Site, takes
+from mechinterp.core import Circuit, ConfigError, Edge, Graph, HookedModel, Options, Pair, takes
 from mechinterp.core.memo import remembered
 from mechinterp.interventions.activations import activations, source_values
-from mechinterp.interventions.hooks import quiet
+from mechinterp.interventions.hooks import in_turn, quiet
 from mechinterp.interventions.placement import as_transformer, on_model
 from mechinterp.interventions.reference import ablated
+from mechinterp.interventions.runner import Runner
 from mechinterp.interventions.scoring import Scorer
 from mechinterp.models import Positions, Transformer, take
 
@@ -62,20 +62,58 @@ def score_circuits(
     graph = graph_of(model, circuits[0].inputs)
     masks = edge_masks(graph, circuits).to(model.device)
     with quiet(model):
-        # A search asks for block after block of circuits on one pair.
-        ends = remembered(
-            "runs", (model, pair, graph.inputs, options.ablation), partial(ends_of, model, pair, graph, options)
-        )
-        scorer = Scorer.of(ends.pair, options.for_model(model), ends.output)
-        where = ends.where.of_examples(BLOCK, len(pair))
-        sides = (part.split(BLOCK, 1) for part in (ends.roots, ends.reference))
-        parts = zip(where, *sides, scorer.positions.split(BLOCK), strict=True)
-        runs = [Runner(model, graph, at, options.budget_mb)(masks, *part) for at, *part in parts]
-        return scorer(torch.cat(runs, 1))
+        scorer, runners = runners_of(model, pair, graph, options)
+        return scorer(torch.cat([runner(masks) for runner in runners], 1))
+
+
+@takes("metric", "ablation", "inputs")
+def score_gates(
+    model: HookedModel | nn.Module,
+    pair: Pair,
+    edges: Sequence[Edge],
+    gates: Float[Tensor, " edge"],
+    *,
+    options: Options,
+) -> Float[Tensor, " batch"]:
+    """The metric where each edge carries a share of this run's value and, for the rest, the reference's.
+
+    Args:
+        model: A `Transformer`.
+        pair: Clean inputs to run on, corrupted ones for the reference.
+        edges: Some edges; all others carry the reference's value.
+        gates: Their shares. The result is differentiable in them, where the metric is.
+        options: See `Options`.
+
+    Raises:
+        SiteError: If the model lacks an edge.
+    """
+    model = as_transformer(model, RUNNER)
+    graph = graph_of(model, options.inputs)
+    places = torch.tensor([graph.place(edge) for edge in edges], device=model.device)
+    weights = gates.new_zeros(1, len(graph.sources), len(graph.readers)).index_put((0 * places[:, 0], *places.T), gates)
+    with in_turn(model):
+        with torch.no_grad():
+            scorer, runners = runners_of(model, pair, graph, options)
+        return scorer(torch.cat([runner.start(weights).finish() for runner in runners], 1))[0]
+
+
+def runners_of(model: Transformer, pair: Pair, graph: Graph, options: Options) -> tuple[Scorer, list[Runner]]:
+    """What runs circuits on a pair, some examples each, and what scores their outputs, put together again."""
+    # A search asks for block after block of circuits on one pair.
+    ends = remembered(
+        "runs", (model, pair, graph.inputs, options.ablation), partial(_ends, model, pair, graph, options.ablation)
+    )
+    scorer = Scorer.of(ends.pair, options.for_model(model), ends.output)
+    where = ends.where.of_examples(BLOCK, len(pair))
+    parts = zip(
+        where, scorer.positions.split(BLOCK), ends.roots.split(BLOCK, 1), ends.reference.split(BLOCK, 1), strict=True
+    )
+    budget = options.budget_mb
+    return scorer, [Runner(model, graph, budget, at, at.pick(scored), *sides) for at, scored, *sides in parts]
 
 
 @dataclass(frozen=True, eq=False)
-class Ends:
+class _Ends:
     """The clean and the corrupted run, between which circuits lie.
 
     Args:
@@ -93,13 +131,13 @@ class Ends:
     output: Float[Tensor, "batch scored out"]
 
 
-def ends_of(model: Transformer, pair: Pair, graph: Graph, options: Options) -> Ends:
+def _ends(model: Transformer, pair: Pair, graph: Graph, ablation: str) -> _Ends:
     pair = on_model(pair, model)
     clean = activations(model, pair.clean.inputs)
     reference = source_values(model, activations(model, pair.corrupted.inputs), graph)
     roots = source_values(model, clean, graph)[: len(graph.roots)]
     output = model.read(take(clean.final, pair.clean.at_scored()[1]))
-    return Ends(pair, clean.where, roots, ablated(reference, options.ablation, batch_dim=1), output)
+    return _Ends(pair, clean.where, roots, ablated(reference, ablation, batch_dim=1), output)
 
 
 def graph_of(model: HookedModel | nn.Module, inputs: str = "merged") -> Graph:
@@ -117,139 +155,8 @@ def edge_masks(graph: Graph, circuits: Sequence[Circuit]) -> Bool[Tensor, "circu
     Raises:
         SiteError: If the graph lacks an edge.
     """
-    source = {site: i for i, site in enumerate(graph.sources)}
-    reader = {site: i for i, site in enumerate(graph.readers)}
-    masks = torch.zeros(len(circuits), len(source), len(reader), dtype=torch.bool)
-    for i, circuit in enumerate(circuits):
-        for edge in circuit.edges:
-            graph.check(edge)
-            masks[i, source[edge.source], reader[edge.reader]] = True
+    masks = torch.zeros(len(circuits), len(graph.sources), len(graph.readers), dtype=torch.bool)
+    index = [(i, *graph.place(edge)) for i, circuit in enumerate(circuits) for edge in circuit.edges]
+    if index:
+        masks[tuple(torch.tensor(index).T)] = True
     return masks
-
-
-@dataclass(frozen=True, eq=False)
-class Runner:
-    """Runs circuits of one model, many at once.
-
-    Only differences from the reference travel: a reader starts from the sum of all references and biases, and adds the
-    differences of the sources that it sees. The first layer's heads read roots alone, so whatever the circuits, a head
-    there puts out one of few things (8 with merged inputs); each is computed once.
-    """
-
-    model: Transformer
-    graph: Graph
-    where: Positions
-    budget_mb: float
-
-    def __call__(
-        self,
-        masks: Bool[Tensor, "circuit source reader"],
-        roots: Float[Tensor, "root batch seq d_model"],
-        reference: Float[Tensor, "source batch seq d_model"],
-        scored: Int[Tensor, "batch scored"],
-    ) -> Float[Tensor, "circuit batch scored out"]:
-        """Outputs at the scored positions."""
-        heads, many = range(self.graph.n_heads), len(roots)
-        columns = [[self.graph.readers.index(fork) for fork in self.graph.forks_of(0, head)] for head in heads]
-        inputs = rearrange(masks[:, :many, columns], "circuit root head kind -> (circuit head) (root kind)")
-        variants, which = inputs.unique(dim=0, return_inverse=True)
-        as_masks = torch.zeros(len(variants), *masks.shape[1:], dtype=torch.bool, device=masks.device)
-        as_masks[:, :many, columns] = repeat(
-            variants, "variant (root kind) -> variant root head kind", root=many, head=len(heads)
-        )
-        last = self.where.pick(scored)
-        at = self.queries(0, last)
-        first = torch.cat([Stream.start(self, part, roots, reference).attention(0, at) for part in as_masks.split(4)])
-        which = rearrange(which, "(circuit head) -> circuit head", head=len(heads))
-        size = len(self.graph.sources) * 3 * roots[0].numel() * roots.element_size() / 2**20
-        chunk = max(1, int(self.budget_mb / size))
-        outputs = []
-        for part, pick in zip(masks.split(chunk), which.split(chunk), strict=True):
-            written = first[pick, torch.arange(len(heads), device=pick.device)]
-            outputs.append(Stream.start(self, part, roots, reference).finish(last, heads=written))
-        return torch.cat(outputs)
-
-    def queries(self, layer: int, scored: Positions) -> Positions:
-        """Where a layer's heads must be known: in the last one only what the scored positions attend to is read."""
-        return scored if layer == self.graph.n_layers - 1 else self.where
-
-
-@dataclass(eq=False)
-class Stream:
-    """The residual streams of some circuits, as far as they have been computed."""
-
-    run: Runner
-    weights: Float[Tensor, "circuit source reader"]
-    delta: Float[Tensor, "circuit written batch seq d_model"]
-    constant: Float[Tensor, "batch seq d_model"]
-    reference: Float[Tensor, "source batch seq d_model"]
-
-    @classmethod
-    def start(cls, run: Runner, masks: Tensor, roots: Tensor, reference: Tensor) -> Stream:
-        many = len(roots)
-        delta = (roots - reference[:many]).expand(len(masks), *roots.shape)
-        return cls(run, masks.to(reference.dtype), delta, reference[:many].sum(0), reference)
-
-    def finish(
-        self, scored: Positions, layer: int = 0, heads: Float[Tensor, "circuit head batch row d_model"] | None = None
-    ) -> Float[Tensor, "circuit batch scored out"]:
-        """Outputs of streams that are known before a layer, and perhaps what its heads write."""
-        for number in range(layer, self.run.graph.n_layers):
-            at = self.run.queries(number, scored)
-            self.write(number, self.attention(number, at) if heads is None else heads, at)
-            heads = None
-        return self.read()
-
-    def write(
-        self, layer: int, heads: Float[Tensor, "circuit head batch row d_model"], at: Positions
-    ) -> Float[Tensor, "circuit batch row d_model"] | None:
-        """A layer's heads write to the streams, then its MLP; from then on they are known at some positions.
-
-        Returns:
-            What the MLP reads; None without MLPs.
-        """
-        block = self.run.model.blocks[layer]
-        self.delta, self.constant, self.reference = map(at.take, (self.delta, self.constant, self.reference))
-        before = self.constant
-        self.add(heads, block.attn.bias)
-        if not block.has_mlp:
-            return None
-        (read,) = self.mixed([Site("mlp", layer)], block.mlp_reads(before, self.constant)).unbind(1)
-        self.add(self.mlp(layer, read)[:, None], block.mlp.bias)
-        return read
-
-    def mlp(self, layer: int, read: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
-        """What a layer's MLP writes, without its bias, where it reads this."""
-        block = self.run.model.blocks[layer]
-        return block.mlp.write(block.mlp.neurons(block.ln2(read)))
-
-    def read(self) -> Float[Tensor, "circuit batch row out"]:
-        """Outputs at the positions that are known."""
-        return self.run.model.read(self.mixed([Site("logits")], self.constant)[:, 0])
-
-    def add(self, written: Float[Tensor, "circuit source batch seq d_model"], bias: Tensor | None) -> None:
-        """The next sources write to the streams."""
-        first = self.delta.shape[1]
-        reference = self.reference[first : first + written.shape[1]]
-        self.delta = torch.cat([self.delta, written - reference], 1)
-        self.constant = self.constant + reference.sum(0) + (0 if bias is None else bias)
-
-    def mixed(
-        self, readers: Sequence[Site], constant: Float[Tensor, "batch row d_model"], at: Positions | None = None
-    ) -> Float[Tensor, "circuit reader batch row d_model"]:
-        """Inputs of some readers, at all positions of the streams or at some of them."""
-        columns = [self.run.graph.readers.index(reader) for reader in readers]
-        part = self.weights[:, : self.delta.shape[1], columns].transpose(1, 2)
-        moved = self.delta if at is None else at.take(self.delta)
-        return (part @ moved.flatten(2)).unflatten(2, moved.shape[2:]) + constant
-
-    def attention(self, layer: int, at: Positions) -> Float[Tensor, "circuit head batch row d_model"]:
-        """What a layer's heads write at some positions."""
-        block, where = self.run.model.blocks[layer], self.run.where
-
-        def project(kind: str, rows: Positions) -> Tensor:
-            x = block.ln1(self.mixed(self.run.graph.forks(kind, layer), rows.take(self.constant), rows))
-            return block.attn.project_heads(kind, x.movedim(1, -2), rows)
-
-        z = block.attn.attend(project("q", at), project("k", where), project("v", where), at, where)
-        return block.attn.write_heads(z).movedim(-2, 1)

@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from mechinterp.core import Circuit, Edge, Graph, HookedModel, Options, Pair
+from mechinterp.core import Circuit, ConfigError, Edge, Graph, HookedModel, Options, Pair
 from mechinterp.core.statistics import Gap, Interval, gap_between, ratio_of_means, ratio_rows
 from mechinterp.interventions.circuits import BUDGET_MB, RUNNER, score_circuits
+from mechinterp.interventions.neighbours import score_neighbours
 from mechinterp.interventions.placement import as_transformer
 from mechinterp.models import Transformer
 
@@ -41,6 +42,9 @@ class Judge:
     options: Options = field(default_factory=Options)
     least_gap: float | None = None
     _scores: dict[Circuit, np.ndarray] = field(default_factory=dict, init=False, repr=False)
+    _neighbours: dict[tuple[Circuit, tuple[Edge, ...]], np.ndarray] = field(
+        default_factory=dict, init=False, repr=False
+    )
     _whole: tuple[Judge, slice | np.ndarray] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -91,6 +95,23 @@ class Judge:
         self._scores.update({one: self._scores[form] for one, form in forms.items()})
         return np.stack([self._scores[one] for one in circuits])
 
+    def forget(self) -> None:
+        """Drop the scores of circuits, which a long search would pile up."""
+        (self if self._whole is None else self._whole[0])._scores.clear()
+
+    def neighbours(self, circuit: Circuit, edges: Sequence[Edge]) -> Float[np.ndarray, "edge example"]:
+        """The metric of a circuit with each of some edges removed, where it has it, or added, where not."""
+        if self._whole is not None:
+            judge, index = self._whole
+            return judge.neighbours(circuit, edges)[:, index]
+        key = (circuit, tuple(edges))
+        if key not in self._neighbours:
+            self._neighbours.clear()  # Searches ask once per corruption, and then for another circuit.
+            options = self.options.change(budget_mb=BUDGET_MB)
+            values = score_neighbours(self.model, self.pair, circuit, edges, options=options)
+            self._neighbours[key] = values.detach().cpu().double().numpy()
+        return self._neighbours[key]
+
     @cached_property
     def full(self) -> Float[np.ndarray, " example"]:
         """m(N)."""
@@ -107,6 +128,19 @@ class Judge:
         gap = gap_between(self.full, self.nothing)
         large = self.least_gap is None or gap.low >= self.least_gap
         return gap._replace(valid=gap.valid and large)
+
+    def check_gap(self, corruption: str = "") -> None:
+        """Refuse a gap that no share can be taken of.
+
+        Raises:
+            ConfigError: If it may be zero.
+        """
+        gap, where = self.gap, f" under corruption '{corruption}'" if corruption else ""
+        if not gap.valid:
+            raise ConfigError(
+                f"the gap between the clean and the corrupted run{where} is {gap.low:.3g} to {gap.high:.3g} and may be "
+                "zero: there is no share of it to reach; give k, more examples, or a trained model"
+            )
 
     def recovered(self, circuit: Circuit) -> Interval:
         """Faithfulness: (m(C) - m(0)) / gap, with Fieller's interval; missing where the gap may be zero."""

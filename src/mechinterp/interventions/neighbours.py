@@ -17,19 +17,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mechinterp.core import Circuit, Edge, HookedModel, Options, Pair, Site, takes
-from mechinterp.interventions.circuits import (
-    BLOCK,
-    BUDGET_MB,
-    RUNNER,
-    Runner,
-    Stream,
-    edge_masks,
-    ends_of,
-    graph_of,
-)
+from mechinterp.interventions.circuits import BUDGET_MB, RUNNER, edge_masks, graph_of, runners_of
 from mechinterp.interventions.hooks import quiet
 from mechinterp.interventions.placement import as_transformer
-from mechinterp.interventions.scoring import Scorer
+from mechinterp.interventions.runner import Stream
 from mechinterp.models import Positions
 
 Change = Mapping[int, Float[Tensor, "batch row d_model"]]
@@ -60,31 +51,22 @@ def score_neighbours(
     masks = edge_masks(graph, [circuit]).to(model.device)
     wanted = [graph.check(edge) for edge in edges]
     with quiet(model):
-        ends = ends_of(model, pair, graph, options)
-        scorer = Scorer.of(ends.pair, options.for_model(model), ends.output)
-        where = ends.where.of_examples(BLOCK, len(pair))
-        parts = zip(where, ends.roots.split(BLOCK, 1), ends.reference.split(BLOCK, 1), scorer.positions.split(BLOCK))
-        outputs = []
-        for at, roots, reference, scored in parts:
-            run = Runner(model, graph, at, options.budget_mb)
-            stream = Stream.start(run, masks, roots, reference)
-            outputs.append(_outputs(stream, at.pick(scored), wanted))
-        return scorer(torch.cat(outputs, 1))
+        scorer, runners = runners_of(model, pair, graph, options)
+        return scorer(torch.cat([_outputs(runner.start(masks), wanted) for runner in runners], 1))
 
 
-def _outputs(stream: Stream, scored: Positions, edges: Sequence[Edge]) -> Float[Tensor, "edge batch scored out"]:
+def _outputs(stream: Stream, edges: Sequence[Edge]) -> Float[Tensor, "edge batch scored out"]:
     """Outputs of a circuit's neighbours at the scored positions; the stream is at its beginning and is used up."""
     outputs: dict[Edge, Tensor] = {}
     for layer in range(stream.run.graph.n_layers):
-        at = stream.run.queries(layer, scored)
-        heads = _Heads.of(stream, layer, at)
-        read = stream.write(layer, heads.written[None], at)
+        heads = _Heads.of(stream, layer)
+        read = stream.write(layer, heads.written[None], heads.at)
         here = [edge for edge in edges if edge.reader.layer == layer]
         changes = _by_heads(heads, [edge for edge in here if edge.reader.head is not None])
         if read is not None:
             to_mlp = [edge for edge in here if edge.reader.head is None]
             changes = _through_mlp(stream, layer, read[0], changes, to_mlp)
-        outputs |= _finished(stream, layer, scored, changes)
+        outputs |= _finished(stream, layer, changes)
     last = [edge for edge in edges if edge.reader.layer is None]
     if last:
         (base,) = stream.mixed([Site("logits")], stream.constant)[0]
@@ -114,8 +96,8 @@ class _Heads:
     written: Tensor
 
     @classmethod
-    def of(cls, stream: Stream, layer: int, at: Positions) -> _Heads:
-        stream, graph = replace(stream), stream.run.graph
+    def of(cls, stream: Stream, layer: int) -> _Heads:
+        stream, graph, at = replace(stream), stream.run.graph, stream.run.queries(layer)
         rows = {"q": at, "k": stream.run.where, "v": stream.run.where}
         inputs = {
             kind: stream.mixed(graph.forks(kind, layer), where.take(stream.constant), where)[0]
@@ -179,11 +161,15 @@ def _through_mlp(
     site = Site("mlp", layer)
     own, column = graph.sources.index(site), graph.readers.index(site)
     for edge, change in changes:
-        seen = [stream.weights[0, source, column] * value for source, value in change.items()]
-        moved = torch.stack(seen).sum(0)
+        moved = _weighted(stream.weights[0, :, column], change)
         yield edge, {**change, own: stream.mlp(layer, read + moved) - written}
     for edge in to_mlp:
         yield edge, {own: stream.mlp(layer, read + _toggled(stream, edge)) - written}
+
+
+def _weighted(weights: Float[Tensor, " source"], change: Change) -> Float[Tensor, "batch row d_model"]:
+    """What a reader sees of a change."""
+    return torch.stack([weights[source] * value for source, value in change.items()]).sum(0)
 
 
 def _toggled(stream: Stream, edge: Edge) -> Float[Tensor, "batch row d_model"]:
@@ -194,7 +180,7 @@ def _toggled(stream: Stream, edge: Edge) -> Float[Tensor, "batch row d_model"]:
 
 
 def _finished(
-    stream: Stream, layer: int, scored: Positions, changes: Iterator[tuple[Edge, Change]]
+    stream: Stream, layer: int, changes: Iterator[tuple[Edge, Change]]
 ) -> Iterator[tuple[Edge, Float[Tensor, "batch scored out"]]]:
     """Outputs, given what has changed in a layer; the stream is after it."""
     run, graph = stream.run, stream.run.graph
@@ -205,17 +191,15 @@ def _finished(
     base = stream.mixed([Site("logits")], stream.constant)[0, 0] if last else None
     while part := list(islice(changes, many)):
         if base is None:
-            outputs = _rest(stream, layer, scored, [change for _, change in part])
+            outputs = _rest(stream, layer, [change for _, change in part])
         else:
             weights = stream.weights[0, :, column]
-            moved = [sum(weights[source] * value for source, value in change.items()) for _, change in part]
+            moved = [_weighted(weights, change) for _, change in part]
             outputs = run.model.read(base + torch.stack(moved))
         yield from zip((edge for edge, _ in part), outputs, strict=True)
 
 
-def _rest(
-    stream: Stream, layer: int, scored: Positions, changes: Sequence[Change]
-) -> Float[Tensor, "change batch scored out"]:
+def _rest(stream: Stream, layer: int, changes: Sequence[Change]) -> Float[Tensor, "change batch scored out"]:
     """Outputs of the layers that follow, each change in a run of its own."""
     many = len(changes)
     delta = stream.delta.expand(many, *stream.delta.shape[1:]).clone()
@@ -223,4 +207,4 @@ def _rest(
         for source, value in change.items():
             delta[number, source] += value
     weights = stream.weights.expand(many, *stream.weights.shape[1:])
-    return replace(stream, weights=weights, delta=delta).finish(scored, layer + 1)
+    return replace(stream, weights=weights, delta=delta).finish(layer + 1)
