@@ -5,11 +5,14 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 from mechinterp._version import __version__
 from mechinterp.bench.coverage import coverage
+from mechinterp.bench.discovery import discovery
+from mechinterp.bench.discovery_trained import trained_discovery
 from mechinterp.bench.edges import edges
 from mechinterp.bench.found import found_in_nulls
 from mechinterp.bench.onset import onset_calibration
@@ -18,7 +21,6 @@ from mechinterp.bench.tasks import tasks
 from mechinterp.bench.timing import Figures
 from mechinterp.bench.trace import trace_costs
 from mechinterp.bench.training import training
-from mechinterp.bench.truth import truth
 from mechinterp.core import ConfigError, suggest, using_threads
 
 BENCHES: dict[str, Callable[[bool], Figures]] = {
@@ -26,7 +28,7 @@ BENCHES: dict[str, Callable[[bool], Figures]] = {
     "patching": patching,
     "edges": edges,
     "tasks": tasks,
-    "truth": truth,
+    "discovery": discovery,
     "coverage": coverage,
     "found": found_in_nulls,
     "onset": onset_calibration,
@@ -35,13 +37,14 @@ BENCHES: dict[str, Callable[[bool], Figures]] = {
 NAMES = tuple(BENCHES)
 
 
-def run(name: str, quick: bool = False, threads: int = 1) -> Figures:
-    """Run one benchmark; each takes under a minute on an idle machine, but `coverage` and
-    `onset` half an hour, and `found`, which trains 120 models, an hour and a half.
+def run(name: str, quick: bool = False, threads: int = 1, folder: Path | None = None) -> Figures:
+    """Run one benchmark; each takes under a minute on an idle machine, but `discovery` ten, `coverage` and `onset` half
+    an hour, and `found`, which trains 120 models, an hour and a half.
 
     Args:
-        name: `training`, `patching`, `edges`, `tasks`, `truth`, `coverage`, `found`, `onset` or `trace`.
+        name: `training`, `patching`, `edges`, `tasks`, `discovery`, `coverage`, `found`, `onset` or `trace`.
         quick: A small case once: it shows that all runs and agrees, its times mean nothing.
+        folder: For `discovery`: examine the searches on trained models, whose Runs are kept here.
         threads: Torch's threads. With one the clock is processor time, with more it is time on the wall.
 
     Returns:
@@ -49,15 +52,17 @@ def run(name: str, quick: bool = False, threads: int = 1) -> Figures:
         `target`, `sizes` (one row a case), `error` where results are compared, `threads`, `seconds`, versions.
 
     Raises:
-        ConfigError: If there is no such benchmark, or no thread.
+        ConfigError: If there is no such benchmark, no thread, or a folder for one that trains nothing.
     """
     if name not in BENCHES:
         raise ConfigError(f"no benchmark '{name}'.{suggest(name, BENCHES)}")
     if threads < 1:
         raise ConfigError(f"threads={threads}: at least 1")
+    if folder is not None and name != "discovery":
+        raise ConfigError(f"benchmark '{name}' keeps no Runs: a folder belongs to 'discovery'")
     begin = time.perf_counter()
     with using_threads(threads):
-        result = BENCHES[name](quick)
+        result = BENCHES[name](quick) if folder is None else trained_discovery(folder, quick)
     return {
         **result,
         "quick": quick,

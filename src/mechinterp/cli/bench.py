@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,11 +16,12 @@ SHOWN = ("ratio", "low", "high", "target", "peer_seconds", "hooked_seconds", "mi
          "step_seconds", "draw_seconds",
          "exact_over_eap_ig", "error",
          "n", "called", "named", "yes", "undecided", "truth", "coverage", "width", "resolved", "failures",
-         "seen", "scored_edges", "exact", "eap", "eap_ig", "clean_corrupted")  # fmt: skip
+         "auroc", "auroc_mean", "average_precision", "exact_recovery", "excess", "exam_seconds",
+         "held_out", "held_out_low", "stability", "failed", "search_seconds")  # fmt: skip
 
 
 ALONE = ("without_effects", "adaptive_over_training", "adaptive_steps", "checkpoints", "training_seconds",
-         "dates_agree", "demo_dates_agree", "peak_mb")  # fmt: skip
+         "dates_agree", "demo_dates_agree", "peak_mb", "best")  # fmt: skip
 """Figures that a benchmark gives once."""
 
 
@@ -27,22 +29,26 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="training|patching|edges|tasks|truth|coverage|found|onset|trace",
+            metavar="training|patching|edges|tasks|discovery|coverage|found|onset|trace",
             help="What to measure.",
             show_default=False,
         ),
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Run one small case once; its times mean nothing.")] = False,
     threads: Annotated[int, typer.Option("--threads", help="Threads of torch.")] = 1,
+    trained: Annotated[
+        str,
+        typer.Option("--trained", help="discovery: folder of the Runs of all circuits' models, trained where missing."),
+    ] = "",
 ) -> CommandOutput:
-    """Compare speed with a peer library in one run, or examine edge scores on known circuits (truth) or
+    """Compare speed with a peer library in one run, or examine searches for circuits on known ones (discovery) or
     how often intervals hold the truth (coverage), a circuit is found where there is none (found) or the onset of a
     simulated curve is right (onset), or what a trace costs beside training (trace)."""
     from mechinterp.bench import run
 
     # No spinner: its thread would run inside what is timed.
     typer.echo(f"measuring {name}", err=True)
-    result = run(name, quick=quick, threads=threads)
+    result = run(name, quick=quick, threads=threads, folder=Path(trained) if trained else None)
     notes = [
         f"{number(result['ratio'])} ({number(result['low'])} to {number(result['high'])}): {result['meaning']}",
         *[f"{name.replace('_', ' ')}: {number(result[name])}" for name in ALONE if name in result],
@@ -68,7 +74,7 @@ def _case(row: Figures) -> str:
 
 
 def _clock(result: Figures) -> list[str]:
-    if result["name"] in ("truth", "coverage", "onset", "trace"):
+    if result["name"] in ("discovery", "coverage", "onset", "trace"):
         return []
     return [f"{result['clock']} of {result['threads']} thread(s); low and high: 10th and 90th percentile of blocks"]
 

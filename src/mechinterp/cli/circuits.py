@@ -20,19 +20,37 @@ CIRCUIT_FILE = "circuit.json"
 
 def discover(
     chosen: Chosen,
-    method: Annotated[str, typer.Option("--method", help="acdc or top-k.")] = "top-k",
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            help="top-k (by exact effect), eap, eap-ig, clean-corrupted, information-flow, edge-pruning, random, acdc, "
+            "greedy, greedy-swaps or smallest.",
+        ),
+    ] = "top-k",
+    k: Annotated[int | None, typer.Option("--k", help="Number of edges at most, instead of a share.")] = None,
     threshold: Annotated[
         float | None,
         typer.Option("--threshold", help="acdc: remove an edge if the metric falls by less than this (0.02)."),
     ] = None,
-    k: Annotated[int | None, typer.Option("--k", help="top-k: number of edges.")] = None,
+    two_sided: Annotated[bool, typer.Option("--two-sided", help="greedy: keep suppressors and backups, too.")] = False,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="eap-ig: points (10); edge-pruning: updates (300).")
+    ] = None,
+    penalty: Annotated[
+        float | None, typer.Option("--penalty", help="edge-pruning: on open gates, in shares of the gap (1).")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="smallest: circuits to try at most (100000).")] = None,
     out: Annotated[str, typer.Option("--out", help=f"File to write (RUN/{CIRCUIT_FILE}).")] = "",
 ) -> CommandOutput:
     """Search for the circuit that does the task, and write it into the Run's folder."""
     from mechinterp.discovery import discover as search
     from mechinterp.training.files import write_atomic
 
-    settings = {"method": method, "threshold": threshold, "k": k}
+    settings = {
+        "method": method, "k": k, "threshold": threshold, "two_sided": two_sided or None, "steps": steps,
+        "penalty": penalty, "limit": limit,
+    }  # fmt: skip
     circuit = chosen.call("circuits", search, chosen.model, chosen.pair, **settings)
     circuit = replace(circuit, origin={**circuit.origin, **chosen.origin})
     path = Path(out) if out else Path(chosen.folder) / CIRCUIT_FILE

@@ -14,7 +14,7 @@ sees a backup, which noising does not.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -35,11 +35,13 @@ class Removal:
     Args:
         circuit: What is left.
         removed: The edges that went, in order.
+        losses: What each of them cost: the loss without it and all before it, the larger side of it.
         ties: At how many steps another edge would have cost the same.
     """
 
     circuit: Circuit
     removed: tuple[Edge, ...]
+    losses: tuple[float, ...]
     ties: int
 
 
@@ -72,14 +74,16 @@ def greedy(
     for corruption, judge in judges.items() if k is None else ():
         judge.check_gap(corruption)
     search = _Search(judges, two_sided, 1 - share if k is None else np.inf, k or 0, _own_effects(judges))
-    history = search.remove(Removal(first.whole, (), 0))
+    history = search.remove(Removal(first.whole, (), (), 0))
     while swaps:
         other = search.swapped(history.circuit)
         if other is None:
             break
-        history = search.remove(Removal(other, history.removed, history.ties))
-    gone = [edge for edge in history.removed if edge not in history.circuit.edges]
-    return Removal(history.circuit, tuple(dict.fromkeys(gone)), history.ties)
+        history = search.remove(replace(history, circuit=other))
+    # What a swap brought back has not gone.
+    costs = dict(zip(history.removed, history.losses, strict=True))
+    gone = {edge: cost for edge, cost in costs.items() if edge not in history.circuit.edges}
+    return replace(history, removed=tuple(gone), losses=tuple(gone.values()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +110,8 @@ class _Search:
 
     def remove(self, history: Removal) -> Removal:
         """Remove edges as long as the losses allow it."""
-        circuit, removed, ties = self.whole_paths(history.circuit), list(history.removed), history.ties
+        circuit, ties = self.whole_paths(history.circuit), history.ties
+        removed, costs = list(history.removed), list(history.losses)
         while len(circuit) > self.smallest:
             edges = sorted(circuit)
             sides = self.removals(circuit, edges)
@@ -118,9 +123,11 @@ class _Search:
                 break
             ties += len(least) > 1
             after = self.whole_paths(circuit - Circuit([edges[best]], circuit.inputs))
-            removed += [edges[best], *sorted(circuit.edges - after.edges - {edges[best]})]
+            gone = [edges[best], *sorted(circuit.edges - after.edges - {edges[best]})]
+            removed += gone
+            costs += [float(sides[:, best].max())] * len(gone)
             circuit = after
-        return Removal(circuit, tuple(removed), ties)
+        return Removal(circuit, tuple(removed), tuple(costs), ties)
 
     def swapped(self, circuit: Circuit) -> Circuit | None:
         """The best circuit with one edge exchanged for another, if it is better."""

@@ -3,7 +3,7 @@
 from mechinterp.known.catalogue import Blueprint, known_models
 from mechinterp.known.compiled import CompiledModel, Program, compiled_model, compiled_names
 from mechinterp.known.gates import gate_model
-from mechinterp.known.ground_truth import KnownModel, conceal
+from mechinterp.known.ground_truth import KnownModel, conceal, roughened
 from mechinterp.known.induction import induction_model
 from mechinterp.known.later_heads import later_head_model
 from mechinterp.known.regression import GradientStep, gradient_step, gradient_step_model
@@ -23,4 +23,5 @@ __all__ = [
     "induction_model",
     "known_models",
     "later_head_model",
+    "roughened",
 ]

@@ -7,12 +7,13 @@ the residual stream by a random rotation, so that no method can read the axes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from mechinterp.core import Circuit, ConfigError, Edge, Pair, Site, generator, suggest
+from mechinterp.core import Circuit, ConfigError, Edge, Pair, Site, generator, normal, suggest
 from mechinterp.models.config import ModelConfig
 from mechinterp.models.transformer import Transformer
 
@@ -134,6 +135,26 @@ def _places(true: int, heads: int, layer: int, seed: int) -> list[int]:
     for _ in range(true):
         places.append(free.pop(int(torch.randint(len(free), (), generator=draw))))
     return places
+
+
+@torch.no_grad()
+def roughened(known: KnownModel, size: float = 0.01, seed: int = 0) -> KnownModel:
+    """The same model with a little noise on every weight, so that no edge has an effect of exactly zero.
+
+    The circuit stays: it does the task, and the noise does not. What an exam can see of it stays as well, beside
+    effects of the noise on all other edges.
+
+    Args:
+        known: The model.
+        size: Standard deviation of the noise, as a share of a weight matrix's root mean square.
+        seed: Of the noise.
+    """
+    model = deepcopy(known.model)
+    for name, weight in model.named_parameters():
+        if name.rsplit(".", 1)[-1].startswith("W_"):
+            scale = size * weight.square().mean().sqrt()
+            weight.add_(normal(generator(seed, "handmade", "roughened", name), *weight.shape).to(weight) * scale)
+    return replace(known, model=model)
 
 
 @torch.no_grad()
