@@ -173,7 +173,7 @@ class _Search:
         """Losses, of scores `[circuit, example]` by each judge: of circuits, and of what is left without them."""
         short, over = [], []
         for number, judge in enumerate(self.judges.values()):
-            unit = max(abs(judge.full.mean() - judge.nothing.mean()), np.finfo(float).tiny)
+            unit = max(judge.scale, np.finfo(float).tiny)
             short.append((judge.full.mean() - kept[number].mean(1)) / unit)
             if left is not None:
                 over.append((left[number].mean(1) - judge.nothing.mean()) / unit)
@@ -188,7 +188,7 @@ def _own_effects(judges: Mapping[str, Judge]) -> dict[Edge, float]:
     sizes: dict[Edge, float] = {}
     for judge in judges.values():
         ways = ("noise", "denoise") if judge.options.ablation == "resample" else ("noise",)
-        unit = max(abs(judge.full.mean() - judge.nothing.mean()), np.finfo(float).tiny)
+        unit = max(judge.scale, np.finfo(float).tiny)
         for way in ways:
             effects = patch_edges(judge.model, judge.pair, options=judge.options.change(direction=way))["effect"]
             for edge, size in score_every_edge(abs(effects) / unit, judge.graph).items():

@@ -47,13 +47,12 @@ def prune_edges(judge: Judge, *, steps: int = STEPS, penalty: float = PENALTY, s
         Dimension edge: the logit-like parameter of each gate; edges that are closed for sure are below -2.
 
     Raises:
-        ConfigError: If steps or penalty are not positive, or the gap may be zero.
+        ConfigError: If steps or penalty are not positive.
     """
     if steps < 1 or not penalty > 0:
         raise ConfigError(f"steps={steps}, penalty={penalty}: both are above 0")
-    judge.check_gap()
     edges, device = judge.graph.edges, judge.transformer.device
-    full = torch.from_numpy(judge.full).to(device)
+    full, unit = torch.from_numpy(judge.full).to(device), max(judge.scale, torch.finfo(torch.float64).tiny)
     gates = torch.full((len(edges),), _OPEN, device=device, requires_grad=True)
     adam = torch.optim.Adam([gates], lr=RATE)
     draw = generator(seed, "edge pruning")
@@ -61,7 +60,7 @@ def prune_edges(judge: Judge, *, steps: int = STEPS, penalty: float = PENALTY, s
     for step in range(steps):
         open_share = torch.sigmoid(gates - closed).mean()
         scores = score_gates(judge.model, judge.pair, edges, _draw(gates, draw), options=judge.options)
-        loss = (scores.double() - full).abs().mean() / judge.gap.unit
+        loss = (scores.double() - full).abs().mean() / unit
         loss = loss + penalty * min(1.0, 2 * (step + 1) / steps) * open_share
         adam.zero_grad()
         loss.backward()

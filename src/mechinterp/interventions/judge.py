@@ -181,6 +181,11 @@ class Judge:
         return Judge(self.model, pair, self.options, self.least_gap, _whole=None if alone else (self, index))
 
     @property
+    def scale(self) -> float:
+        """The size of the mean gap, whether or not it may be zero."""
+        return abs(float(self.full.mean() - self.nothing.mean()))
+
+    @property
     def has_gaps(self) -> bool:
         """Whether there is a gap to take shares of under each corruption."""
         return all(one.gap.valid for one in self.by_corruption().values())
