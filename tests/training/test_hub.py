@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import shutil
 import weakref
 from pathlib import Path
@@ -91,6 +92,19 @@ def test_the_folder_opens_again(open_hub, task, tmp_path):
             Run.from_hf(name, {1: "step1"}, other, run.path)
     with pytest.raises(RunError, match="holds other files"):
         Run.from_hf(NAME, {1: "step1"}, task, run.path / "hashes")
+
+
+def test_the_documented_call_for_pythia(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "other-models.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "# Pythia" in block)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    run = Run("runs/pythia-70m")
+    assert len(run.steps) == 154
+    assert run.steps[:4] == (0, 1, 2, 4) and run.steps[9:13] == (256, 512, 1000, 2000) and run.steps[-1] == 143_000
+    assert run.config.source.revisions[512] == "step512" and run.task.vocab == 50_254
+    with pytest.raises(RunError, match=r"'step143000' is not in the cache .* HF_HUB_OFFLINE forbids a download"):
+        run.model()
 
 
 def test_a_plain_folder(task, tmp_path):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SHOWN = ("ratio", "low", "high", "target", "peer_seconds", "hooked_seconds", "minimal_seconds", "our_seconds",
          "step_seconds", "draw_seconds",
-         "exact_over_eap_ig", "error",
+         "exact_over_eap_ig", "error", "seconds", "loading", "again", "peak_mb", "model_mb",
          "n", "called", "named", "yes", "undecided", "truth", "coverage", "width", "resolved", "failures",
          "seen", "scored_edges", "exact", "eap", "eap_ig", "clean_corrupted")  # fmt: skip
 
@@ -27,7 +27,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="training|patching|edges|tasks|truth|coverage|found|onset|trace",
+            metavar="training|patching|edges|tasks|truth|coverage|found|onset|trace|checkpoints",
             help="What to measure.",
             show_default=False,
         ),
@@ -37,7 +37,8 @@ def bench(
 ) -> CommandOutput:
     """Compare speed with a peer library in one run, or examine edge scores on known circuits (truth) or
     how often intervals hold the truth (coverage), a circuit is found where there is none (found) or the onset of a
-    simulated curve is right (onset), or what a trace costs beside training (trace)."""
+    simulated curve is right (onset), what a trace costs beside training (trace)
+    or on checkpoints of another library (checkpoints)."""
     from mechinterp.bench import run
 
     # No spinner: its thread would run inside what is timed.
@@ -68,7 +69,7 @@ def _case(row: Figures) -> str:
 
 
 def _clock(result: Figures) -> list[str]:
-    if result["name"] in ("truth", "coverage", "onset", "trace"):
+    if result["name"] in ("truth", "coverage", "onset", "trace", "checkpoints"):
         return []
     return [f"{result['clock']} of {result['threads']} thread(s); low and high: 10th and 90th percentile of blocks"]
 
