@@ -87,6 +87,7 @@ def test_the_folder_opens_again(open_hub, task, tmp_path):
     assert sorted(path.name for path in run.path.iterdir()) == ["hashes", "run.json"]
     # With more revisions it is the same Run; with another task, or over anything else, it is refused.
     assert Run.from_hf(NAME, {1: "step1"}, task, run.path).steps == (1,)
+    assert Run.from_hf(NAME, REVISIONS, None, run.path).task == task
     for name, other in ((NAME, type(task)()), ("owner/other", task)):
         with pytest.raises(RunError, match="holds a Run of other checkpoints or another task"):
             Run.from_hf(name, {1: "step1"}, other, run.path)
@@ -181,6 +182,28 @@ def test_what_is_not_cached(cached, task, tmp_path):
     absent = Run.from_hf("owner/absent", {7: "step7"}, task, tmp_path / "absent", cache_dir=cached)
     with pytest.raises(RunError, match=r"'step7' is not in the cache .*\(nor owner/absent\)"):
         absent.model()
+
+
+def test_what_is_not_cached_is_downloaded_once(cached, task, tmp_path, monkeypatch):
+    """The download is played by a copy; from then on the commit is asked for, and the hub is not."""
+    from transformers import AutoModelForCausalLM
+
+    real, asked = AutoModelForCausalLM.from_pretrained, []
+
+    def downloading(pretrained_model_name_or_path, **options):
+        asked.append({key: options.get(key) for key in ("revision", "local_files_only")})
+        if not (tmp_path / "hub").exists():
+            shutil.copytree(cached, tmp_path / "hub", symlinks=True)
+        return real(pretrained_model_name_or_path, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", downloading)
+    run = Run.from_hf(NAME, REVISIONS, task, tmp_path / "run", cache_dir=tmp_path / "hub")
+    name = run.weights_hash(16)
+    assert asked == [{"revision": "step16", "local_files_only": None}]
+    run.model(16)
+    commit = snapshot(cached, 16).name
+    assert asked[1:] == [{"revision": commit, "local_files_only": True}]
+    assert run.weights_hash(16) == name and len(asked) == 2
 
 
 def test_a_family_without_counterpart_and_code_in_a_repository(tmp_path, task):

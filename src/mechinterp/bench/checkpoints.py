@@ -16,7 +16,7 @@ import torch
 from mechinterp.bench.timing import Figures
 from mechinterp.core import derive_seed
 from mechinterp.measures import measure
-from mechinterp.tasks import Induction
+from mechinterp.tasks import get
 from mechinterp.timeline import trace
 from mechinterp.training import Run
 
@@ -70,7 +70,7 @@ def save_checkpoints(folder: Path, count: int, shape: dict[str, int]) -> None:
     for step in range(count):
         for weight in model.parameters():
             weight.data.add_(0.005 * torch.randn(weight.shape, generator=draw))
-        model.to(torch.float16).save_pretrained(folder / f"step{step}")
+        model.half().save_pretrained(folder / f"step{step}")
         model.float()
 
 
@@ -85,7 +85,7 @@ def trace_some(folder: str, count: int, length: int) -> None:
     # What is loaded once has no part in what a checkpoint needs.
     import_module("transformers.models.gpt_neox.modeling_gpt_neox")
     torch.set_num_threads(1)
-    task = Induction(vocab=length, seq_len=length, segment=length // 4)
+    task = get("induction", vocab=length, seq_len=length, segment=length // 4)
     measures = [
         measure("loss", examples=32),
         measure("head_scores", examples=32),

@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import Field, field_validator
@@ -87,7 +86,7 @@ class HubCheckpoints:
     source: HubSource
     hashes: FileHashes
 
-    @cached_property
+    @property
     def steps(self) -> tuple[int, ...]:
         """Steps, ascending."""
         return tuple(self.source.revisions)
@@ -117,30 +116,32 @@ class HubCheckpoints:
         """The model as `transformers` loads it. Nothing that comes with it is run."""
         from transformers import AutoModelForCausalLM
 
-        name, revision, folder = self.source.name, self.source.revisions[step], self._snapshot(step)
-        where = f"'{revision}' of {name}"
-        if self.source.folder:
-            place = {"pretrained_model_name_or_path": str(folder)}
-        else:
-            # The commit in place of a branch: what was hashed is what is loaded.
-            whole = folder is not None and _whole(folder)
-            place = {"pretrained_model_name_or_path": name, "cache_dir": self.source.cache_dir}
-            place |= {"revision": folder.name, "local_files_only": True} if folder and whole else {"revision": revision}
+        load: Any = AutoModelForCausalLM.from_pretrained
+        options = {"dtype": torch.float32, "trust_remote_code": False, "output_loading_info": True}
         try:
             with _quietly():
-                model, report = AutoModelForCausalLM.from_pretrained(
-                    **place, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
-                )
+                model, report = load(**self._place(step), **options)
         except Exception as error:  # a damaged file can fail anywhere inside the reader, with any error
             raise RunError(self._why(step, error)) from error
         wrong = {kind: sorted(map(_first, report[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")}
         wrong["unexpected"] = [key for key in wrong["unexpected"] if not _NO_WEIGHTS.search(key)]
         for kind, keys in wrong.items():
             if keys:  # transformers draws missing weights at random
-                raise RunError(
-                    f"{where} does not fit its configuration: {kind} weights '{keys[0]}' ({len(keys)} in all)"
-                )
+                where = f"'{self.source.revisions[step]}' of {self.source.name}"
+                lacks = f"{kind} weights '{keys[0]}' ({len(keys)} in all)"
+                raise RunError(f"{where} does not fit its configuration: {lacks}")
         return model
+
+    def _place(self, step: int) -> dict[str, object]:
+        """Where `transformers` finds a step."""
+        folder = self._snapshot(step)
+        if self.source.folder:
+            return {"pretrained_model_name_or_path": str(folder)}
+        place = {"pretrained_model_name_or_path": self.source.name, "cache_dir": self.source.cache_dir}
+        if folder is None or not _whole(folder):
+            return {**place, "revision": self.source.revisions[step]}
+        # The commit in place of a branch: what was hashed is what is loaded.
+        return {**place, "revision": folder.name, "local_files_only": True}
 
     def _why(self, step: int, error: Exception) -> str:
         """One line on what went wrong."""

@@ -115,13 +115,13 @@ class Run:
         default = Path(source.name) / "mechinterp" if source.folder else Path("runs") / Path(source.name).name
         path = default if out is None else Path(out)
         plain = None if task is None else task.to_dict()
-        record = RunRecord(task=plain, source=source, versions=current_versions(), status="finished")
         if Folder(path).check(resume=True):
             held = read_record(path)
-            if held.source is None or held.source.name != source.name or (held.task and held.task != plain):
+            plain = held.task if plain is None else plain
+            if held.source is None or held.source.name != source.name or held.task not in (None, plain):
                 raise RunError(f"{path} holds a Run of other checkpoints or another task: choose another folder")
         make_folder(path)
-        write_record(path, record)
+        write_record(path, RunRecord(task=plain, source=source, versions=current_versions(), status="finished"))
         return cls(path, task)
 
     @property
