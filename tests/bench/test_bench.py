@@ -68,6 +68,9 @@ def test_quick_run(name):
     elif name == "trace":
         assert result["without_effects"] < result["ratio"] and result["dates_agree"] == 1
         assert len(result["sizes"]) == 9 and result["adaptive_steps"] <= result["checkpoints"]
+    elif name == "checkpoints":
+        assert [row["checkpoints"] for row in result["sizes"]] == [2, 4]
+        assert result["ratio"] < 1.2 and all(row["again"] < row["seconds"] / 2 for row in result["sizes"])
     else:
         assert result["error"] < 1e-5
         assert all(row["largest_effect"] > 0.1 for row in result["sizes"] if row["scored"] == "last")

@@ -31,6 +31,25 @@ def test_the_nearest_predictor_is_the_one_that_the_model_is(name: str):
     }
 
 
+def test_a_model_that_knows_more_tokens_than_the_task():
+    """Two more tokens take four fifths of the probability: the task's share it as before."""
+    task = MarkovChains()
+
+    class Wider(Predicting):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            output = super().forward(inputs)
+            return torch.cat([output, torch.full_like(output[..., :2], math.log(2.0))], -1)
+
+    wide, narrow = Wider(task, "bigram"), Predicting(task, "bigram")
+    same = [measure("predictor_distance")(model, task, 1) for model in (wide, narrow)]
+    np.testing.assert_allclose(same[0], same[1], atol=1e-5)
+    assert float(abs(same[0].sel(predictor="bigram")).max()) < 1e-5
+    from_truth = [
+        measure("predictor_loss", truth="oracle")(model, task, 1).sel(forecaster="model") for model in (wide, narrow)
+    ]
+    np.testing.assert_allclose(from_truth[0] - from_truth[1], math.log(5.0), atol=1e-5)
+
+
 def test_the_nearest_of_some_predictors():
     task = MarkovChains()
     found = measure("nearest_predictor", predictors=["unigram", "uniform"])(Predicting(task, "bigram"), task, 1)

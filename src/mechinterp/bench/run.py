@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from mechinterp._version import __version__
+from mechinterp.bench.checkpoints import checkpoint_costs
 from mechinterp.bench.coverage import coverage
 from mechinterp.bench.discovery import discovery
 from mechinterp.bench.discovery_trained import trained_discovery
@@ -33,16 +34,18 @@ BENCHES: dict[str, Callable[[bool], Figures]] = {
     "found": found_in_nulls,
     "onset": onset_calibration,
     "trace": trace_costs,
+    "checkpoints": checkpoint_costs,
 }
 NAMES = tuple(BENCHES)
 
 
 def run(name: str, quick: bool = False, threads: int = 1, folder: Path | None = None) -> Figures:
     """Run one benchmark; each takes under a minute on an idle machine, but `discovery` ten, `coverage` and `onset` half
-    an hour, and `found`, which trains 120 models, an hour and a half.
+    an hour, `checkpoints` four minutes, and `found`, which trains 120 models, an hour and a half.
 
     Args:
-        name: `training`, `patching`, `edges`, `tasks`, `discovery`, `coverage`, `found`, `onset` or `trace`.
+        name: `training`, `patching`, `edges`, `tasks`, `discovery`, `coverage`, `found`, `onset`, `trace` or
+            `checkpoints`.
         quick: A small case once: it shows that all runs and agrees, its times mean nothing.
         folder: For `discovery`: examine the searches on trained models, whose Runs are kept here.
         threads: Torch's threads. With one the clock is processor time, with more it is time on the wall.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 SHOWN = ("ratio", "low", "high", "target", "peer_seconds", "hooked_seconds", "minimal_seconds", "our_seconds",
          "step_seconds", "draw_seconds",
-         "exact_over_eap_ig", "error",
+         "exact_over_eap_ig", "error", "seconds", "loading", "again", "peak_mb", "model_mb",
          "n", "called", "named", "yes", "undecided", "truth", "coverage", "width", "resolved", "failures",
          "auroc", "auroc_mean", "average_precision", "exact_recovery", "excess", "exam_seconds",
          "held_out", "held_out_low", "stability", "failed", "search_seconds")  # fmt: skip
@@ -29,7 +29,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="training|patching|edges|tasks|discovery|coverage|found|onset|trace",
+            metavar="training|patching|edges|tasks|discovery|coverage|found|onset|trace|checkpoints",
             help="What to measure.",
             show_default=False,
         ),
@@ -43,7 +43,8 @@ def bench(
 ) -> CommandOutput:
     """Compare speed with a peer library in one run, or examine searches for circuits on known ones (discovery) or
     how often intervals hold the truth (coverage), a circuit is found where there is none (found) or the onset of a
-    simulated curve is right (onset), or what a trace costs beside training (trace)."""
+    simulated curve is right (onset), what a trace costs beside training (trace)
+    or on checkpoints of another library (checkpoints)."""
     from mechinterp.bench import run
 
     # No spinner: its thread would run inside what is timed.
@@ -74,7 +75,7 @@ def _case(row: Figures) -> str:
 
 
 def _clock(result: Figures) -> list[str]:
-    if result["name"] in ("discovery", "coverage", "onset", "trace"):
+    if result["name"] in ("discovery", "coverage", "onset", "trace", "checkpoints"):
         return []
     return [f"{result['clock']} of {result['threads']} thread(s); low and high: 10th and 90th percentile of blocks"]
 

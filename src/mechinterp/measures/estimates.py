@@ -1,4 +1,4 @@
-"""How far gradient estimates are from the exact effects: at this size both are affordable, so the error is a result."""
+"""Gradient estimates of edge effects, and how far they are from the exact ones where both are affordable."""
 
 from __future__ import annotations
 
@@ -16,6 +16,28 @@ from mechinterp.tasks import ALL, Task
 QUANTITIES = ("rank_correlation", "sign_agreement", "worst_error", "worst_edge")
 _FLOOR = 0.01
 """Edges below this share of the largest exact effect have no sign worth agreeing on."""
+
+
+@register_measure("edge_estimates", examples_of="edge_effects")
+@takes("metric", "ablation", "inputs")
+def edge_estimates(
+    model: HookedModel,
+    task: Task,
+    seed: int,
+    *,
+    method: str = "eap-ig",
+    steps: int = 10,
+    examples: int = EXAMPLES,
+    corruption: str = ALL,
+    options: Options,
+) -> xr.DataArray:
+    """Estimated effect of every edge, for models that are too large for `edge_effects`; as in `estimate_edges`.
+
+    Dimensions edge, example.
+    """
+    pair = task.pair(examples, seed, corruption)
+    result = estimate_edges(model, pair, method=method, steps=steps, options=options)
+    return result["effect"].assign_attrs(result.attrs)
 
 
 @register_measure("estimate_error")

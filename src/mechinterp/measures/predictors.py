@@ -62,20 +62,21 @@ def predictor_distance(model: nn.Module, task: Task, seed: int, *, examples: int
 
     Returns:
         Dimensions predictor, example: KL(model || predictor) in nats for tokens, squared distance for real values;
-        smallest at the predictor that the model is closest to.
+        smallest at the predictor that the model is closest to. A model that knows more tokens than the task draws is
+        compared by its probabilities among the task's, which would otherwise be infinitely far from every predictor.
 
     Raises:
         UnsupportedError: If the task has no predictors.
     """
     predictors = _predictors(task)
     batch, output = run_on_batch(model, task, seed, examples)
-    ours = output if batch.targets.is_floating_point() else output.log_softmax(-1)
     rows = []
     for predict in predictors.values():
-        theirs = _prediction(predict, batch).to(ours)
+        theirs = _prediction(predict, batch).to(output)
         if batch.targets.is_floating_point():
-            distance = (ours - theirs).square().sum(-1)
+            distance = (output - theirs).square().sum(-1)
         else:
+            ours = output[..., : theirs.shape[-1]].log_softmax(-1)
             # Where the model gives a token no chance at all, the predictor's opinion of it does not count.
             chance = ours.exp()
             distance = torch.where(chance > 0, chance * (ours - theirs), torch.zeros_like(ours)).sum(-1)
@@ -138,4 +139,6 @@ def _distance(truth: Tensor, output: Tensor, targets: Tensor) -> Tensor:
     """KL(truth || output) of log probabilities, squared distance of real values; at every position."""
     if targets.is_floating_point():
         return (output - truth).square().sum(-1)
-    return (truth.exp() * (truth - output.log_softmax(-1))).sum(-1)
+    # Tokens that the task does not draw have no chance under the truth, and so no part in its distance.
+    ours = output.log_softmax(-1)[..., : truth.shape[-1]]
+    return (truth.exp() * (truth - ours)).sum(-1)

@@ -26,7 +26,7 @@ from mechinterp.core import (
     suggest,
     without_modes,
 )
-from mechinterp.core.digest import digest
+from mechinterp.core.digest import digest, source_text
 
 Function = Callable[..., xr.DataArray]
 _REGISTRY: dict[str, Function] = {}
@@ -170,12 +170,7 @@ class Measure:
     @property
     def code(self) -> str:
         """Hash of the function's own text (not of what it calls): an edited measure is another one."""
-        function = inspect.unwrap(function_of(self.name))
-        try:
-            text = inspect.getsource(function)
-        except (OSError, TypeError):  # typed into a plain interpreter
-            text = function.__code__.co_code.hex() + repr(function.__code__.co_consts)
-        return digest(text, 8)
+        return digest(source_text(function_of(self.name)), 8)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Measure) and (self.name, dict(self.params)) == (other.name, dict(other.params))

@@ -53,7 +53,7 @@ def trace(
         progress: True for bars, or a function called with (measure, checkpoints done, checkpoints).
         on: Measure on another task than the Run's own, or on one of its `variants()`, by name: conditions that are
             absent from training.
-        store: Where measurements are kept; default is the Run's folder. A `Memory()` writes nothing to disk.
+        store: Where measurements are kept; default is the Run's folder. A `Memory()` writes none of them to disk.
         workers: Processes that share the checkpoints; None for one per core. They need a `Run` in a folder, measures
             that a module defines, and are not used for adaptive steps.
 

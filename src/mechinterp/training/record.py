@@ -15,6 +15,7 @@ from mechinterp.core import RunError, Settings, checked, read_table
 from mechinterp.models import ModelConfig
 from mechinterp.training.config import TrainConfig
 from mechinterp.training.files import write_atomic
+from mechinterp.training.hub import HubSource
 
 FORMAT = 1
 NAME = "run.json"
@@ -27,6 +28,7 @@ class RunRecord(Settings):
         task: Name and settings; plain data, since the class of the task may not be known here.
         model: Architecture; None for a model that is not our Transformer.
         training: Settings of our loop; None for another loop.
+        source: Where the checkpoints lie, if they are not in the folder.
         settings: Whatever another loop wants to remember.
         seed: Seed of weights and data.
         threads: Torch's threads.
@@ -39,6 +41,7 @@ class RunRecord(Settings):
     task: dict[str, object] | None = None
     model: ModelConfig | None = None
     training: TrainConfig | None = None
+    source: HubSource | None = None
     settings: dict[str, object] = Field(default_factory=dict)
     seed: int | None = None
     threads: int = 1

@@ -7,16 +7,19 @@ from os.path import commonpath
 from pathlib import Path
 from typing import TypeVar
 
-import torch
 import xarray as xr
 from torch import Tensor, nn
 
 from mechinterp.core import RunError, UnsupportedError, checked
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.tasks import Task, names, task_class
+from mechinterp.training.files import make_folder
 from mechinterp.training.folder import Folder, nearest
+from mechinterp.training.foreign import Foreign, LoadedCheckpoints
+from mechinterp.training.hashes import FileHashes
+from mechinterp.training.hub import HubCheckpoints, HubSource
 from mechinterp.training.metrics_file import as_dataset
-from mechinterp.training.record import RunRecord, read_record
+from mechinterp.training.record import RunRecord, current_versions, read_record, write_record
 from mechinterp.training.tensors import tensor_hash
 
 
@@ -42,7 +45,8 @@ class Run:
         self._folder = Folder(self.path)
         self._record = read_record(self.path)
         self._task, self._build = task, build
-        self._foreign: _Foreign | None = None
+        source = self._record.source
+        self._foreign: Foreign | None = HubCheckpoints(source, FileHashes(self.path)) if source else None
         recorded = self._record.task
         if task is not None and recorded and (recorded.get("name") != task.name or self._rebuilt(type(task)) != task):
             raise RunError(f"{self.path} was trained on {self._record.task}, not on {task.to_dict()}")
@@ -59,7 +63,8 @@ class Run:
 
         Args:
             paths: Step -> file or folder.
-            loader: Makes the model from one of them.
+            loader: Makes the model from one of them. Its text, and the plain values and settings that it uses, count to
+                what names the weights: measurements made with another loader are repeated.
             task: What the models are analysed with.
             out: Where results about them are kept; None is a folder `mechinterp` beside the checkpoints.
 
@@ -67,13 +72,57 @@ class Run:
             RunError: If there are no checkpoints, or one does not exist.
         """
         run = cls.__new__(cls)
-        run._foreign = _Foreign({int(step): Path(path) for step, path in sorted(paths.items())}, loader)
-        parents = commonpath([path.absolute().parent for path in run._foreign.paths.values()])
+        places = {int(step): Path(path) for step, path in sorted(paths.items())}
+        parents = commonpath([path.absolute().parent for path in places.values()] or [Path.cwd()])
         run.path = Path(out) if out is not None else Path(parents) / "mechinterp"
         run._folder = Folder(run.path)
+        run._foreign = LoadedCheckpoints(places, loader, FileHashes(run.path))
         run._record = RunRecord(task=None if task is None else task.to_dict(), status="finished")
         run._task, run._build = task, None
         return run
+
+    @classmethod
+    def from_hf(
+        cls,
+        name: str | Path,
+        revisions: Mapping[int, str],
+        task: Task | None = None,
+        out: str | Path | None = None,
+        *,
+        cache_dir: str | Path | None = None,
+        n_ctx: int | None = None,
+    ) -> Run:
+        """Checkpoints of Hugging Face's hub, or of a folder in its format, as a Run.
+
+        `transformers` loads each one when it is needed, in float32, and `from_hf` converts and compares it; one is in
+        memory at a time. What the hub's cache holds is used as it is; a revision that is not in it is downloaded into
+        it. No code that comes with a model is run.
+
+        Args:
+            name: A repository (`EleutherAI/pythia-70m`), or a folder with a sub-folder for each checkpoint.
+            revisions: Step -> branch, tag or commit of the repository; or name of the sub-folder.
+            task: What the models are analysed with.
+            out: Folder of the Run. It is made, and records where the checkpoints lie: `Run(out)` and the command line
+                open it again. None is `mechinterp` in the folder, and `runs/<name>` for a repository.
+            cache_dir: The hub's cache; None for the usual one.
+            n_ctx: The longest sequence, at most the model's own.
+
+        Raises:
+            ConfigError: If there are no revisions, or the name is neither a folder nor a repository's.
+            RunError: If a sub-folder is missing, or `out` holds anything else.
+        """
+        source = HubSource.at(name, revisions, cache_dir, n_ctx)
+        default = Path(source.name) / "mechinterp" if source.folder else Path("runs") / Path(source.name).name
+        path = default if out is None else Path(out)
+        plain = None if task is None else task.to_dict()
+        if Folder(path).check(resume=True):
+            held = read_record(path)
+            plain = held.task if plain is None else plain
+            if held.source is None or held.source.name != source.name or held.task not in (None, plain):
+                raise RunError(f"{path} holds a Run of other checkpoints or another task: choose another folder")
+        make_folder(path)
+        write_record(path, RunRecord(task=plain, source=source, versions=current_versions(), status="finished"))
+        return cls(path, task)
 
     @property
     def config(self) -> RunRecord:
@@ -147,8 +196,13 @@ class Run:
         return self._foreign.model(step).state_dict() if self._foreign else self._folder.read_checkpoint(step)
 
     def weights_hash(self, step: int | None = None) -> str:
-        """SHA-256 over the weights of a step: equal exactly if every bit is."""
-        return tensor_hash(self.weights(step))
+        """SHA-256 over the weights of a step: equal exactly if every bit is.
+
+        Of checkpoints that another program wrote it is the hash of their files; no model is made for it, and a file is
+        read again only if it changed.
+        """
+        step = self._known(step)
+        return self._foreign.weights_hash(step) if self._foreign else tensor_hash(self.weights(step))
 
     def metrics(self) -> xr.Dataset:
         """Everything logged: one variable per metric, NaN where it was not logged or not finite; dimension `step`."""
@@ -169,6 +223,8 @@ class Run:
         steps = self.steps
         if step is None and not steps:
             raise RunError(f"{self.path} has no checkpoint yet")
+        if self._foreign and step is not None and step not in steps:
+            raise RunError(f"no checkpoint at step {step}: {nearest(step, steps)}")
         return steps[-1] if step is None else step
 
 
@@ -202,27 +258,3 @@ def _loaded(model: _M, weights: Mapping[str, Tensor], where: str) -> _M:
     except RuntimeError as error:
         raise RunError(f"{where} does not fit the model: {' '.join(str(error).split())}") from error
     return model
-
-
-class _Foreign:
-    """Checkpoints of another program: files by step, and a function that loads one."""
-
-    def __init__(self, paths: dict[int, Path], loader: Callable[[Path], nn.Module]) -> None:
-        if not paths:
-            raise RunError("no checkpoints were given")
-        missing = [path for path in paths.values() if not path.exists()]
-        if missing:
-            raise RunError(f"{missing[0]} does not exist")
-        self.paths, self._loader = paths, loader
-
-    @property
-    def steps(self) -> tuple[int, ...]:
-        """Steps, ascending."""
-        return tuple(self.paths)
-
-    def model(self, step: int) -> nn.Module:
-        """What the loader returns for a step's file."""
-        if step not in self.paths:
-            raise RunError(f"no checkpoint at step {step}: {nearest(step, self.steps)}")
-        with torch.no_grad():
-            return self._loader(self.paths[step])
