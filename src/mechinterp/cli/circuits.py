@@ -24,8 +24,8 @@ def discover(
         str,
         typer.Option(
             "--method",
-            help="top-k (by exact effect), eap, eap-ig, clean-corrupted, information-flow, edge-pruning, random, acdc, "
-            "greedy, greedy-swaps or smallest.",
+            help="top-k (by exact effect), exact-both-ways, eap, eap-ig, clean-corrupted, information-flow, "
+            "edge-pruning, random, acdc, greedy, greedy-swaps or smallest.",
         ),
     ] = "top-k",
     k: Annotated[int | None, typer.Option("--k", help="Number of edges at most, instead of a share.")] = None,

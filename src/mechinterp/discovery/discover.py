@@ -79,6 +79,8 @@ def discover(
     method                the circuit
     ====================  ==============================================================================================
     `top-k`               the edges of largest exact effect (noising, signed), or of largest `scores`
+    `exact-both-ways`     the edges of largest exact effect, whatever its sign, noised or denoised: suppressors and what
+                          has a stand-in rank high, too
     `eap`, `eap-ig`,      the edges of largest estimated effect (`estimate_edges`)
     `clean-corrupted`
     `information-flow`    the edges over which most of what the logits read flows (`discovery.information_flow`)

@@ -33,6 +33,16 @@ def _exact(judge: Judge) -> xr.DataArray:
     return patch_edges(judge.model, judge.pair, options=judge.options.change(direction="noise"))["effect"]
 
 
+def _both_ways(judge: Judge) -> xr.DataArray:
+    """The larger size of the mean effects in both directions: noising misses what has a stand-in, denoising what needs
+    a partner. Only resampling can be denoised."""
+    ways = ("noise", "denoise") if judge.options.ablation == "resample" else ("noise",)
+    effects = [
+        patch_edges(judge.model, judge.pair, options=judge.options.change(direction=way))["effect"] for way in ways
+    ]
+    return xr.concat([abs(one.mean("example")) for one in effects], "way").max("way")
+
+
 def _estimate(judge: Judge, method: str, **settings: int) -> xr.DataArray:
     return estimate_edges(judge.model, judge.pair, method=method, options=judge.options, **settings)["effect"]
 
@@ -49,6 +59,7 @@ def _random(judge: Judge, *, seed: int) -> xr.DataArray:
 
 RANKINGS: Mapping[str, Ranking] = {
     "exact": Ranking(_exact, {}),
+    "exact-both-ways": Ranking(_both_ways, {}),
     "eap": Ranking(partial(_estimate, method="eap"), {}),
     "eap-ig": Ranking(partial(_estimate, method="eap-ig"), {"steps": 10}),
     "clean-corrupted": Ranking(partial(_estimate, method="clean-corrupted"), {}),
