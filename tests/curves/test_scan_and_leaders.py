@@ -52,6 +52,8 @@ def test_small_effects_do_not_count_however_certain_they_are():
     large = dated_effects(line, "effect", least=0.2)
     assert large["selected"].values.tolist() == [False, True, True] and large.attrs["entries"] == 3
     assert float(large["step"][1]) == STEPS[STEPS >= 50][0] and bool(large["censored"][0])
+    positive = dated_effects(line, "effect", least=0.2, side="positive")
+    assert positive["selected"].values.tolist() == [False, True, False]
     assert bool(large["transient"][2]) and float(large["left"][2]) == STEPS[STEPS >= 200][0]
 
 

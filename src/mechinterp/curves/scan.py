@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from mechinterp.core import ConfigError
+from mechinterp.core import ConfigError, check_word
 from mechinterp.core.statistics import false_discovery
 from mechinterp.curves.passages import LASTS, passage
 
@@ -18,6 +20,7 @@ def dated_effects(
     timeline: xr.Dataset,
     name: str,
     least: float = 0.0,
+    side: Literal["both", "positive"] = "both",
     level: float = FALSE_DISCOVERY,
     hold: int = 2,
     lasts: float = LASTS,
@@ -34,6 +37,7 @@ def dated_effects(
         timeline: `<name>`, `<name>_se` and `<name>_n`, as `trace` returns them.
         name: The measure; all its dimensions but `step` together are the entries.
         least: Smallest effect that counts, in the measure's unit: with many examples any is certain.
+        side: Whether effects of both signs count, or positive ones alone.
         level: Expected share of false ones among the selected entries.
         hold: Fewest consecutive checkpoints of an effect, as in `first_passage`.
         lasts: Least time of it in ln t.
@@ -49,9 +53,10 @@ def dated_effects(
     Source: Benjamini & Yekutieli 2001; Hommel 1983 for an entry's p-value; Benjamini & Bogomolov 2014 for tests within
     selected families.
     """
+    check_word("side", side, ("both", "positive"))
     mean, error, count = _parts(timeline, name)
     values, errors, counts = (part.values.reshape(mean.sizes["step"], -1).T for part in (mean, error, count))
-    single = _p_values(values, errors, counts, least)
+    single = _p_values(values, errors, counts, least, side)
     by_step = np.array([false_discovery(row) for row in single]).reshape(single.shape)
     there = np.isfinite(by_step).any(1)
     entry_p = np.where(there, np.min(by_step, axis=1, initial=1.0, where=np.isfinite(by_step)), np.nan)
@@ -88,13 +93,15 @@ def _p_values(
     error: Float[np.ndarray, "entry step"],
     count: Float[np.ndarray, "entry step"],
     least: float,
+    side: str,
 ) -> Float[np.ndarray, "entry step"]:
-    """Two-sided p-values of "the mean is no farther from zero than `least`"; NaN where there is no mean."""
+    """p-values of "the mean is no farther from zero than `least`"; NaN where there is no mean."""
     from scipy import stats
 
-    beyond, number = np.abs(mean) - least, np.maximum(count, 2)
+    sides, number = 2 if side == "both" else 1, np.maximum(count, 2)
+    beyond = (np.abs(mean) if side == "both" else mean) - least
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = np.minimum(2 * stats.t.sf(beyond / error, number - 1), 1.0)
-    signs = np.where(beyond > 0, np.minimum(2 * 0.5**number, 1.0), 1.0)
+        p = np.minimum(sides * stats.t.sf(beyond / error, number - 1), 1.0)
+    signs = np.where(beyond > 0, np.minimum(sides * 0.5**number, 1.0), 1.0)
     p = np.where(error > 0, p, signs)
     return np.where(np.isfinite(mean) & np.isfinite(error) & (count > 1), p, np.nan)
