@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mechinterp.cli.options import Chosen
 from mechinterp.cli.output import CommandOutput, waiting
+
+if TYPE_CHECKING:
+    from mechinterp.studies import Study
 
 _COLUMNS = ("name", "value", "low", "high", "null", "unit", "where")
 
@@ -15,9 +19,18 @@ _COLUMNS = ("name", "value", "low", "high", "null", "unit", "where")
 def study(
     chosen: Chosen,
     fresh: Annotated[bool, typer.Option("--fresh", help="Repeat a study that the folder already holds.")] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Of a declared study: processes; 0 is one per core.")
+    ] = 0,
 ) -> CommandOutput:
-    """Name a Run's heads, date them, find its circuit and judge it, each beside its null."""
+    """Name a Run's heads, date them, find its circuit and judge it, each beside its null.
+
+    In place of a Run, a file FILE.toml that declares a study over seeds: it is trained, traced, dated and tested.
+    """
     from mechinterp.studies import study as tell_story
+
+    if chosen.folder.endswith(".toml"):
+        return _declared(chosen, fresh, workers)
 
     story = chosen.call("a study", tell_story, chosen.run, fresh=fresh)
     found, reason = story.found
@@ -28,6 +41,27 @@ def study(
     return CommandOutput(data, f"Study of {chosen.folder}", rows, [str(story)])
 
 
+def _study(chosen: Chosen, fresh: bool = False) -> Study:
+    from mechinterp.studies import study as tell_story
+
+    of_a_run: Callable[..., Study] = tell_story
+    return chosen.call("a study", of_a_run, chosen.run, fresh=fresh)
+
+
+def _declared(chosen: Chosen, fresh: bool, workers: int) -> CommandOutput:
+    from mechinterp.core import ConfigError
+    from mechinterp.studies import declared_study
+
+    if chosen.options or fresh:
+        flags = [f"--{name}" for name in chosen.options] + ["--fresh"] * fresh
+        raise ConfigError(f"{chosen.folder} declares the whole study: leave {flags[0]} out")
+    story = declared_study(chosen.folder, workers=workers or None, progress=True)
+    data = {"declared_in": chosen.folder, "sha256": story.sha256, "verdict": story.verdict,
+            "findings": story.findings, "settings": story.settings}  # fmt: skip
+    rows = [{name: finding[name] for name in (*_COLUMNS, "note")} for finding in story.findings]
+    return CommandOutput(data, f"Study declared in {chosen.folder}", rows, [str(story)])
+
+
 def report(
     chosen: Chosen,
     out: Annotated[str, typer.Option("--out", help="File to write (RUN/report.html).")] = "",
@@ -36,12 +70,11 @@ def report(
     from mechinterp.core import RunError
     from mechinterp.pages import report as write
     from mechinterp.studies import Study
-    from mechinterp.studies import study as tell_story
 
     try:
         story = Study.load(chosen.run)
     except RunError:  # there is none yet, or it is of other weights
-        story = chosen.call("a study", tell_story, chosen.run)
+        story = _study(chosen)
     with waiting("writing the report"):
         path = write(chosen.run, out=out or None, study=story)
     return CommandOutput({"run": chosen.folder, "report": path}, "Report", [{"run": chosen.folder, "page": str(path)}])
