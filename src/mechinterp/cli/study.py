@@ -27,12 +27,9 @@ def study(
 
     In place of a Run, a file FILE.toml that declares a study over seeds: it is trained, traced, dated and tested.
     """
-    from mechinterp.studies import study as tell_story
-
     if chosen.folder.endswith(".toml"):
         return _declared(chosen, fresh, workers)
-
-    story = chosen.call("a study", tell_story, chosen.run, fresh=fresh)
+    story = _study(chosen, fresh)
     found, reason = story.found
     data = {"run": chosen.folder, "verdict": story.verdict, "findings": story.findings, "heads": story.heads,
             "found": found, "found_reason": reason, "circuit": story.circuit.to_dict(),
