@@ -119,6 +119,9 @@ def test_twenty_seeds_of_known_dates(tmp_path: Path):
         and "Earlier in 20 seeds, later in 0" in order["note"]
         and "Holm over 1" in order["note"]
     )
+    assert "0.1: 20/0/0, 0.25: 20/0/0, 0.5: 20/0/0" in order["note"]
+    spread = rows["early: deviation of ln t"]
+    assert spread["low"] < 0.2 < spread["high"] and rows["late: deviation of ln t"]["value"] == "absent"
     assert rows["repeat is a transition on every continuous yardstick"]["value"] == pytest.approx(17 / 20)
     assert found.sha256 in found.verdict and "early before late: yes" in found.verdict
     assert found.parts["dates-early"]["seed"].values.tolist() == list(range(20))
@@ -186,6 +189,18 @@ def test_it_trains_traces_and_tests_and_is_loaded_again(tmp_path: Path, monkeypa
     again = mi.study(path)
     assert again.findings == found.findings and again.sha256 == found.sha256 and again.verdict == found.verdict
     assert again.parts["dates-late"].equals(found.parts["dates-late"])
+
+
+def test_its_page_says_what_was_declared_and_what_is_absent(tmp_path: Path):
+    dates = np.stack([np.linspace(40, 80, 20), np.linspace(90, 200, 20)], 1)
+    found = told(written(tmp_path, seeds=20), dates)
+    page = mi.report(found, tmp_path / "page.html").read_text()
+    assert found.sha256 in page and 'id="survival-plot"' in page and 'id="susceptibility-plot"' in page
+    few = told(written(tmp_path, seeds=5), dates[:5])
+    page = mi.report(few, tmp_path / "few.html").read_text()
+    assert (
+        "Absent: a survival curve needs 20 independent runs, and there are 5." in page and "survival-plot" not in page
+    )
 
 
 def test_a_declaration_that_changed_is_refused(tmp_path: Path):

@@ -55,7 +55,9 @@ def dated_effects(
     """
     check_word("side", side, ("both", "positive"))
     mean, error, count = _parts(timeline, name)
-    values, errors, counts = (part.values.reshape(mean.sizes["step"], -1).T for part in (mean, error, count))
+    values, errors, counts = (
+        part.values.astype(float).reshape(mean.sizes["step"], -1).T for part in (mean, error, count)
+    )
     single = _p_values(values, errors, counts, least, side)
     by_step = np.array([false_discovery(row) for row in single]).reshape(single.shape)
     there = np.isfinite(by_step).any(1)

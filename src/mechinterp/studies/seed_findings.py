@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -19,7 +19,7 @@ from mechinterp.core.statistics import (
     variance_components,
     variance_over_seeds,
 )
-from mechinterp.curves import mirage_check, which_first
+from mechinterp.curves import Ordering, mirage_check, which_first
 from mechinterp.studies.dates import Dates
 from mechinterp.studies.declaration import Declaration
 from mechinterp.studies.part import Finding, Part, row, words
@@ -53,7 +53,7 @@ def survival(declaration: Declaration, dates: Mapping[str, Dates]) -> Part:
         quarter, three = (_quantile(curve["waiting"], share) for share in (0.75, 0.25))
         value = f"{_step(quarter)} to {_step(three)}"
         note = "A quarter and three quarters of the runs are there (Kaplan-Meier)."
-        rows.append(row(title, value, None, None, "steps", DATE, note))
+        rows += [row(title, value, None, None, "steps", DATE, note), _spread_row(one)]
     return Part(data, rows)
 
 
@@ -107,14 +107,14 @@ def components(declaration: Declaration, dates: Mapping[str, Dates]) -> Part:
 
 def orders(declaration: Declaration, dates: Mapping[str, Dates]) -> Part:
     """Which quantity comes first, by exact sign tests over independent Runs; p-values pay for their number."""
-    tests = {}
+    tests, details = {}, {}
     for one in declaration.orders:
         first, second = dates[one.first], dates[one.second]
-        each = [
-            which_first(first.passages.isel(run=run), second.passages.isel(run=run)).order for run in first.independent
-        ]
+        each = [which_first(first.passages.isel(run=run), second.passages.isel(run=run)) for run in first.independent]
         alternative = "less" if one.expected == "first" else "two-sided"
-        tests[f"{words(one.first)} before {words(one.second)}"] = order_test(each, alternative=alternative)
+        name = f"{words(one.first)} before {words(one.second)}"
+        tests[name] = order_test([ordering.order for ordering in each], alternative=alternative)
+        details[name] = _details(each)
     single = {name: test.p for name, test in tests.items()}
     if declaration.adjust == "holm":
         adjusted = holm(single)
@@ -129,6 +129,7 @@ def orders(declaration: Declaration, dates: Mapping[str, Dates]) -> Part:
             value = "the other way round"
         how = "Holm" if declaration.adjust == "holm" else "false discovery rate"
         note = f"{_sentence(str(test))}; {how} over {len(tests)}: {p:.3g}. It counts where it holds at every threshold."
+        note += details[name]
         rows.append(row(name, value, None, None, "", ORDER, note))
     return Part(rows=rows)
 
@@ -179,6 +180,30 @@ def _came_row(one: Dates) -> Finding:
     note = f"{came} of {len(steps)} independent runs; Clopper-Pearson."
     name = f"{words(one.name)} came at all"
     return row(name, came / len(steps), binomial_limits(came, len(steps)), None, "%", DATE, note)
+
+
+def _details(each: Sequence[Ordering]) -> str:
+    """Why Runs have no order, and what each threshold alone says; it describes, and tests nothing."""
+    whole = [one.order for one in each]
+    without = [f"{name} {whole.count(name)}" for name in ("tie", "mixed", "undecided") if name in whole]
+    text = f" Without an order: {', '.join(without)}." if without else ""
+    alone = []
+    for threshold in each[0].by_threshold:
+        here = [one.by_threshold[threshold] for one in each]
+        counts = "/".join(str(here.count(name)) for name in ("first", "tie", "second"))
+        alone.append(f"{threshold:g}: {counts}")
+    return f"{text} Earlier/tied/later at each threshold alone: {', '.join(alone)}."
+
+
+def _spread_row(one: Dates) -> Finding:
+    """Standard deviation of ln t over Runs, where all of them got there."""
+    steps = one.at["step"].values[one.independent]
+    title = f"{words(one.name)}: deviation of ln t"
+    if not (steps > 0).all():  # also where one is NaN
+        return row(title, ABSENT, where=DATE, note="Not every run got there after step 0, so that it is not known.")
+    log = xr.DataArray(np.log(steps)[:, None], dims=("run", "step"), coords={"step": [0]})
+    spread = np.sqrt([float(variance_over_seeds(log)[key][0]) for key in ("variance", "low", "high")])
+    return row(title, spread[0], (spread[1], spread[2]), None, "", DATE, "Bonett's interval.")
 
 
 def _curve(one: Dates) -> xr.Dataset:

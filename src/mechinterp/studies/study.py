@@ -19,7 +19,7 @@ from mechinterp.core import OPTIONS, Circuit, ConfigError, RunError, Unsupported
 from mechinterp.core.progress import Bars, Progress
 from mechinterp.curves import Onset
 from mechinterp.models import Transformer
-from mechinterp.studies import evidence, heads, learning
+from mechinterp.studies import emergence, evidence, heads, learning
 from mechinterp.studies.causal import NO_PAIRS
 from mechinterp.studies.over_seeds import SeedStudy, declared_study
 from mechinterp.studies.part import Context, Finding, Part, words
@@ -33,9 +33,14 @@ PARTS: tuple[Callable[[Context], Part], ...] = (
     heads.heads,
     heads.onsets,
     learning.mirage,
+    heads.mirage,
     heads.order,
+    emergence.edges,
+    emergence.leaders,
+    emergence.order_parameters,
     evidence.circuit,
     evidence.probes,
+    emergence.latents,
 )
 """In the order of their findings; a part may use the data of those before it."""
 
