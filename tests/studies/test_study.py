@@ -137,7 +137,7 @@ def test_order_parameters_are_told_beside_the_loss(found: Study):
     assert rank["null"] == 0
 
 
-def test_every_claimed_transition_has_its_mirage_check(found: Study):
+def test_every_claimed_transition_has_its_mirage_check(run: Staged, found: Study):
     """A hand-made head scores exactly 1, which has no log-odds; of softer ones the verdict is known."""
     table = {row["name"]: row for row in found.findings}
     values = [table[f"{name} head on score and log-odds alike"]["value"] for name in ("previous token", "induction")]
@@ -160,12 +160,12 @@ def test_every_claimed_transition_has_its_mirage_check(found: Study):
             "onsets": heads_part.pack_onsets(dates),
         }
         assert dates["induction head"].found
-        (row_,) = heads_part.mirage(context(data)).rows
+        (row_,) = heads_part.mirage(context(run, data)).rows
         assert row_["value"] == verdict and "log-odds: " in row_["note"]
 
 
-def context(data) -> Context:
-    rest = {"run": None, "model": HAND.model, "task": TASK, "seed": 0, "examples": 8, "untrained": 2, "nulls": 2}
+def context(run: Staged, data) -> Context:
+    rest = {"run": run, "model": HAND.model, "task": TASK, "seed": 0, "examples": 8, "untrained": 2, "nulls": 2}
     return Context(**rest, head_types=("induction",), show=lambda *_: None, data=data)
 
 

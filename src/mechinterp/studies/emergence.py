@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from mechinterp.curves import Leadership, dated_effects, leadership
-from mechinterp.measures import Measure, measure
+from mechinterp.measures import measure
 from mechinterp.studies.heads import null_of
 from mechinterp.studies.latents import latent_line, read_and_used
 from mechinterp.studies.part import Context, Finding, Part, row, words
@@ -84,8 +84,7 @@ def latents(context: Context) -> Part:
 
 def order_parameters(context: Context) -> Part:
     """Single numbers that tell phases of training apart, by step, beside the loss."""
-    found = trace(context.run, _order_measures(context), context.seed, progress=context.show)
-    series = dict(_order_series(context, found))
+    series = dict(_order_series(context))
     rows = []
     for name, values in series.items():
         if name == "loss" or name.startswith("distance"):  # these have rows of their own
@@ -111,26 +110,20 @@ def _leader_row(name: str, one: Leadership) -> Finding:
     return row(f"leading head by {name}", str(one), where=_WHERE, note=note)
 
 
-def _order_measures(context: Context) -> dict[str, Measure]:
-    chosen = {"in_context_score": measure("in_context_score"), "hidden_similarity": measure("hidden_similarity")}
-    chosen |= {"qk_rank": measure("qk_rank")}
-    if context.model.config.n_layers > 1:
-        chosen |= {"composition": measure("composition")}
-    return chosen
-
-
-def _order_series(context: Context, found: xr.Dataset) -> Iterator[tuple[str, xr.DataArray]]:
+def _order_series(context: Context) -> Iterator[tuple[str, xr.DataArray]]:
     timeline = context.data["timeline"]
     yield "loss", timeline["loss"].isel(group=0, drop=True)
-    yield "in-context score", found["in_context_score"]
-    yield "hidden similarity", found["hidden_similarity"].isel(layer=-1, drop=True)
-    rank = found["qk_rank"] - found["qk_rank"].isel(step=0)
+    yield "in-context score", timeline["in_context_score"]
+    yield "hidden similarity", timeline["hidden_similarity"].isel(layer=-1, drop=True)
+    rank = timeline["qk_rank"] - timeline["qk_rank"].isel(step=0)
     for layer in range(rank.sizes["layer"]):
         yield f"QK rank minus its start, layer {layer}", rank.isel(layer=layer, drop=True).mean("head")
-    if "composition" in found:
-        ports = np.array([str(edge).rsplit(".", 1)[-1] for edge in found["edge"].values])
+    if context.model.config.n_layers > 1:
+        # A trace of its own: its edges are between heads alone, and those of the effects are all.
+        z = trace(context.run, "composition", context.seed, progress=context.show)["composition"]
+        ports = np.array([str(edge).rsplit(".", 1)[-1] for edge in z["edge"].values])
         for port in ("q", "k", "v"):
-            yield f"largest {port.upper()}-composition, z", found["composition"].isel(edge=ports == port).max("edge")
+            yield f"largest {port.upper()}-composition, z", z.isel(edge=ports == port).max("edge")
     if "predictor_distance" in timeline:
         distance = timeline["predictor_distance"]
         nearest = int(np.nan_to_num(distance.isel(step=-1).values, nan=np.inf).argmin())

@@ -112,6 +112,7 @@ def _measures(context: Context) -> list[Measure]:
     model = context.model
     tokens = model.config.outputs == "logits"
     chosen = [measure("head_scores"), measure("loss"), *(map(measure, ("accuracy", "margin")) if tokens else ())]
+    chosen += [measure("in_context_score"), measure("hidden_similarity"), measure("qk_rank")]
     if context.task.predictors():
         chosen.append(measure("predictor_distance"))
     if has_pairs(context.task, context.seed):
