@@ -41,6 +41,15 @@ def test_of_many_edges_few_are_dated_that_do_nothing_and_most_that_do():
     assert np.mean(uncorrected) > 0.08  # without the correction many an edge that does nothing would be dated
 
 
+def test_the_number_of_entries_is_paid_for():
+    """Of two checkpoints there is little to adjust for, but 180 edges that do nothing give nine p-values below 5%."""
+    rng, truth = np.random.default_rng(7), np.zeros((len(STEPS), 200))
+    truth[:, :20] = 2.0
+    chosen = [dated_effects(timeline(truth, rng).isel(step=[0, -1]), "effect")["selected"].values for _ in range(20)]
+    false = [one[20:].sum() / max(one.sum(), 1) for one in chosen]
+    assert np.mean(false) <= 0.05 and np.mean([one[:20].mean() for one in chosen]) > 0.95
+
+
 def test_small_effects_do_not_count_however_certain_they_are():
     rng = np.random.default_rng(1)
     truth = np.zeros((len(STEPS), 3))
@@ -111,6 +120,15 @@ def test_heads_that_are_alike_do_not_take_over_from_one_another():
     assert np.mean([len(one.takeovers) > 0 for one in found]) <= 0.05
     # The largest of them changes all the time.
     assert np.mean([len(set(one.largest)) > 1 for one in found]) > 0.95
+
+
+def test_a_lead_is_larger_than_both_half_widths_together():
+    """Standard errors of 1 from 1000 examples: half-widths of 1.96, so that a lead of 3 is none, and one of 5 is."""
+    steps = xr.DataArray(STEPS, dims="step")
+    for lead, count in ((3.0, 0), (5.0, 1)):
+        mean = xr.DataArray(np.tile([0.0, lead], (len(STEPS), 1, 1)), dims=("step", "layer", "head"))
+        mean = mean.assign_coords(step=steps)
+        assert len(leadership(mean, xr.ones_like(mean), 1000).terms) == count
 
 
 def test_leaders_without_intervals_are_refused():

@@ -20,7 +20,7 @@ from mechinterp.studies.part import Finding, Part
 from mechinterp.studies.seed_jobs import timeline_of, train_and_trace
 from mechinterp.studies.shelf import alone, load_study, save_study, subject_of
 
-PARTS = (
+VIEWS = (
     seed_findings.passages,
     seed_findings.survival,
     seed_findings.susceptibility,
@@ -94,7 +94,7 @@ def over_seeds(declared: DeclaredFile, dates: Mapping[str, Dates]) -> SeedStudy:
         declared: What was declared.
         dates: Quantity -> its dates.
     """
-    parts: list[Part] = [write(declared.content, dates) for write in PARTS]
+    parts: list[Part] = [write(declared.content, dates) for write in VIEWS]
     findings = [row for part in parts for row in part.rows]
     data = {name: one for part in parts for name, one in part.data.items()}
     settings = declared.content.model_dump(mode="json")
