@@ -127,6 +127,16 @@ def test_twenty_seeds_of_known_dates(tmp_path: Path):
     assert found.parts["dates-early"]["seed"].values.tolist() == list(range(20))
 
 
+def test_runs_that_pass_too_late_to_last_are_censored_at_one_step(tmp_path: Path):
+    """Watched to step 1000, a passage can last up to step 606; where it came after does not move the curve."""
+    curves = []
+    for late in (650.0, 900.0):
+        dates = np.stack([np.linspace(40, 80, 20), np.r_[np.linspace(90, 200, 15), np.full(5, late)]], 1)
+        curves.append(told(written(tmp_path, seeds=20), dates).parts["survival-late"])
+    assert curves[0].equals(curves[1]) and curves[0].attrs["censored"] == 5
+    assert float(curves[0]["step"][-1]) == pytest.approx(1000 * np.exp(-0.5))
+
+
 def test_an_order_that_falls_the_other_way_is_not_called_confirmed(tmp_path: Path):
     late_first = np.tile([200.0, 50.0], (20, 1))
     rows = table(told(written(tmp_path, seeds=20), late_first))

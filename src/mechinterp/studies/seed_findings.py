@@ -207,8 +207,14 @@ def _spread_row(one: Dates) -> Finding:
 
 
 def _curve(one: Dates) -> xr.Dataset:
-    at = one.at.isel(run=one.independent)
-    return kaplan_meier(at["step"].values, np.maximum(at["clear"].values, 0))
+    """Survival; a Run is watched as long as a passage could still last: one that passed later tells nothing of itself.
+
+    Censoring it where it passed would depend on the date itself, and survival curves must not.
+    """
+    at, series = (part.isel(run=one.independent) for part in (one.at, one.series))
+    last = series["step"].where(series.notnull()).max("step").values
+    watched = np.minimum(at["clear"].values, last * np.exp(-one.passages.attrs["lasts"]))
+    return kaplan_meier(at["step"].values, np.maximum(watched, 0))
 
 
 def _quantile(waiting: xr.DataArray, share: float) -> float:
