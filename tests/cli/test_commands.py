@@ -57,6 +57,26 @@ def test_trace(folder: Path, output: Output, capsys: Capture):
     assert "head_scores" in capsys.readouterr().out
 
 
+def test_a_study_over_seeds_is_declared_in_a_file(tmp_path: Path, output: Output, capsys: Capture):
+    path = tmp_path / "loss.toml"
+    path.write_text(
+        f'out = "{tmp_path / "out"}"\nseeds = 2\n'
+        '[task]\nname = "induction"\nvocab = 12\nseq_len = 12\nsegment = 3\n'
+        "[model]\nn_layers = 1\nn_heads = 2\nd_model = 8\n"
+        "[training]\nsteps = 2\nbatch_size = 4\nwarmup = 0\nlog_checkpoints = 0\nlinear_checkpoints = 1\n"
+        '[quantities.loss]\nmeasure = "loss"\nover = { group = "mean" }\nchance = 2.5\nbest = 0.0\n'
+    )
+    found = output("study", str(path), "--workers", "1")
+    assert found["sha256"] in found["verdict"] and found["settings"]["seeds"] == 2
+    assert any(row["value"] == "absent" for row in found["findings"])
+    assert Path(output("report", str(path))["report"]).is_file()
+    assert run(["study", str(path), "--examples", "4"]) == 2
+    assert "declares the whole study: leave --examples out" in capsys.readouterr().err
+    path.write_text(path.read_text().replace("chance = 2.5", "chance = 2.0"))
+    assert run(["study", str(path)]) == 2
+    assert "what was declared is not changed afterwards" in capsys.readouterr().err
+
+
 def test_discover_then_evaluate(folder: Path, tmp_path: Path, output: Output, capsys: Capture):
     found = output("discover", str(folder), "--k", "5", "--examples", "8")
     assert Path(found["file"]) == folder / "circuit.json" and found["size"] == len(found["edges"]) <= 5

@@ -53,7 +53,7 @@ def page(text) -> Page:
 
 
 def test_every_section_and_figure_is_there(page):
-    sections = ["numbers", "loss", "theory", "heads", "nodes", "circuit", "faithfulness", "probes", "settings"]
+    sections = ["numbers", "loss", "theory", "order", "heads", "nodes", "circuit", "faithfulness", "probes", "settings"]
     assert [attrs["id"] for tag, attrs in page.tags if tag == "section"] == sections
     links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
     assert links == [f"#{name}" for name in sections]

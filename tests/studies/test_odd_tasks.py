@@ -50,5 +50,5 @@ def test_trace_takes_every_measure_or_says_what_is_missing(run):
 
 
 def test_a_second_process_that_studies_is_refused(run):
-    with alone(run), pytest.raises(RunError, match="another process is writing"):
+    with alone(run.path), pytest.raises(RunError, match="another process is writing"):
         mi.study(run, **FEW, fresh=True)

@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 
 from mechinterp.core import Batch, RunError, UnsupportedError, generator
+from mechinterp.curves import onset
 from mechinterp.known import induction_model
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.studies import Study, learning, study
@@ -106,6 +107,66 @@ def test_findings_have_numbers_nulls_and_places(found: Study):
     assert found.found == ("undecided", "not testable at the level 0.01: only 19 untrained models")
     assert table["circuit found"]["value"] == "undecided"
     assert found.verdict.startswith("Whether 4 of 4 live edges are a circuit is undecided: not testable")
+
+
+def test_what_forms_when_is_told_with_its_correction(found: Study):
+    """The hand-made model replaces the untrained one at step 45: edges, leaders and latents begin there."""
+    table = {row["name"]: row for row in found.findings}
+    previous, induction = found.heads["previous_token"][0], found.heads["induction"][0]
+    dates = found.parts["edge-dates"]
+    chosen = set(dates["edge"].values[dates["selected"].values])
+    assert {f"{previous}->{induction}.k", f"{induction}->logits"} <= chosen
+    assert (dates["step"].values[dates["selected"].values] == 45).all()
+    edges = table["edges that get an effect"]
+    assert (
+        edges["value"] == len(chosen) and "false discovery rate 5%" in edges["note"] and "at step 45" in edges["note"]
+    )
+    assert table["leading head by previous token score"]["value"] == f"{previous} from step 45"
+    assert table["leading head by induction score"]["value"] == f"{induction} from step 45"
+    read = table["previous token after layer 0, over time"]["value"]
+    assert "used from step 45" in read and read.startswith("can be read from step")
+
+
+def test_order_parameters_are_told_beside_the_loss(found: Study):
+    data = found.parts["order-parameters"]
+    assert {"loss", "in-context score", "hidden similarity", "largest K-composition, z"} <= set(data.data_vars)
+    assert float(data["QK rank minus its start, layer 0"][0]) == 0
+    k = data["largest K-composition, z"].values
+    assert k[-1] > 10 > k[0]  # by construction the second head reads the first one's output as its key
+    rank = next(row for row in found.findings if row["name"] == "QK rank minus its start, layer 0")
+    assert rank["null"] == 0
+
+
+def test_every_claimed_transition_has_its_mirage_check(run: Staged, found: Study):
+    """A hand-made head scores exactly 1, which has no log-odds; of softer ones the verdict is known."""
+    table = {row["name"]: row for row in found.findings}
+    values = [table[f"{name} head on score and log-odds alike"]["value"] for name in ("previous token", "induction")]
+    assert "not testable" in values and set(values) <= {"not testable", "transition"}
+    steps = np.unique(np.geomspace(1, 1000, 40).round())
+    odds = -3 + 6 / (1 + np.exp(-(np.log(steps) - np.log(100)) / 0.1))
+    even = -6 + 12 * np.log(steps) / np.log(1000)  # odds that rise evenly in ln t carry the score up at once
+    for curve, verdict in ((odds, "transition"), (3 * even, "mixed")):
+        score = 1 / (1 + np.exp(-curve))
+        scores = xr.DataArray(
+            score[:, None, None, None] * np.array([1.0, 0.0]),
+            dims=("step", "score", "layer", "head"),
+            coords={"step": steps, "score": ["induction"], "layer": [0], "head": [0, 1]},
+        )
+        dates = {"induction head": onset(scores[:, 0, 0, 0].drop_vars(["score", "layer", "head"]))}
+        types = found.parts["heads"].sel(score=["induction"]).assign_attrs(declared=["induction"])
+        data = {
+            "timeline": scores.to_dataset(name="head_scores"),
+            "heads": types,
+            "onsets": heads_part.pack_onsets(dates),
+        }
+        assert dates["induction head"].found
+        (row_,) = heads_part.mirage(context(run, data)).rows
+        assert row_["value"] == verdict and "log-odds: " in row_["note"]
+
+
+def context(run: Staged, data) -> Context:
+    rest = {"run": run, "model": HAND.model, "task": TASK, "seed": 0, "examples": 8, "untrained": 2, "nulls": 2}
+    return Context(**rest, head_types=("induction",), show=lambda *_: None, data=data)
 
 
 def test_timeline_has_every_measure_at_every_checkpoint(found: Study):

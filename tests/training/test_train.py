@@ -189,3 +189,15 @@ def test_a_run_without_a_finite_loss_has_diverged(task, tmp_path: Path, rate: fl
     with pytest.raises(MechinterpError, match=r"the loss is (nan|inf) at step 1: lower lr"):
         train(task, training=dict(lr=rate, steps=5, batch_size=4, warmup=0), out=tmp_path / "run")
     assert Run(tmp_path / "run").status == "diverged"
+
+
+def test_weights_and_examples_have_seeds_of_their_own(tiny_train, tiny_run, tmp_path: Path):
+    """The seed of the data changes what is seen and not where training begins; naming the usual one changes no bit."""
+    other = tiny_train(tmp_path / "other", data_seed=5)
+    assert other.weights_hash(0) == tiny_run.weights_hash(0)
+    assert other.weights_hash() != tiny_run.weights_hash()
+    assert other.config.training is not None and other.config.training.data_seed == 5
+    assert tiny_train(tmp_path / "same", data_seed=0).weights_hash() == tiny_run.weights_hash()
+    crossed = tiny_train(tmp_path / "crossed", seed=5, data_seed=0)
+    first, same = (run.metrics()["loss"].values[0] for run in (tiny_train(tmp_path / "five", seed=5), other))
+    assert crossed.weights_hash(0) not in (tiny_run.weights_hash(0), other.weights_hash(0)) and first != same

@@ -21,7 +21,7 @@ from mechinterp.attribution.head_scores import (
 from mechinterp.attribution.head_types import HEAD_TYPES, best_head, head_types, heads_of_type
 from mechinterp.attribution.logits import logit_attribution, logit_lens
 from mechinterp.attribution.value_weighted import value_weighted_attention
-from mechinterp.attribution.weights import copying_scores, ov_circuit, qk_circuit
+from mechinterp.attribution.weights import copying_scores, ov_circuit, qk_circuit, qk_effective_rank
 
 __all__ = [
     "HEAD_TYPES",
@@ -44,6 +44,7 @@ __all__ = [
     "ov_circuit",
     "previous_token_score",
     "qk_circuit",
+    "qk_effective_rank",
     "restricted_embedding",
     "restricted_logits",
     "sum_spectrum",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mechinterp.attribution.weights import HeadWeights, centre, folded_weights
 from mechinterp.core import UnsupportedError, generator, labelled
+from mechinterp.core.memo import remembered
 from mechinterp.models import Transformer
 
 
@@ -36,7 +37,8 @@ def composition(model: Transformer, draws: int = 200, seed: int = 0) -> xr.Datas
     if config.n_layers < 2:
         raise UnsupportedError("composition is between layers, and this model has one")
     scores, edges = _all_pairs(folded_weights(model))
-    null = _random_pairs(model, draws, seed)
+    key = ("random heads", config, draws, seed)
+    null = remembered("draws", key, lambda: _random_pairs(model, draws, seed))  # the same along training
     mean, deviation = float(null.mean()), float(null.std())
     coords = {"edge": edges}
     parts = {

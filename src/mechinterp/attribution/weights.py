@@ -99,6 +99,25 @@ def copying_scores(model: Transformer, permutations: int = 200, seed: int = 0) -
     return xr.Dataset(arrays, attrs={"permutations": permutations, "seed": seed, **arrays["z"].attrs})
 
 
+def qk_effective_rank(model: Transformer) -> xr.DataArray:
+    """How many directions each head's QK matrix uses: the exponential of the entropy of its singular values' shares.
+
+    In [1, d_head]: 1 if the head asks for one thing, d_head if all singular values are equal. Random weights of large
+    d_model come near d_head, so along training its change from the first step counts. NaN for a head whose queries or
+    keys are zero. Norms are folded in as in `qk_circuit`; biases are left out.
+
+    Returns:
+        Dimensions layer, head.
+
+    Source: Roy & Vetterli 2007, "The effective rank".
+    """
+    weights = folded_weights(model)
+    left, right = torch.linalg.qr(weights.query).R, torch.linalg.qr(weights.key).R
+    values = torch.linalg.svdvals(left @ right.mT)  # those of W_Q W_K^T: Q of a QR decomposition has no say
+    shares = values / values.sum(-1, keepdim=True)
+    return labelled(torch.special.entr(shares).sum(-1).exp(), ["layer", "head"])
+
+
 @dataclass(frozen=True, eq=False)
 class HeadWeights:
     """Matrices of every head with the norms' gains and centring folded into those that read.

@@ -62,7 +62,7 @@ def first_passage(
     if hold < 1 or lasts < 0:
         raise ConfigError(f"hold={hold}, lasts={lasts}: at least one checkpoint, for at least 0 in ln t")
     steps, values = finite_series(series)
-    rows = [_passage(steps, (values - chance) / (best - chance) >= one, hold, lasts) for one in thresholds]
+    rows = [passage(steps, (values - chance) / (best - chance) >= one, hold, lasts) for one in thresholds]
     parts = dict(zip(("step", "after", "clear", "left"), np.array(rows).T, strict=True))
     parts |= {"censored": np.isnan(parts["step"]), "transient": np.isfinite(parts["left"])}
     passages = xr.Dataset(
@@ -71,7 +71,7 @@ def first_passage(
     return passages.assign_attrs(chance=float(chance), best=float(best), hold=hold, lasts=lasts)
 
 
-def _passage(steps: Float[np.ndarray, " step"], past: np.ndarray, hold: int, lasts: float) -> tuple[float, ...]:
+def passage(steps: Float[np.ndarray, " step"], past: np.ndarray, hold: int, lasts: float) -> tuple[float, ...]:
     """Step, the checkpoint before, the last step that is clear of it, and when it was left, for one threshold."""
     log = np.log(np.maximum(steps, 1))
     edges = np.flatnonzero(np.diff(past)) + 1

@@ -130,6 +130,35 @@ def ridge_probes(
     return probes.ridge_scores(model, task, seed=seed, examples=examples, positions=positions)
 
 
+@register_measure("latent_use", examples_of="loss")
+def latent_use(
+    model: Transformer,
+    task: Task,
+    seed: int,
+    *,
+    examples: int = 128,
+    positions: int = 512,
+    metric: str | None = None,
+) -> xr.DataArray:
+    """How well every latent can be read after every layer, and what erasing it there costs, each beside its null.
+
+    `studies.read_and_used` says of a timeline from which step on a latent can be read, and from which it is used.
+
+    Args:
+        model: The model.
+        task: Has latents.
+        seed: Of everything random in it.
+        examples: Sequences: one half is fitted on, the other scored and erased.
+        positions: At most so many are fitted on, and as many scored.
+        metric: What erasure is judged by; `log_prob`, or `mse` for real values.
+
+    Returns:
+        Dimensions evidence (`score`, `shuffled`, `read` = their difference, `effect`, `effect_random`, `used` = their
+        difference), latent, layer, example; see `probes.read_and_erase`.
+    """
+    return probes.read_and_erase(model, task, seed=seed, examples=examples, positions=positions, metric=metric)
+
+
 def _pick(scores: xr.Dataset, quantity: str) -> xr.DataArray:
     if quantity not in scores.data_vars:
         raise ConfigError(f"no quantity '{quantity}'.{suggest(quantity, [str(name) for name in scores.data_vars])}")

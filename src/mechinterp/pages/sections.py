@@ -97,6 +97,21 @@ def theory(run: Run, study: Study) -> Body:
     return Body(lead, [figure])
 
 
+def order_parameters(run: Run, study: Study) -> Body:
+    """Order parameters on one axis with the loss."""
+    data = study.parts["order-parameters"]
+    figure = Figure(
+        "order-plot",
+        plots.order_parameters(data),
+        "Each line runs from its least value (0) to its largest (1); both stand beside its name. The loss is black. "
+        "Lines that turn at one step may belong to one change; which came first, the table of numbers says.",
+        f"Over training, each over its own range: {', '.join(_words(str(name)) for name in data.data_vars)}.",
+    )
+    checks = [row for row in study.findings if row["name"].endswith(" alike")]
+    notes = [f"Mirage check, {row['name']}: {row['value']}." for row in checks]
+    return Body("Numbers that tell one phase of training from the next, beside the loss.", [figure], notes=notes)
+
+
 def heads(run: Run, study: Study) -> Body:
     """Every head's attention scores over training."""
     chosen = [head for group in study.heads.values() for head in group]
@@ -207,6 +222,7 @@ SECTIONS = (
         "timeline/predictor_distance",
         "distance to reference predictors",
     ),
+    Entry("order", "What changes together", order_parameters, "order-parameters", "order parameters"),
     Entry("heads", "What each attention head does", heads, "timeline/head_scores", "head scores over training"),
     Entry("nodes", "Where the answer passes through", nodes, "nodes", "node patching"),
     Entry("circuit", "The circuit", graph, "timeline/edge_effects", "edge effects over training"),

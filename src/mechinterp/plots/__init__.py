@@ -3,7 +3,10 @@
 from mechinterp.plots.effects import faithfulness_curve as faithfulness_curve
 from mechinterp.plots.effects import node_heatmap as node_heatmap
 from mechinterp.plots.graph import circuit_graph as circuit_graph
+from mechinterp.plots.order_parameters import order_parameters as order_parameters
 from mechinterp.plots.probes import probe_bars as probe_bars
+from mechinterp.plots.seeds import survival as survival
+from mechinterp.plots.seeds import susceptibility as susceptibility
 from mechinterp.plots.tables import findings_table as findings_table
 from mechinterp.plots.theory import theory as theory
 from mechinterp.plots.training import head_scores as head_scores
@@ -16,6 +19,9 @@ __all__ = [
     "head_scores",
     "loss_curve",
     "node_heatmap",
+    "order_parameters",
     "probe_bars",
+    "survival",
+    "susceptibility",
     "theory",
 ]

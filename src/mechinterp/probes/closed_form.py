@@ -47,12 +47,11 @@ def ridge_scores(model: Transformer, task: Task, *, seed: int, examples: int, po
     batch = task.batch(examples, seed)
     values = np.full((len(RIDGE_ESTIMATES), len(task.latents), model.config.n_layers, examples), np.nan)
     for number, name in enumerate(task.latents):
-        settings = (batch, name, positions, seed, model.config.causal)
-        halves = remembered("draws", ("ridge places", *settings), partial(_halves, *settings))
+        halves = latent_halves(batch, name, positions, seed, model.config.causal)
         if halves is None:
             continue
         for layer, stream in enumerate(streams(model, batch)):
-            values[:, number, layer] = _score(stream, *halves)
+            values[:, number, layer] = ridge_agreement(stream, *halves)
     coords = {"estimate": list(RIDGE_ESTIMATES), "latent": list(task.latents)}
     return labelled(values, ["estimate", "latent", "layer", "example"], coords)
 
@@ -60,8 +59,16 @@ def ridge_scores(model: Transformer, task: Task, *, seed: int, examples: int, po
 _Halves = tuple[ProbePlaces, ProbePlaces, np.ndarray]
 
 
+def latent_halves(batch: Batch, name: str, positions: int, seed: int, causal: bool) -> _Halves | None:
+    """Places to fit on and to score, and the shuffled labels of the first; None where there is too little to split.
+
+    They depend on no model, so along training they are made once.
+    """
+    settings = (batch, name, positions, seed, causal)
+    return remembered("draws", ("ridge places", *settings), partial(_halves, *settings))
+
+
 def _halves(batch: Batch, name: str, positions: int, seed: int, causal: bool) -> _Halves | None:
-    """Places to fit on and to score, and the shuffled labels of the first; None where there is too little to split."""
     try:
         places = derive_seed(seed, "ridge", name)
         fit, ask = choose_places(batch, batch.latents[name], "defined", positions, places, causal)
@@ -70,7 +77,7 @@ def _halves(batch: Batch, name: str, positions: int, seed: int, causal: bool) ->
     return fit, ask, shuffled_labels(fit, derive_seed(seed, "ridge", "shuffled", name))
 
 
-def _score(
+def ridge_agreement(
     stream: Float[Tensor, "batch seq d"], fit: ProbePlaces, ask: ProbePlaces, shuffled: np.ndarray
 ) -> list[np.ndarray]:
     """The score of the true labels and of the shuffled ones on each example; both share the decomposition."""

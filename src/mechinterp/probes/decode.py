@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
-import torch
 import xarray as xr
 from torch import Tensor, nn
 
@@ -26,7 +25,7 @@ from mechinterp.core.statistics import Interval
 from mechinterp.interventions import as_transformer, on_model
 from mechinterp.models import Transformer
 from mechinterp.probes.effects import erasure_effects
-from mechinterp.probes.erase import Eraser, leace, random_eraser
+from mechinterp.probes.erase import DRAWS, Eraser, erasers_with_null
 from mechinterp.probes.linear import Rows, constant_score, mean_score, probe_score
 from mechinterp.probes.rows import (
     ProbePlaces,
@@ -58,9 +57,6 @@ _KINDS = (
 PROBES = ("score", "untrained", "shuffled", "erased", "random_erased", "control")
 _CHUNK = 256
 """Examples per forward pass."""
-DRAWS = 3
-"""How many shuffles, control labellings and random subspaces are averaged: where inputs take few values, one
-shuffle can do well by luck."""
 
 
 def probe(
@@ -149,7 +145,9 @@ def probe(
                 controls = (control_labels(fit, ask, derive_seed(seed, draw)) for draw in range(DRAWS))
                 results["control"].append(mean_score([probe_score(*one) for one in controls]))
         if erase:
-            erasers.append(_erasers(x_train, train, derive_seed(seed, "probe", "random", str(sites[number]))))
+            erasers.append(
+                erasers_with_null(x_train, train.labels, derive_seed(seed, "probe", "random", str(sites[number])))
+            )
             for name, eraser in zip(("erased", "random_erased"), erasers[-1], strict=False):
                 results[name].append(probe_score(_rows(train, eraser(x_train)), _rows(test, eraser(x_test))))
         for scores in results.values():
@@ -201,12 +199,6 @@ def _latent(batch: Batch, task: Task, target: str) -> Tensor:
 def _rows(places: ProbePlaces, x: Tensor | None) -> Rows:
     values = np.zeros((len(places.labels), 0)) if x is None else x.cpu().numpy()
     return Rows(values, places.labels, places.sequence.cpu().numpy(), places.tokens)
-
-
-def _erasers(x: Tensor, places: ProbePlaces, seed: int) -> list[Eraser]:
-    """LEACE first, then random erasers of its rank."""
-    true = leace(x, torch.from_numpy(places.labels).to(x.device))
-    return [true, *(random_eraser(x, true.rank, derive_seed(seed, draw)) for draw in range(DRAWS))]
 
 
 def _too_wide(eraser: Eraser) -> str:

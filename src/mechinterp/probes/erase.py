@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from mechinterp.core import ShapeError, generator
+from mechinterp.core import ShapeError, derive_seed, generator
+
+DRAWS = 3
+"""How many shuffles, control labellings and random subspaces are averaged: where inputs take few values, one
+shuffle can do well by luck."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +65,18 @@ def leace(x: Float[Tensor, "n d"], z: Shaped[Tensor, " rows *k"]) -> Eraser:
     # Correlations below rounding are none: one-hot columns depend on each other, and a constant label has none.
     correlated = s > 1e-9 * max(float(targets.square().mean(0).max()) ** 0.5, 1e-300)
     return _remove(mean, white, colour, u[:, correlated])
+
+
+def erasers_with_null(x: Float[Tensor, "n d"], labels: np.ndarray, seed: int) -> list[Eraser]:
+    """LEACE of a variable first, then `DRAWS` random erasers of its rank.
+
+    Args:
+        x: Activations.
+        labels: The variable there, as `leace` takes it.
+        seed: Of the random ones.
+    """
+    true = leace(x, torch.from_numpy(labels).to(x.device))
+    return [true, *(random_eraser(x, true.rank, derive_seed(seed, draw)) for draw in range(DRAWS))]
 
 
 def random_eraser(x: Float[Tensor, "n d"], rank: int, seed: int = 0) -> Eraser:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import xarray as xr
 
 from mechinterp.attribution.head_types import best_head, head_entry, head_types, heads_of_type
 from mechinterp.core import derive_seed
 from mechinterp.core.statistics import Null
-from mechinterp.curves import Onset, first_passage, onset, which_first
+from mechinterp.curves import Onset, first_passage, mirage_check, onset, which_first
 from mechinterp.studies.learning import LOSS_JUMP
 from mechinterp.studies.part import Context, Finding, Part, mean_and_interval, row, words
+
+_FEWEST = 8
+"""Fewest checkpoints of a curve that a mirage check looks at."""
 
 
 def heads(context: Context) -> Part:
@@ -40,6 +44,30 @@ def onsets(context: Context) -> Part:
     jump = LOSS_JUMP * (1.0 if context.task.unit == "nats" else abs(float(loss[0])))
     dates[f"loss on {words(group)}"] = onset(loss, min_jump=jump)
     return Part({"onsets": pack_onsets(dates)}, [_onset_row(name, date) for name, date in dates.items()])
+
+
+def mirage(context: Context) -> Part:
+    """Whether each transition of a head type is one on its score and on the score's log-odds alike.
+
+    A score is a share of attention, which a softmax makes sudden: logits that rise evenly carry it from 0 to 1 at once.
+    """
+    timeline, dates = context.data["timeline"], unpack_onsets(context.data["onsets"])
+    rows = []
+    for name in best_of_type(context.data["heads"]):
+        score = type_series(timeline, name)
+        inside = score.where((score > 0) & (score < 1))
+        if not dates[f"{words(name)} head"].found:
+            continue
+        title = f"{words(name)} head on score and log-odds alike"
+        if int(inside.notnull().sum()) < _FEWEST:
+            note = "Scores of exactly 0 or 1 have no log-odds, and too few others are left."
+            rows.append(row(title, "not testable", where="all checkpoints", note=note))
+            continue
+        yardsticks = {"score": score, "log-odds": np.log(inside / (1 - inside))}
+        check = mirage_check(yardsticks, {"log-odds": LOSS_JUMP})
+        note = "; ".join(f"{yardstick}: {date}" for yardstick, date in check.onsets.items()) + "."
+        rows.append(row(title, check.verdict, where="all checkpoints", note=note))
+    return Part(rows=rows)
 
 
 def order(context: Context) -> Part:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import xarray as xr
 
-from mechinterp.core import derive_seed
+from mechinterp.core import derive_seed, in_words
 from mechinterp.core.statistics import Kind
 from mechinterp.curves import mirage_check
 from mechinterp.measures import Measure, measure
@@ -19,6 +20,8 @@ LOSS_EXAMPLES = 4096
 
 LOSS_JUMP = 0.5
 """Least change of a loss that counts as a transition: nats; for real values a share of the untrained model's loss."""
+
+_YARDSTICKS = ("accuracy", "loss", "margin")
 
 
 def timeline(context: Context) -> Part:
@@ -90,16 +93,18 @@ def theory(context: Context) -> Part:
 
 
 def mirage(context: Context) -> Part:
-    """Whether the rise is one on accuracy, loss and margin alike."""
+    """Whether the rise is one on accuracy, loss and margin alike; for real values on the loss and its logarithm."""
     timeline = context.data["timeline"]
-    names = [name for name in ("accuracy", "loss", "margin") if name in timeline]
-    if "accuracy" not in names:
-        return Part()
     group = timeline["group"].values[0]
-    jumps = {"loss": LOSS_JUMP, "margin": LOSS_JUMP}
-    check = mirage_check({name: timeline[name].sel(group=group, drop=True) for name in names}, jumps)
+    yardsticks = {name: timeline[name].sel(group=group, drop=True) for name in _YARDSTICKS if name in timeline}
+    if "accuracy" not in yardsticks:
+        loss = yardsticks["loss"]
+        yardsticks = {"loss": loss, "ln loss": np.log(loss.where(loss > 0))}
+    jumps = {"loss": LOSS_JUMP * (1.0 if context.task.unit == "nats" else abs(float(yardsticks["loss"][0])))}
+    jumps |= {"margin": LOSS_JUMP, "ln loss": LOSS_JUMP}
+    check = mirage_check(yardsticks, {name: jump for name, jump in jumps.items() if name in yardsticks})
     note = "; ".join(f"{name}: {onset}" for name, onset in check.onsets.items()) + "."
-    name = f"{words(group)} on accuracy, loss and margin alike"
+    name = f"{words(group)} on {in_words(yardsticks, 'and')} alike"
     return Part(rows=[row(name, check.verdict, where="all checkpoints", note=note)])
 
 
@@ -107,6 +112,7 @@ def _measures(context: Context) -> list[Measure]:
     model = context.model
     tokens = model.config.outputs == "logits"
     chosen = [measure("head_scores"), measure("loss"), *(map(measure, ("accuracy", "margin")) if tokens else ())]
+    chosen += [measure("in_context_score"), measure("hidden_similarity"), measure("qk_rank")]
     if context.task.predictors():
         chosen.append(measure("predictor_distance"))
     if has_pairs(context.task, context.seed):

@@ -1,4 +1,4 @@
-"""A study in its Run's folder: `study/*.nc` for the parts, and `study.json`, written last, for the rest."""
+"""A study in its folder: `study/*.nc` for the parts, and `study.json`, written last, for the rest."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class StudyFile(Settings):
         layout: Of these files.
         version: Of the package.
         weights: Digest of all weights, the task and the version: what the study is about.
+        declaration: SHA-256 of the file that declared the study before it ran; empty for one that none declared.
         files: Part -> digest of its file.
         verdict: As in `Study`.
         findings: As in `Study`.
@@ -43,53 +44,70 @@ class StudyFile(Settings):
     verdict: str
     findings: list[Finding]
     settings: dict[str, object]
+    declaration: str = ""
 
 
 @contextmanager
-def alone(run: Traceable) -> Iterator[None]:
-    """Keep other processes from studying a Run.
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing a study into a folder.
 
     Raises:
         RunError: If one does, or the system cannot write.
     """
-    make_folder(run.path / "study")
-    with locked(run.path / "study"):
+    make_folder(folder / "study")
+    with locked(folder / "study"):
         yield
 
 
 def save_study(
-    run: Traceable,
+    folder: Path,
+    subject: str,
     verdict: str,
     findings: Sequence[Finding],
     parts: Mapping[str, xr.Dataset],
     settings: Mapping[str, object],
+    declaration: str = "",
 ) -> None:
     """Write a study.
+
+    Args:
+        folder: Of the Run, or of the Runs.
+        subject: What it is about, as `subject_of` says it.
+        verdict: As in `Study`.
+        findings: As in `Study`.
+        parts: As in `Study`.
+        settings: As in `Study`.
+        declaration: SHA-256 of the file that declared it.
 
     Raises:
         RunError: If the system cannot write.
     """
-    make_folder(run.path / "study")
+    make_folder(folder / "study")
     files = {}
     for name, part in parts.items():
         data = pack(part)
-        write_atomic(run.path / "study" / f"{name}.nc", data)
+        write_atomic(folder / "study" / f"{name}.nc", data)
         files[name] = hashlib.sha256(data).hexdigest()
-    plain = {"layout": _LAYOUT, "version": __version__, "weights": _weights(run), "files": files}
+    plain = {"layout": _LAYOUT, "version": __version__, "weights": subject, "files": files}
+    plain |= {"declaration": declaration} if declaration else {}
     plain |= {"verdict": verdict, "findings": list(findings), "settings": settings}
     # Last of all: an interrupted study has no study.json, or an old one whose digests no longer fit.
-    write_atomic(run.path / "study.json", (json.dumps(plain, indent=1) + "\n").encode())
+    write_atomic(folder / "study.json", (json.dumps(plain, indent=1) + "\n").encode())
 
 
-def load_study(run: Traceable) -> tuple[StudyFile, dict[str, xr.Dataset]]:
+def load_study(folder: Path, subject: str) -> tuple[StudyFile, dict[str, xr.Dataset]]:
     """A stored study, and its parts by name.
+
+    Args:
+        folder: Of the Run, or of the Runs.
+        subject: What it is to be about.
 
     Raises:
         RunError: If there is none, or one of other weights or another version, or a damaged one.
     """
-    path = run.path / "study.json"
+    path = folder / "study.json"
     if not path.exists():
-        raise RunError(f"{run.path} holds no study yet: run mechinterp.studies.study on it")
+        raise RunError(f"{folder} holds no study yet: run mechinterp.studies.study on it")
     try:
         data = read_table(path, "json")
     except RunError as error:
@@ -97,9 +115,9 @@ def load_study(run: Traceable) -> tuple[StudyFile, dict[str, xr.Dataset]]:
     if data.get("layout") != _LAYOUT:
         raise RunError(f"{path} is from an older or newer version and cannot be read by {__version__}: {_AGAIN}")
     file = checked(data, StudyFile, f"{path} is damaged; {_AGAIN}")
-    if file.weights != _weights(run):
+    if file.weights != subject:
         raise RunError(f"{path} is about other weights, another task or another version: {_AGAIN}")
-    return file, {name: _part(run.path / "study" / f"{name}.nc", expected) for name, expected in file.files.items()}
+    return file, {name: _part(folder / "study" / f"{name}.nc", expected) for name, expected in file.files.items()}
 
 
 def _part(path: Path, expected: str) -> xr.Dataset:
@@ -110,5 +128,6 @@ def _part(path: Path, expected: str) -> xr.Dataset:
     return part
 
 
-def _weights(run: Traceable) -> str:
+def subject_of(run: Traceable) -> str:
+    """Digest of all weights of a Run, its task and the version."""
     return digest([[run.weights_hash(step) for step in run.steps], architecture(run), run.task.to_dict(), __version__])

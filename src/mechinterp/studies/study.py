@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import overload
 
 import xarray as xr
 
@@ -17,10 +19,11 @@ from mechinterp.core import OPTIONS, Circuit, ConfigError, RunError, Unsupported
 from mechinterp.core.progress import Bars, Progress
 from mechinterp.curves import Onset
 from mechinterp.models import Transformer
-from mechinterp.studies import evidence, heads, learning
+from mechinterp.studies import emergence, evidence, heads, learning
 from mechinterp.studies.causal import NO_PAIRS
+from mechinterp.studies.over_seeds import SeedStudy, declared_study
 from mechinterp.studies.part import Context, Finding, Part, words
-from mechinterp.studies.shelf import alone, load_study, save_study
+from mechinterp.studies.shelf import alone, load_study, save_study, subject_of
 from mechinterp.timeline import Traceable
 
 PARTS: tuple[Callable[[Context], Part], ...] = (
@@ -30,9 +33,14 @@ PARTS: tuple[Callable[[Context], Part], ...] = (
     heads.heads,
     heads.onsets,
     learning.mirage,
+    heads.mirage,
     heads.order,
+    emergence.edges,
+    emergence.leaders,
+    emergence.order_parameters,
     evidence.circuit,
     evidence.probes,
+    emergence.latents,
 )
 """In the order of their findings; a part may use the data of those before it."""
 
@@ -60,12 +68,12 @@ class Study:
         Raises:
             RunError: If there is none, or one of other weights or another version, or a damaged one.
         """
-        file, parts = load_study(run)
+        file, parts = load_study(run.path, subject_of(run))
         return cls(file.verdict, file.findings, parts, file.settings)
 
     def save(self, run: Traceable) -> None:
         """Write it to the Run's folder: `study/*.nc`, then `study.json`, each written whole or not at all."""
-        save_study(run, self.verdict, self.findings, self.parts, self.settings)
+        save_study(run.path, subject_of(run), self.verdict, self.findings, self.parts, self.settings)
 
     @property
     def timeline(self) -> xr.Dataset:
@@ -136,8 +144,25 @@ class Study:
         return self.verdict
 
 
+@overload
+def study(run: str | Path, *, progress: bool | Progress = False) -> SeedStudy: ...
+
+
+@overload
 def study(
     run: Traceable,
+    seed: int = 0,
+    examples: int = ...,
+    untrained: int = ...,
+    nulls: int = ...,
+    head_types: Sequence[str] = ...,
+    progress: bool | Progress = False,
+    fresh: bool = False,
+) -> Study: ...
+
+
+def study(
+    run: Traceable | str | Path,
     seed: int = 0,
     examples: int = 128,
     untrained: int = OPTIONS["untrained"].default,
@@ -145,14 +170,15 @@ def study(
     head_types: Sequence[str] = ("previous_token", "induction"),
     progress: bool | Progress = False,
     fresh: bool = False,
-) -> Study:
+) -> Study | SeedStudy:
     """Trace a Run, name and date its heads, find its circuit and judge it on held-out data, with a null for each.
 
     Heads are chosen on one batch and scored on another; the circuit is searched on one set of pairs and judged on
     another. Stored measurements are reused; a stored study of these weights with these settings is loaded.
 
     Args:
-        run: A Run of a `Transformer`.
+        run: A Run of a `Transformer`. Or the path of a TOML file that declares a study over seeds, which sets all but
+            `progress` itself: see `declared_study`.
         seed: Of all examples and nulls.
         examples: Pairs for the search, pairs for the judgement, sequences to probe. Timelines take 64 a step.
         untrained: Untrained models, for the null of the heads and for whether a circuit is found.
@@ -166,6 +192,8 @@ def study(
         ConfigError: If there is no such head type.
         RunError: If the Run has no checkpoint.
     """
+    if isinstance(run, str | Path):
+        return declared_study(run, progress=progress)
     for name in head_types:
         if name not in HEAD_TYPES:
             raise ConfigError(f"no head type '{name}'.{suggest(name, HEAD_TYPES)}")
@@ -181,7 +209,7 @@ def study(
         raise UnsupportedError(f"a study needs a Transformer, not a {type(model).__name__}: use trace and onset")
     data: dict[str, xr.Dataset] = {}
     findings: list[Finding] = []
-    with alone(run), Bars(progress) as show:
+    with alone(run.path), Bars(progress) as show:
         for part in PARTS:
             context = Context(run, model, run.task, **settings, head_types=head_types, show=show, data=data)
             result = part(context)

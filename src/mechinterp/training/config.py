@@ -39,6 +39,7 @@ class TrainConfig(Settings):
     null: Literal["none", "shuffled-targets", "independent-inputs"] = Field(
         "none", description="train on a null of the task, from which it cannot be learnt"
     )
+    data_seed: int | None = Field(None, description="seed of the examples; none for the seed of the weights")
     log_checkpoints: int = Field(20, ge=0, le=100_000, description="checkpoints at logarithmic distances")
     linear_checkpoints: int = Field(60, ge=0, le=100_000, description="checkpoints at even distances")
     log_every: int = Field(5, ge=1, description="steps from one line of metrics to the next")

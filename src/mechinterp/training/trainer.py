@@ -40,7 +40,8 @@ class Trainer:
         model: Is trained in place.
         adam: Its optimiser.
         settings: Of training.
-        seed: Of weights and data; step t sees the same examples whatever came before.
+        seed: Of the weights, and of the examples unless the settings have a `data_seed`; step t sees the same examples
+            whatever came before.
 
     >>> from mechinterp.tasks import Regression
     >>> from mechinterp.training import resolve
@@ -87,9 +88,10 @@ class Trainer:
     def losses(self, step: int) -> Losses:
         """The loss of the model as it is on the examples of a step."""
         device = self.model.device
-        batch = self.task.training_batch(self.settings.batch_size, self.seed, step)
+        seed = self.seed if self.settings.data_seed is None else self.settings.data_seed
+        batch = self.task.training_batch(self.settings.batch_size, seed, step)
         if self.settings.null != "none":
-            batch = TRAINING_NULLS[self.settings.null](batch, self.seed)
+            batch = TRAINING_NULLS[self.settings.null](batch, seed)
         batch = batch if device.type == "cpu" else batch.to(device)
         each = self.task.loss(self.model(batch.inputs), batch)
         scored = batch.scored if self.settings.loss_on == "scored" else _with_target(batch)

@@ -1,6 +1,7 @@
 """All statistics of the toolkit: intervals, tests with their p-values, and what is said over seeds."""
 
 from mechinterp.core.statistics.clusters import accuracy_interval, r2_interval
+from mechinterp.core.statistics.crossed import variance_components
 from mechinterp.core.statistics.intervals import (
     CONFIDENCE,
     Gap,
@@ -15,7 +16,7 @@ from mechinterp.core.statistics.intervals import (
     t_interval,
 )
 from mechinterp.core.statistics.kinds import Kind
-from mechinterp.core.statistics.over_seeds import SeedInterval, kaplan_meier, seed_interval
+from mechinterp.core.statistics.over_seeds import FEWEST_SEEDS, SeedInterval, kaplan_meier, seed_interval, too_few
 from mechinterp.core.statistics.significance import (
     Null,
     OrderTest,
@@ -27,9 +28,11 @@ from mechinterp.core.statistics.significance import (
     p_value,
     sign_test,
 )
+from mechinterp.core.statistics.spread import variance_over_seeds
 
 __all__ = [
     "CONFIDENCE",
+    "FEWEST_SEEDS",
     "Gap",
     "Interval",
     "Kind",
@@ -55,4 +58,7 @@ __all__ = [
     "skewed_interval",
     "summary_interval",
     "t_interval",
+    "too_few",
+    "variance_components",
+    "variance_over_seeds",
 ]

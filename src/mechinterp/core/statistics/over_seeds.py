@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,19 @@ import xarray as xr
 
 from mechinterp.core.errors import ConfigError
 from mechinterp.core.statistics.intervals import t_interval
+from mechinterp.core.statistics.significance import binomial_limits
+
+FEWEST_SEEDS = 20
+"""Runs below which no survival curve and no variance is shown: they would say little but look like a result."""
+
+
+def too_few(runs: int, what: str) -> str:
+    """Why a view over seeds is absent; empty where there are enough runs.
+
+    >>> too_few(5, "a survival curve")
+    'a survival curve needs 20 independent runs, and there are 5'
+    """
+    return "" if runs >= FEWEST_SEEDS else f"{what} needs {FEWEST_SEEDS} independent runs, and there are {runs}"
 
 
 @dataclass(frozen=True)
@@ -73,11 +87,12 @@ def kaplan_meier(
     Args:
         steps: First passage of each run, NaN where it never passed.
         last: Last step of each run (or of all): where a run without a passage was censored.
-        confidence: Level of the log-log interval.
+        confidence: Level of the log-log interval; where none or all of the runs wait, which has no log-log, it is
+            Clopper and Pearson's of as many runs as are still watched, or as passed.
 
     Returns:
-        By `step`: `waiting` (the survival function after that step), `low`, `high`. Attribute `median`: the first
-        step at which at most half are waiting; infinite if that never came.
+        By `step`: `waiting` (the survival function after that step), `low`, `high` at that step alone. Attribute
+        `median`: the first step at which at most half are waiting; infinite if that never came.
 
     Raises:
         ConfigError: If no run, or a negative step is given, or `last` does not fit.
@@ -96,20 +111,49 @@ def kaplan_meier(
         raise ConfigError("steps are non-negative, and a run that never passed needs its last step")
     if censored.all():
         grid = np.unique(ends)
-        blank = {"waiting": ("step", np.ones(len(grid))), "low": ("step", np.full(len(grid), np.nan))}
-        made = xr.Dataset({**blank, "high": ("step", np.ones(len(grid)))}, coords={"step": grid})
+        ones = np.ones(len(grid))
+        made = _with_ends(grid, ones, np.full(len(grid), np.nan), ones, ends, 0, confidence)
         return made.assign_attrs(median=np.inf, runs=len(values), censored=len(values), confidence=confidence)
     data = stats.CensoredData(uncensored=values[~censored], right=ends[censored])
     survival = stats.ecdf(data).sf
-    bounds = survival.confidence_interval(confidence, method="log-log")
-    made = xr.Dataset(
-        {
-            "waiting": ("step", survival.probabilities),
-            "low": ("step", bounds.low.probabilities),
-            "high": ("step", bounds.high.probabilities),
-        },
-        coords={"step": survival.quantiles},
-    )
+    with warnings.catch_warnings():
+        # It has no log-log where none or all wait; `_with_ends` fills these in.
+        warnings.filterwarnings("ignore", "The confidence interval is undefined", RuntimeWarning)
+        bounds = survival.confidence_interval(confidence, method="log-log")
+    low, high = bounds.low.probabilities, bounds.high.probabilities
+    watched = np.where(censored, ends, np.inf)
+    passed = int((~censored).sum())
+    made = _with_ends(survival.quantiles, survival.probabilities, low, high, watched, passed, confidence)
     half = survival.quantiles[survival.probabilities <= 0.5 + 1e-12]
     median = float(half[0]) if len(half) else np.inf
     return made.assign_attrs(median=median, runs=len(values), censored=int(censored.sum()), confidence=confidence)
+
+
+def _with_ends(
+    steps: np.ndarray,
+    waiting: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    watched: np.ndarray,
+    passed: int,
+    confidence: float,
+) -> xr.Dataset:
+    """The survival function, its interval completed where all runs wait and where none does.
+
+    Args:
+        steps: `[step]`.
+        waiting: `[step]`.
+        low: `[step]`.
+        high: `[step]`.
+        watched: Up to which step each run is watched.
+        passed: How many runs passed.
+        confidence: Level of the interval.
+    """
+    low, high = low.copy(), high.copy()
+    for at in np.flatnonzero(waiting >= 1):
+        still = int((watched >= steps[at]).sum())
+        low[at], high[at] = binomial_limits(still, still, confidence)
+    for at in np.flatnonzero(waiting <= 0):
+        low[at], high[at] = binomial_limits(0, passed, confidence)
+    data = {"waiting": ("step", waiting), "low": ("step", low), "high": ("step", high)}
+    return xr.Dataset(data, coords={"step": steps})
