@@ -1,9 +1,16 @@
 """The one engine: run, record, edit, resume from the middle, run a circuit."""
 
-from mechinterp.interventions.activations import Activations, activations, source_values
+from mechinterp.interventions.activations import (
+    Activations,
+    activations,
+    largest_source,
+    mean_activations,
+    source_steps,
+    source_values,
+)
 from mechinterp.interventions.circuits import graph_of, score_circuits
 from mechinterp.interventions.gradients import gradients
-from mechinterp.interventions.hooks import as_hooked, check_plain, hook_name, quiet, record, run_edited
+from mechinterp.interventions.hooks import as_hooked, check_plain, hook_name, in_turn, quiet, record, run_edited
 from mechinterp.interventions.judge import Judge
 from mechinterp.interventions.placement import as_transformer, on_model, placement
 from mechinterp.interventions.reference import ablated
@@ -27,6 +34,9 @@ __all__ = [
     "gradients",
     "graph_of",
     "hook_name",
+    "in_turn",
+    "largest_source",
+    "mean_activations",
     "on_model",
     "outputs",
     "placement",
@@ -36,6 +46,7 @@ __all__ = [
     "run_edited",
     "score_circuits",
     "score_runs",
+    "source_steps",
     "source_values",
     "streams",
     "take",

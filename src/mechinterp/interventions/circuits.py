@@ -27,7 +27,7 @@ BLOCK = 32
 RUNNER = "running a circuit needs"
 
 
-@takes("metric", "ablation", budget_mb=BUDGET_MB)
+@takes("metric", "ablation", "budget_mb")
 def score_circuits(
     model: HookedModel | nn.Module,
     pair: Pair,
@@ -44,7 +44,7 @@ def score_circuits(
         model: A `Transformer`.
         pair: Clean inputs to run on, corrupted ones for the reference.
         circuits: What to run; all in one input convention.
-        options: See `Options`; circuits are run together as far as the budget allows.
+        options: See `Options`; circuits are run together as far as the memory allows.
 
     Returns:
         One value per circuit and example, `[circuit, batch]`.
@@ -70,7 +70,8 @@ def score_circuits(
         where = ends.where.of_examples(BLOCK, len(pair))
         sides = (part.split(BLOCK, 1) for part in (ends.roots, ends.reference))
         parts = zip(where, *sides, scorer.positions.split(BLOCK), strict=True)
-        runs = [_Runner(model, graph, at, options.budget_mb)(masks, *part) for at, *part in parts]
+        memory = options.memory(BUDGET_MB, model.device)
+        runs = [_Runner(model, graph, at, memory)(masks, *part) for at, *part in parts]
         return scorer(torch.cat(runs, 1))
 
 
@@ -139,7 +140,7 @@ class _Runner:
     model: Transformer
     graph: Graph
     where: Positions
-    budget_mb: float
+    memory: float
 
     def __call__(
         self,
@@ -161,8 +162,8 @@ class _Runner:
         at = last if self.graph.n_layers == 1 else self.where
         first = torch.cat([_Stream.start(self, part, roots, reference).attention(0, at) for part in as_masks.split(4)])
         which = rearrange(which, "(circuit head) -> circuit head", head=len(heads))
-        size = len(self.graph.sources) * 3 * roots[0].numel() * roots.element_size() / 2**20
-        chunk = max(1, int(self.budget_mb / size))
+        size = len(self.graph.sources) * 3 * roots[0].numel() * roots.element_size()
+        chunk = max(1, int(self.memory / size))
         outputs = []
         for part, pick in zip(masks.split(chunk), which.split(chunk), strict=True):
             written = first[pick, torch.arange(len(heads), device=pick.device)]

@@ -16,7 +16,7 @@ from torch import nn
 
 from mechinterp.core import Circuit, Edge, Graph, HookedModel, Options, Pair
 from mechinterp.core.statistics import Gap, Interval, gap_between, ratio_of_means, ratio_rows
-from mechinterp.interventions.circuits import BUDGET_MB, RUNNER, score_circuits
+from mechinterp.interventions.circuits import RUNNER, score_circuits
 from mechinterp.interventions.placement import as_transformer
 from mechinterp.models import Transformer
 
@@ -28,7 +28,7 @@ class Judge:
     Args:
         model: A `Transformer`.
         pair: Clean and corrupted examples.
-        options: Metric, ablation and input convention. Circuits run in the engine's own memory budget.
+        options: Metric, ablation and input convention.
         least_gap: Of a gap whose interval reaches below this, shares are missing; None for no such bound.
 
     Raises:
@@ -85,8 +85,7 @@ class Judge:
         forms = {one: one.pruned() if prune else one for one in circuits if one not in self._scores}
         fresh = [form for form in dict.fromkeys(forms.values()) if form not in self._scores]
         if fresh:
-            options = self.options.change(budget_mb=BUDGET_MB)
-            values = score_circuits(self.model, self.pair, fresh, options=options)
+            values = score_circuits(self.model, self.pair, fresh, options=self.options)
             self._scores.update(zip(fresh, values.detach().cpu().double().numpy(), strict=True))
         self._scores.update({one: self._scores[form] for one, form in forms.items()})
         return np.stack([self._scores[one] for one in circuits])
