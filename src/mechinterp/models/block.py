@@ -86,11 +86,11 @@ class Block(nn.Module):
         if not isinstance(norm, Norm):
             return self.attn.pull("qkv", grads.sum(0))
         scale, direction = norm.derivative(resid)
-        pulled = norm.centred(self.attn.pull("qkv", (grads * scale[..., None]).sum(0)) * norm.w)
+        pulled = norm.centred(self.attn.pull("qkv", (grads * scale[..., None]).sum(0)).mul_(norm.w))
         offset = norm.offset.expand(resid.shape[-2:])
         moved = forks - torch.cat(self.attn.project("qkv", offset, where), -2)
         share = (moved * grads).sum(-1) * (scale / resid.shape[-1])
-        return pulled - torch.einsum("pbsf,pbsm->fbsm", share, direction)
+        return pulled.sub_(torch.einsum("pbsf,pbsm->fbsm", share, direction))
 
     def mlp_reads(self, pre: Float[Tensor, "... d_model"], mid: Float[Tensor, "... d_model"]) -> Tensor:
         """The stream that the MLP reads, of the streams before the layer and after its attention."""

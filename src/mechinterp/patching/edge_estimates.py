@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
@@ -31,9 +32,10 @@ from mechinterp.core import (
     suggest,
     takes,
 )
-from mechinterp.core.progress import Bars, StepProgress, nameless
-from mechinterp.interventions import Scorer, as_hooked, in_turn, on_model, placement
+from mechinterp.core.progress import Bars, Progress
+from mechinterp.interventions import Scorer, as_hooked, as_transformer, in_turn, on_model, placement
 from mechinterp.models import Transformer
+from mechinterp.patching.edges import patch_edges
 from mechinterp.patching.foreign import ForeignWires, foreign_graph, forked
 from mechinterp.patching.parts import parts_of
 from mechinterp.patching.readers import OwnWires, Wires
@@ -50,7 +52,8 @@ def estimate_edges(
     *,
     method: str = "eap-ig",
     steps: int = 10,
-    progress: bool | StepProgress = False,
+    verify: int = 0,
+    progress: bool | Progress = False,
     options: Options,
 ) -> xr.Dataset:
     """Estimated effect of every edge, in the shape of `patch_edges` with `direction="noise"`.
@@ -61,14 +64,17 @@ def estimate_edges(
         method: `eap` takes the gradient at the clean run; `eap-ig` averages it over `steps` points from the corrupted
             embedding (included) to the clean one (left out); `clean-corrupted` averages the two endpoints.
         steps: Points of `eap-ig`.
-        progress: True for a bar with a forecast, or a function called with (examples done, examples).
+        verify: How many edges, those of the largest absolute estimate, to measure exactly too; needs a `Transformer`.
+        progress: True for bars with a forecast, or a function called with (what, done, total).
         options: See `Options`; the metric is differentiable.
 
     Returns:
-        `effect` (`edge`, `example`), `clean` and `corrupted` (`example`).
+        `effect` (`edge`, `example`), `clean` and `corrupted` (`example`). With `verify` also `exact` (`edge`,
+        `example`), NaN where it was not measured, and as attributes, of mean effects: `correlation`, `sign_agreement`
+        (the share of equal signs) and `largest_deviation` (in the metric's unit).
 
     Raises:
-        ConfigError: If the method is unknown or `steps` is below 1.
+        ConfigError: If the method is unknown, `steps` is below 1 or `verify` below 0.
         UnsupportedError: If the model has no such edges (grouped-query attention, parallel MLPs, no per-head inputs).
 
     Source: Syed et al. 2023 (EAP); Hanna et al. 2024 (EAP-IG inputs, clean-corrupted). Differs: per-example sums, and
@@ -78,6 +84,10 @@ def estimate_edges(
         raise ConfigError(f"no method '{method}'.{suggest(method, ESTIMATES)}")
     if steps < 1:
         raise ConfigError(f"steps={steps}: needs at least 1")
+    if verify < 0:
+        raise ConfigError(f"verify={verify}: a number of edges, 0 for none")
+    if verify:
+        as_transformer(model, "the exact effects of verify= need")
     pair, options = on_model(pair, model), options.for_model(model)
     points = {"eap": [1.0], "clean-corrupted": [0.0, 1.0]}.get(method) or [k / steps for k in range(steps)]
     if isinstance(model, Transformer):
@@ -94,7 +104,32 @@ def estimate_edges(
     effects = labelled(effect, ["edge", "example"], {"edge": [str(edge) for edge in wires.graph.edges]})
     attrs = {"direction": "noise", "steps": len(points), **options.attrs("metric", "ablation", "inputs")}
     attrs |= {SEEN: join_names(example_names(pair))}
-    return patching_result(effects, clean, corrupted, method=method, **attrs)
+    result = patching_result(effects, clean, corrupted, method=method, **attrs)
+    return verified(result, model, pair, verify, progress, options) if verify else result
+
+
+def verified(
+    estimate: xr.Dataset,
+    model: HookedModel | nn.Module,
+    pair: Pair,
+    count: int,
+    progress: bool | Progress,
+    options: Options,
+) -> xr.Dataset:
+    """An estimate with the exact effects of its largest edges beside it, and how well both agree there."""
+    exact = patch_edges(
+        model, pair, edges=estimate, top=count, progress=progress, options=options.change(direction="noise")
+    )
+    ours = estimate["effect"].sel(edge=exact["edge"]).mean("example").values
+    true = exact["effect"].mean("example").values
+    varies = len(true) > 1 and ours.std() > 0 and true.std() > 0
+    agreement = {
+        "verified": len(true),
+        "correlation": float(np.corrcoef(ours, true)[0, 1]) if varies else float("nan"),
+        "sign_agreement": float((np.sign(ours) == np.sign(true)).mean()),
+        "largest_deviation": float(np.abs(ours - true).max()),
+    }
+    return estimate.assign(exact=exact["effect"].reindex(edge=estimate["edge"])).assign_attrs(agreement)
 
 
 def _estimated(
@@ -103,30 +138,31 @@ def _estimated(
     pair: Pair,
     points: Sequence[float],
     options: Options,
-    progress: bool | StepProgress,
+    progress: bool | Progress,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Effects `[edge, batch]`, and the metric of the clean and of the corrupted run, `[batch]`."""
     device, dtype = placement(model)
     example_bytes = wires.row_size(len(points)) * pair.clean.seq_len * dtype.itemsize
-    parts = parts_of(pair, example_bytes, options.memory(FASTEST_MB, device))
+    memory = options.memory(FASTEST_MB, device) - wires.fixed * dtype.itemsize
+    parts = parts_of(pair, example_bytes, memory)
     columns: list[tuple[Tensor, Tensor, Tensor]] = []
-    with in_turn(model), Bars(nameless(progress)) as tell:
+    with in_turn(model), Bars(progress) as tell:
         mean = wires.mean(parts, options)
         for part in parts:
             columns.append(_part(wires, part, mean, points, options))
-            tell("examples", sum(len(clean) for _, clean, _ in columns), len(pair))
+            tell("examples estimated", sum(len(clean) for _, clean, _ in columns), len(pair))
     effect, clean, corrupted = (torch.cat(each, -1) for each in zip(*columns, strict=True))
     return effect, clean, corrupted
 
 
+@torch.no_grad()
 def _part(
     wires: Wires, part: Pair, mean: Any, points: Sequence[float], options: Options
 ) -> tuple[Float[Tensor, "edge batch"], Float[Tensor, " batch"], Float[Tensor, " batch"]]:
     ends, graph = wires.ends(part, mean, options), wires.graph
     scorer = Scorer.of(part, options, ends.clean)
-    with torch.no_grad():
-        clean, corrupted = scorer(ends.clean), scorer(ends.corrupted)
-        path = torch.stack([ends.start + share * (ends.stop - ends.start) for share in points])
+    clean, corrupted = scorer(ends.clean), scorer(ends.corrupted)
+    path = torch.stack([ends.start + share * (ends.stop - ends.start) for share in points])
     effect = ends.steps.new_zeros(len(graph.edges), len(part))
     many = [len(graph.incoming(reader)) for reader in graph.readers]
     rows = {reader: slice(end - n, end) for reader, n, end in zip(graph.readers, many, accumulate(many), strict=True)}

@@ -29,7 +29,7 @@ from mechinterp.core import (
     patching_result,
     takes,
 )
-from mechinterp.core.progress import Bars, StepProgress, nameless
+from mechinterp.core.progress import Bars, Progress
 from mechinterp.interventions import Start, as_transformer, on_model, quiet, resume, source_steps
 from mechinterp.patching.choose import EdgeChoice, chosen_edges
 from mechinterp.patching.parts import edge_parts, shared_mean
@@ -44,7 +44,7 @@ def patch_edges(
     *,
     edges: EdgeChoice | None = None,
     top: int | None = None,
-    progress: bool | StepProgress = False,
+    progress: bool | Progress = False,
     options: Options,
 ) -> xr.Dataset:
     """Exact effect of every edge, or of some.
@@ -56,8 +56,8 @@ def patch_edges(
             it) in their order, a `Circuit`, or an estimate (what `estimate_edges` returned), the largest first. Default
             all, readers in topological order.
         top: Only so many of an estimate.
-        progress: True for a bar with a forecast, or a function called with (done, total), in layers that run again for
-            an edge and an example.
+        progress: True for a bar with a forecast, or a function called with (what, done, total), in layers that run again
+            for an edge and an example.
         options: See `Options`.
 
     Returns:
@@ -81,7 +81,7 @@ def patch_edges(
     pair = on_model(pair, model)
     columns: list[tuple[Tensor, Tensor, Tensor]] = []
     views: list[View] = []
-    with quiet(model), Bars(nameless(progress)) as report:
+    with quiet(model), Bars(progress) as report:
         parts = edge_parts(model, pair, graph, options)
         mean = shared_mean(model, parts, options)
         total = len(pair) * sum(_layers_again(graph, edge.reader) for edge in chosen)

@@ -83,6 +83,11 @@ class ForeignWires:
         width, sources = self.model.cfg.d_model, 3 * len(self.graph.sources)
         return width * (sources + points * 6 * len(self.graph.readers))
 
+    @property
+    def fixed(self) -> int:
+        """Nothing: a bridge multiplies with the weights as they are."""
+        return 0
+
     def mean(self, parts: Sequence[Pair], options: Options) -> Tensor | None:
         """Mean over the examples of all parts of what sources write, if the ablation is a mean."""
         if len(parts) == 1 or not options.ablation.startswith("mean"):

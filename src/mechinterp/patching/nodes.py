@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mechinterp.core import HookedModel, Options, Pair, Site, patching_result, takes
-from mechinterp.core.progress import Bars, StepProgress, nameless
+from mechinterp.core.progress import Bars, Progress
 from mechinterp.interventions import as_hooked, on_model, quiet, resume
 from mechinterp.models import Transformer
 from mechinterp.patching.changes import Change, node_change
@@ -33,7 +33,7 @@ def patch_nodes(
     *,
     site: str | Site = "z",
     at: str = "pos",
-    progress: bool | StepProgress = False,
+    progress: bool | Progress = False,
     options: Options,
 ) -> xr.Dataset:
     """Exact effect of every node of one kind, at every position, at every role, or at all positions together.
@@ -44,8 +44,8 @@ def patch_nodes(
         site: A kind (`z`, `resid_pre`, `resid_mid`, `resid_post`, `attn`, `mlp`, `mlp_post`, `q`, `k`, `v`,
             `result`, `pattern`, `input`, `embed`, `pos`), or one address (`L1.H3.z`, `L0.mlp`).
         at: `pos`, `role` or `all`. A pattern's position is its query.
-        progress: True for a bar with a forecast, or a function called with (layers done, layers), for examples in parts
-            once for each part.
+        progress: True for a bar with a forecast, or a function called with (what, layers done, layers), once for each
+            part of the examples.
         options: See `Options`.
 
     Returns:
@@ -67,7 +67,7 @@ def patch_nodes(
     if not isinstance(model, Transformer):
         return plain_nodes(model, pair, nodes, where, options).assign_attrs(attrs)
     columns: list[tuple[Tensor, Tensor, Tensor]] = []
-    with quiet(model), Bars(nameless(progress)) as tell:
+    with quiet(model), Bars(progress) as tell:
         parts = node_parts(model, pair, nodes.kind, options)
         mean = shared_mean(model, parts, options)
         total = len(parts) * len(nodes.layers)

@@ -57,6 +57,11 @@ class Wires(Protocol):
         """Numbers that a position of an example takes, with gradients at so many points."""
         ...
 
+    @property
+    def fixed(self) -> int:
+        """Numbers that a call takes, whatever its examples."""
+        ...
+
     def mean(self, parts: Sequence[Pair], options: Options) -> Any:
         """What takes the place of the corrupted run in every part; None where each has its own."""
         ...
@@ -86,13 +91,19 @@ class OwnWires:
     graph: Graph
 
     def row_size(self, points: int) -> int:
-        """Two recorded runs, all sources, a layer's readers, and at each point the layers' graph and its gradients."""
-        config, readers = self.model.config, 3 * self.graph.n_heads + 1
-        forks = (config.n_heads + 2 * config.kv_heads) * config.d_head
-        graph = 4 * config.d_model + 2 * forks + 2 * config.n_heads * config.d_head
-        graph += (1 + 2 * config.gated_mlp) * config.d_mlp
-        fixed = 2 * config.run_width + (len(self.graph.sources) + 3 * readers) * config.d_model
-        return fixed + points * (config.n_layers * graph + 2 * config.d_mlp + config.d_model)
+        """All sources, and the largest of: two recorded runs, the graph at each point, a layer's readers."""
+        config, graph = self.model.config, self.graph
+        queries, forks = (many * config.d_head for many in (config.n_heads, config.n_heads + 2 * config.kv_heads))
+        layer = 4 * config.d_model + 2 * forks + 2 * queries + (1 + 2 * config.gated_mlp) * config.d_mlp
+        at_points = points * (config.n_layers * layer + 2 * config.d_mlp + config.d_model)
+        readers = 4 * (config.n_heads + 2 * config.kv_heads) * config.d_model
+        return len(graph.sources) * config.d_model + max(2 * config.run_width, at_points, readers)
+
+    @property
+    def fixed(self) -> int:
+        """The fused weights of queries, keys and values, which the graph holds in every layer."""
+        config = self.model.config
+        return config.n_layers * (config.n_heads + 2 * config.kv_heads) * config.d_head * config.d_model
 
     def mean(self, parts: Sequence[Pair], options: Options) -> Activations | None:
         """The mean run over all parts, if the ablation is a mean."""
