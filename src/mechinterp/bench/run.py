@@ -14,6 +14,7 @@ from mechinterp.bench.edges import edges
 from mechinterp.bench.found import found_in_nulls
 from mechinterp.bench.onset import onset_calibration
 from mechinterp.bench.patching import patching
+from mechinterp.bench.scale import scale
 from mechinterp.bench.tasks import tasks
 from mechinterp.bench.timing import Figures
 from mechinterp.bench.trace import trace_costs
@@ -25,6 +26,7 @@ BENCHES: dict[str, Callable[[bool], Figures]] = {
     "training": training,
     "patching": patching,
     "edges": edges,
+    "scale": scale,
     "tasks": tasks,
     "truth": truth,
     "coverage": coverage,
@@ -40,7 +42,7 @@ def run(name: str, quick: bool = False, threads: int = 1) -> Figures:
     `onset` half an hour, and `found`, which trains 120 models, an hour and a half.
 
     Args:
-        name: `training`, `patching`, `edges`, `tasks`, `truth`, `coverage`, `found`, `onset` or `trace`.
+        name: `training`, `patching`, `edges`, `scale`, `tasks`, `truth`, `coverage`, `found`, `onset` or `trace`.
         quick: A small case once: it shows that all runs and agrees, its times mean nothing.
         threads: Torch's threads. With one the clock is processor time, with more it is time on the wall.
 

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from mechinterp.bench.timing import Figures
 
 SHOWN = ("ratio", "low", "high", "target", "peer_seconds", "hooked_seconds", "minimal_seconds", "our_seconds",
-         "step_seconds", "draw_seconds",
+         "step_seconds", "draw_seconds", "peer_peak_mb", "peak_mb",
          "exact_over_eap_ig", "error",
          "n", "called", "named", "yes", "undecided", "truth", "coverage", "width", "resolved", "failures",
          "seen", "scored_edges", "exact", "eap", "eap_ig", "clean_corrupted")  # fmt: skip
 
 
 ALONE = ("without_effects", "adaptive_over_training", "adaptive_steps", "checkpoints", "training_seconds",
-         "dates_agree", "demo_dates_agree", "peak_mb")  # fmt: skip
+         "dates_agree", "demo_dates_agree", "peak_mb", "memory_ratio")  # fmt: skip
 """Figures that a benchmark gives once."""
 
 
@@ -27,7 +27,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="training|patching|edges|tasks|truth|coverage|found|onset|trace",
+            metavar="training|patching|edges|scale|tasks|truth|coverage|found|onset|trace",
             help="What to measure.",
             show_default=False,
         ),

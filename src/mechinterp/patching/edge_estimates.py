@@ -41,7 +41,7 @@ from mechinterp.patching.parts import parts_of
 from mechinterp.patching.readers import OwnWires, Wires
 
 ESTIMATES = ("eap", "eap-ig", "clean-corrupted")
-FASTEST_MB = 256.0
+ESTIMATE_MB = 256.0
 """More examples at a time make no estimate faster."""
 
 
@@ -143,7 +143,7 @@ def _estimated(
     """Effects `[edge, batch]`, and the metric of the clean and of the corrupted run, `[batch]`."""
     device, dtype = placement(model)
     example_bytes = wires.row_size(len(points)) * pair.clean.seq_len * dtype.itemsize
-    memory = options.memory(FASTEST_MB, device) - wires.fixed * dtype.itemsize
+    memory = options.memory(ESTIMATE_MB, device) - wires.fixed * dtype.itemsize
     parts = parts_of(pair, example_bytes, memory)
     columns: list[tuple[Tensor, Tensor, Tensor]] = []
     with in_turn(model), Bars(progress) as tell:

@@ -56,8 +56,8 @@ def patch_edges(
             it) in their order, a `Circuit`, or an estimate (what `estimate_edges` returned), the largest first. Default
             all, readers in topological order.
         top: Only so many of an estimate.
-        progress: True for a bar with a forecast, or a function called with (what, done, total), in layers that run again
-            for an edge and an example.
+        progress: True for a bar with a forecast, or a function called with (what, done, total); counted are layers that
+            run again for an edge and an example.
         options: See `Options`.
 
     Returns:
