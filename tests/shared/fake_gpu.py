@@ -53,6 +53,8 @@ class FakeGPU(FakeTensorMode):
             if not isinstance(value, torch.Tensor | tuple | list):
                 return value
             try:
+                if func is torch.ops.aten._to_copy.default and not isinstance(args[0], FakeTensor):
+                    args = (self.from_tensor(args[0]), *args[1:])  # else it is copied as it is, on the device
                 fake = super().dispatch(func, types, args, kwargs)
             except (DataDependentOutputException, DynamicOutputShapeException):
                 with self:
@@ -62,7 +64,7 @@ class FakeGPU(FakeTensorMode):
         for one, its_value in zip(*map(_as_list, (fake, value)), strict=True):
             if isinstance(one, FakeTensor):
                 assert one.shape == its_value.shape and one.dtype == its_value.dtype
-                one.value = its_value
+                one.value, one.constant = its_value, None  # torch's own values of constants would run on the device
         return fake
 
     def moved(self, model: nn.Module) -> nn.Module:

@@ -138,14 +138,14 @@ def _effects(
             part = moving[begin : begin + many]
             sources = [row[edges[i].source] for i in part]
             if layer is None:
-                start = _logits_start(runs, steps[sources])
+                start = _logits_start(runs, steps[_index(sources, steps)])
             elif kind == "mlp":
-                start = _mlp_start(runs, steps[sources], layer)
+                start = _mlp_start(runs, steps[_index(sources, steps)], layer)
             else:
                 since = min(place for place in (first[source] for source in sources) if place is not None)
                 forks = [edges[i].reader.index for i in part]
                 start = _head_start(runs, steps, layer, kind, sources, forks, since)
-            effect[part] = runs.effect(resume(runs.base, start))
+            effect[_index(part, steps)] = runs.effect(resume(runs.base, start))
             tell([edges[i] for i in part])
     return effect
 
@@ -155,6 +155,11 @@ def _first_changes(steps: Float[Tensor, "source batch seq d_model"]) -> list[int
     changed = steps.ne(0).any(-1).any(1)
     first = torch.where(changed.any(-1), changed.to(torch.int8).argmax(-1), -1)
     return [None if place < 0 else place for place in first.tolist()]
+
+
+def _index(numbers: Sequence[int], values: Tensor) -> Tensor:
+    """Numbers as an index into values, where these are."""
+    return torch.tensor(numbers).to(values.device)
 
 
 def _logits_start(runs: Runs, steps: Float[Tensor, "edge batch seq d_model"]) -> Start:
@@ -187,12 +192,11 @@ def _head_start(
     at = base.needed(layer, "mid", since if kind == "q" or runs.model.config.causal else 0)
     rows = at if kind == "q" else acts.where
     unique = sorted(set(sources))
-    x = block.ln1(rows.take(acts.resid_pre[layer]) + rows.take(steps[unique]))
+    x = block.ln1(rows.take(acts.resid_pre[layer]) + rows.take(steps[_index(unique, steps)]))
     forks = {"q": at.take(acts.q[layer], 2)[None], "k": acts.k[layer][None], "v": acts.v[layer][None]}
     (forks[kind],) = block.attn.project(kind, x, rows)
     z = block.attn.attend(forks["q"], forks["k"], forks["v"], at, acts.where)
     number = {source: i for i, source in enumerate(unique)}
-    edge = torch.tensor([number[source] for source in sources], device=z.device)
-    reader = torch.tensor(readers, device=z.device)
+    edge, reader = _index([number[source] for source in sources], steps), _index(readers, steps)
     delta = block.attn.write_edges(kind, z - at.take(acts.z[layer], 2), edge, reader)
     return Start(layer, "mid", at.take(acts.resid_mid[layer]) + delta, at)
