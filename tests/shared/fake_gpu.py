@@ -1,4 +1,4 @@
-"""A GPU that is not there: torch's `FakeTensorMode`, which knows devices, with values beside it, which it does not keep.
+"""A GPU that is not there: torch's `FakeTensorMode`, which knows devices, with the values that it does not keep.
 
 `FakeTensorMode` refuses an operation on tensors of two devices as a GPU would. It has no numbers, so whatever looks at
 one (`item`, `nonzero`, `equal`, `numpy`) cannot run under it. Here each fake tensor has its value on the CPU too,

@@ -38,7 +38,7 @@ NAMES = tuple(BENCHES)
 
 
 def run(name: str, quick: bool = False, threads: int = 1) -> Figures:
-    """Run one benchmark; each takes under a minute on an idle machine, but `coverage` and
+    """Run one benchmark; each takes under a minute on an idle machine, but `scale` some minutes, `coverage` and
     `onset` half an hour, and `found`, which trains 120 models, an hour and a half.
 
     Args:
