@@ -58,8 +58,10 @@ class View:
     def of(cls, runs: Runs, graph: Graph, steps: Float[Tensor, "source batch seq d_model"]) -> View:
         scored = runs.base.scored.take(steps)
         # Both ends of the range, rather than absolute values, which would be another tensor of this size.
-        ends = ([values.flatten(1).amax(1), -values.flatten(1).amin(1)] for values in (steps, scored))
-        return cls(*(torch.maximum(*pair) for pair in ends), largest_source(runs.model, runs.base.acts, graph))
+        anywhere, at_scored = (
+            torch.maximum(values.flatten(1).amax(1), -values.flatten(1).amin(1)) for values in (steps, scored)
+        )
+        return cls(anywhere, at_scored, largest_source(runs.model, runs.base.acts, graph))
 
 
 def visible_in(graph: Graph, views: Sequence[View]) -> frozenset[Edge]:
