@@ -167,7 +167,7 @@ def test_an_option_has_one_default():
     """A parameter that is a shared option has the shared default, or one that `takes` declares."""
     mi = importlib.import_module("mechinterp")
     options = importlib.import_module("mechinterp.core").OPTIONS
-    own = {("patch_nodes", "direction"), ("patch_nodes", "budget_mb")}
+    own = {("patch_nodes", "direction")}
     # These draw no pairs: a probe fits on its examples, a study and a claim have sizes of their own.
     own |= {("probe", "site"), ("probe", "examples"), ("study", "examples"), ("discover", "seed")}
     own |= {("discover", "share")}  # None says that it is not given, as k may be

@@ -10,6 +10,7 @@ from mechinterp import bench
 from mechinterp.bench.edges import hooked_edges
 from mechinterp.bench.inputs import random_model, random_pair
 from mechinterp.bench.minimal import Minimal
+from mechinterp.bench.scale import WAYS
 from mechinterp.bench.timing import Times, alternate, measure
 from mechinterp.bench.training import give_weights
 from mechinterp.cli import run
@@ -71,6 +72,10 @@ def test_quick_run(name):
     elif name == "checkpoints":
         assert [row["checkpoints"] for row in result["sizes"]] == [2, 4]
         assert result["ratio"] < 1.2 and all(row["again"] < row["seconds"] / 2 for row in result["sizes"])
+    elif name == "scale":
+        # Times and memory of a small model mean nothing; the scores are the peer's.
+        assert result["error"] < 1e-5 < result["sizes"][0]["largest_effect"] and result["target"] == 1.0
+        assert result["sizes"][0]["edges"] == 110 and result["memory_ratio"] > 0
     else:
         assert result["error"] < 1e-5
         assert all(row["largest_effect"] > 0.1 for row in result["sizes"] if row["scored"] == "last")
@@ -111,6 +116,18 @@ def test_the_loop_over_edges_is_right(inputs):
     ours = patch_edges(model, pair, direction="noise", inputs=inputs)["effect"].values
     assert np.abs(ours).max() > 0.05
     np.testing.assert_allclose(hooked_edges(model, pair, inputs).numpy(), ours, atol=1e-5)
+
+
+def test_the_ways_of_the_scale_benchmark_are_what_they_say():
+    model, pair = random_model(2, 2, 6, d_mlp=16, d_model=16).requires_grad_(False), random_pair(6, "last", batch=3)
+    scores = {way: call(model, pair) for way, call in WAYS.items()}
+    edges = len(model.config.graph().edges)
+    assert [len(scores[way]) for way in ("peer", "eap-ig", "eap", "clean-corrupted")] == [edges] * 4
+    assert len(scores["estimates of all heads"]) == len(scores["exact, all heads"]) == 4
+    assert scores["exact, edges into one key"] == pytest.approx(
+        [patch_edges(model, pair, edges=["input->L0.H1.k"])["effect"].mean("example").item()]
+    )
+    assert scores["peer"] == pytest.approx(scores["eap-ig"], abs=1e-6) and max(scores["peer"]) > 0.01
 
 
 def test_ratio_is_the_median_over_blocks():

@@ -74,6 +74,26 @@ def test_estimate_prints_the_estimates_of_the_api(folder: Path, output: Output):
     assert means(result["effects"]) == pytest.approx(nodes.values.ravel(), rel=1e-4, abs=1e-7)
 
 
+def test_some_edges_of_many(folder: Path, output: Output, tmp_path: Path, capsys: Capture):
+    """All into a reader, those of a circuit, the largest of an estimate; and what is measured beside an estimate."""
+    words = ("--examples", "12", "--seed", "4")
+    into = output("patch", folder, *words, "--edge", "logits")["effects"]
+    assert {row["edge"].split("->")[1] for row in into} == {"logits"} and len(into) > 2
+    file, guess = tmp_path / "circuit.json", tmp_path / "guess.nc"
+    file.write_text(json.dumps(mi.Circuit(TWO).to_dict()))
+    assert {row["edge"] for row in output("patch", folder, *words, "--edge", file)["effects"]} == set(TWO)
+    estimate = output("estimate", folder, *words, "--edges", "--steps", "3", "--verify", "4", "--out", guess)
+    assert estimate["verified"] == 4 and -1 <= estimate["correlation"] <= 1
+    largest = output("patch", folder, *words, "--largest", f"{guess}:4")["effects"]
+    exact = {row["edge"]: row["exact"] for row in estimate["effects"]}
+    assert len(largest) == 4 and all(row["effect"] == pytest.approx(exact[row["edge"]], abs=1e-6) for row in largest)
+    assert run(["estimate", str(folder), *words, "--edges", "--verify", "2"]) == 0
+    assert "2 largest edges measured exactly" in " ".join(capsys.readouterr().out.split())
+    for bad in ("guess.nc:x", "guess.txt:3", "missing.nc:3"):
+        assert run(["patch", str(folder), "--largest", bad]) == 2
+    assert run(["estimate", str(folder), "--verify", "2"]) == 2
+
+
 def test_probe_prints_the_score_and_its_nulls(folder: Path, output: Output, capsys: Capture):
     words = ("probe", str(folder), "previous_token", "--site", "resid_post", "--layer", "0", "--examples", "32")
     result = output(*words)

@@ -18,6 +18,7 @@ from mechinterp.bench.edges import edges
 from mechinterp.bench.found import found_in_nulls
 from mechinterp.bench.onset import onset_calibration
 from mechinterp.bench.patching import patching
+from mechinterp.bench.scale import scale
 from mechinterp.bench.tasks import tasks
 from mechinterp.bench.timing import Figures
 from mechinterp.bench.trace import trace_costs
@@ -28,6 +29,7 @@ BENCHES: dict[str, Callable[[bool], Figures]] = {
     "training": training,
     "patching": patching,
     "edges": edges,
+    "scale": scale,
     "tasks": tasks,
     "discovery": discovery,
     "coverage": coverage,
@@ -40,11 +42,11 @@ NAMES = tuple(BENCHES)
 
 
 def run(name: str, quick: bool = False, threads: int = 1, folder: Path | None = None) -> Figures:
-    """Run one benchmark; each takes under a minute on an idle machine, but `discovery` ten, `coverage` and `onset` half
-    an hour, `checkpoints` four minutes, and `found`, which trains 120 models, an hour and a half.
+    """Run one benchmark; each takes under a minute on an idle machine, but `checkpoints` four, `discovery` and `scale`
+    ten, `coverage` and `onset` half an hour, and `found`, which trains 120 models, an hour and a half.
 
     Args:
-        name: `training`, `patching`, `edges`, `tasks`, `discovery`, `coverage`, `found`, `onset`, `trace` or
+        name: `training`, `patching`, `edges`, `scale`, `tasks`, `discovery`, `coverage`, `found`, `onset`, `trace` or
             `checkpoints`.
         quick: A small case once: it shows that all runs and agrees, its times mean nothing.
         folder: For `discovery`: examine the searches on trained models, whose Runs are kept here.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mechinterp.bench.timing import Figures
 
 SHOWN = ("ratio", "low", "high", "target", "peer_seconds", "hooked_seconds", "minimal_seconds", "our_seconds",
-         "step_seconds", "draw_seconds",
+         "step_seconds", "draw_seconds", "peer_peak_mb",
          "exact_over_eap_ig", "error", "seconds", "loading", "again", "peak_mb", "model_mb",
          "n", "called", "named", "yes", "undecided", "truth", "coverage", "width", "resolved", "failures",
          "auroc", "auroc_mean", "average_precision", "exact_recovery", "excess", "exam_seconds",
@@ -21,7 +21,7 @@ SHOWN = ("ratio", "low", "high", "target", "peer_seconds", "hooked_seconds", "mi
 
 
 ALONE = ("without_effects", "adaptive_over_training", "adaptive_steps", "checkpoints", "training_seconds",
-         "dates_agree", "demo_dates_agree", "peak_mb", "best")  # fmt: skip
+         "dates_agree", "demo_dates_agree", "peak_mb", "best", "memory_ratio")  # fmt: skip
 """Figures that a benchmark gives once."""
 
 
@@ -29,7 +29,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="training|patching|edges|tasks|discovery|coverage|found|onset|trace|checkpoints",
+            metavar="training|patching|edges|scale|tasks|discovery|coverage|found|onset|trace|checkpoints",
             help="What to measure.",
             show_default=False,
         ),

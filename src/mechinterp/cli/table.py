@@ -70,7 +70,8 @@ VERB_OPTIONS = {
         ("site", "at", *INTERVENTION, "budget_mb", *PAIR), {"for nodes": "patch_nodes", "for edges": "patch_edges"}
     ),
     "estimate": Verb(
-        ("site", "at", *INTERVENTION, *PAIR), {"for nodes": "estimate_nodes", "for edges": "estimate_edges"}
+        ("site", "at", *INTERVENTION, "budget_mb", *PAIR),
+        {"for nodes": "estimate_nodes", "for edges": "estimate_edges"},
     ),
     "discover": Verb(("metric", "ablation", "inputs", "share", *PAIR), {"": "discover"}, {"seed": 0}),
     # A circuit is discovered on the pairs of seed 0, and may not be evaluated on them.

@@ -130,6 +130,18 @@ class Graph:
             )
         return parsed
 
+    def check_reader(self, site: str | Site) -> Site:
+        """Return the reader if this model has it.
+
+        Raises:
+            SiteError: If it does not, naming the nearest ones.
+        """
+        parsed = Site.parse(site)
+        if parsed not in self.readers:
+            near = suggest(str(parsed), map(str, self.readers))
+            raise SiteError(f"no reader '{parsed}': readers are q, k and v of heads, MLPs and the logits.{near}")
+        return parsed
+
     def check_site(self, site: str | Site) -> Site:
         """Return the site if this model has it.
 

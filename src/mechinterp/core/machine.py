@@ -29,6 +29,18 @@ def usable_memory() -> int:
     return machine if limit < 0 else min(limit, machine)
 
 
+def free_memory(device: torch.device | None = None) -> int:
+    """Bytes that are free for what is allocated next: on a GPU its own, else the machine's."""
+    if device is not None and device.type == "cuda" and torch.cuda.is_available():
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return usable_memory()
+    return min(available, usable_memory())
+
+
 def check_memory(needed: int, what: str) -> None:
     """Refuse what this machine cannot hold, before anything is allocated.
 

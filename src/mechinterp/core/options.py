@@ -12,14 +12,17 @@ from dataclasses import dataclass, fields, replace
 from functools import wraps
 from typing import Any, TypeVar
 
+import torch
+
 from mechinterp.core.errors import ConfigError, check_word
-from mechinterp.core.machine import without_modes
+from mechinterp.core.machine import free_memory, without_modes
 from mechinterp.core.metrics import Metric, resolve_metric
 from mechinterp.core.sites import INPUTS
 
 ABLATIONS = ("resample", "mean", "mean-pos", "zero")
 DIRECTIONS = ("noise", "denoise")
 AT = ("pos", "role", "all")
+MEGABYTE = 2**20
 
 _T = TypeVar("_T")
 
@@ -68,7 +71,11 @@ OPTIONS: Mapping[str, Option] = {
         ABLATIONS,
     ),
     "inputs": Option(str, "merged", "Embedding and positions as one source (merged) or as two (split).", INPUTS),
-    "budget_mb": Option(float, 64.0, "Memory for the activations of patched runs; changes the time, not the result."),
+    "budget_mb": Option(
+        float | None, None,
+        "Memory for runs beside the model, in MB: examples and patches are run in parts that fit it, at least one at a "
+        "time. It changes the time, not the result. By default what runs fastest, and at most half of what is free.",
+    ),
     "site": Option(str, "z", "A kind of site (z, resid_post, mlp, ...) or one address (L1.H3.z)."),
     "at": Option(str, "pos", "Patch every position, the position of every role, or all positions at once.", AT),
     "corruption": Option(str, "all", "Corruption of the pairs: one of the task's, or all in equal parts."),
@@ -90,20 +97,20 @@ class Options:
         direction: `noise` or `denoise`.
         ablation: `resample`, `mean`, `mean-pos` or `zero`.
         inputs: `merged` or `split`.
-        budget_mb: Memory for the activations of patched runs.
+        budget_mb: Memory for runs beside the model; None for what runs fastest.
 
     Raises:
-        ConfigError: If a word is unknown, or direction and ablation have no meaning together.
+        ConfigError: If a word is unknown, direction and ablation have no meaning together, or there is no memory.
 
     >>> Options(ablation="zero").change(inputs="split")
-    Options(metric=None, direction='noise', ablation='zero', inputs='split', budget_mb=64.0)
+    Options(metric=None, direction='noise', ablation='zero', inputs='split', budget_mb=None)
     """
 
     metric: str | Metric | None = OPTIONS["metric"].default
     direction: str = OPTIONS["direction"].default
     ablation: str = OPTIONS["ablation"].default
     inputs: str = OPTIONS["inputs"].default
-    budget_mb: float = OPTIONS["budget_mb"].default
+    budget_mb: float | None = OPTIONS["budget_mb"].default
 
     def __post_init__(self) -> None:
         for name in ("ablation", "direction", "inputs"):
@@ -115,6 +122,18 @@ class Options:
                 "direction='denoise' puts clean values into the corrupted run, so it takes ablation='resample', "
                 f"not '{self.ablation}'; use direction='noise'"
             )
+        if self.budget_mb is not None and not self.budget_mb > 0:
+            raise ConfigError(f"budget_mb={self.budget_mb}: must be above 0")
+
+    def memory(self, fastest_mb: float, device: torch.device) -> float:
+        """Bytes for runs beside the model.
+
+        Args:
+            fastest_mb: On a CPU more would be slower: what stays in the processor's cache runs faster than all at once.
+            device: Where the model is.
+        """
+        budget = free_memory(device) / 2 if self.budget_mb is None else self.budget_mb * MEGABYTE
+        return min(budget, fastest_mb * MEGABYTE) if device.type == "cpu" else budget
 
     def change(self, **options: object) -> Options:
         """A copy with some options changed."""

@@ -22,7 +22,7 @@ from mechinterp.core.statistics import rounding
 from mechinterp.interventions import Judge, as_transformer
 from mechinterp.models import Transformer
 from mechinterp.patching import patch_edges
-from mechinterp.patching.edges import visible_edges
+from mechinterp.patching.visible import visible_edges
 
 EDGE_STATES = ("live", "idle", "invisible")
 UNITS = 8.0

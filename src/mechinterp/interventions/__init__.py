@@ -1,9 +1,16 @@
 """The one engine: run, record, edit, resume from the middle, run a circuit."""
 
-from mechinterp.interventions.activations import Activations, activations, source_values
+from mechinterp.interventions.activations import (
+    Activations,
+    activations,
+    largest_source,
+    mean_activations,
+    source_steps,
+    source_values,
+)
 from mechinterp.interventions.circuits import graph_of, score_circuits, score_gates
 from mechinterp.interventions.gradients import gradients
-from mechinterp.interventions.hooks import as_hooked, check_plain, hook_name, quiet, record, run_edited
+from mechinterp.interventions.hooks import as_hooked, check_plain, hook_name, in_turn, quiet, record, run_edited
 from mechinterp.interventions.judge import Judge
 from mechinterp.interventions.neighbours import score_neighbours
 from mechinterp.interventions.placement import as_transformer, on_model, placement
@@ -28,6 +35,9 @@ __all__ = [
     "gradients",
     "graph_of",
     "hook_name",
+    "in_turn",
+    "largest_source",
+    "mean_activations",
     "on_model",
     "outputs",
     "placement",
@@ -39,6 +49,7 @@ __all__ = [
     "score_gates",
     "score_neighbours",
     "score_runs",
+    "source_steps",
     "source_values",
     "streams",
     "take",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from mechinterp.core import Graph, Site
+from mechinterp.core import Graph, ShapeError, Site
 from mechinterp.interventions.hooks import quiet
+from mechinterp.interventions.reference import ablated
 from mechinterp.models import Positions, Transformer
 
 
@@ -47,6 +49,17 @@ class Activations:
         """The residual stream before the final norm."""
         return self.resid_pre[-1]
 
+    def map(self, change: Callable[..., Tensor], *others: Activations) -> Activations:
+        """A function of every tensor, of this run and of others in the same place; positions stay."""
+
+        def one(values: Sequence[Any]) -> Any:
+            if isinstance(values[0], tuple):
+                return tuple(change(*each) for each in zip(*values, strict=True))
+            return change(*values) if isinstance(values[0], Tensor) else values[0]
+
+        parts = {item.name: [getattr(run, item.name) for run in (self, *others)] for item in fields(self)}
+        return Activations(**{name: one(values) for name, values in parts.items()})
+
 
 def activations(model: Transformer, inputs: Tensor) -> Activations:
     """Run a model once and keep all of it.
@@ -70,6 +83,17 @@ def activations(model: Transformer, inputs: Tensor) -> Activations:
     return Activations(**values, resid_pre=tuple(stream), embed=at[Site("embed")], pos=at.get(Site("pos")), where=where)
 
 
+def mean_activations(model: Transformer, parts: Sequence[Tensor]) -> Activations:
+    """Means over the examples of all parts, `[1, seq, ...]`, one part in memory at a time."""
+    count, total = sum(map(len, parts)), None
+    for inputs in parts:
+        share = activations(model, inputs).map(lambda value: value.sum(0, keepdim=True) / count)
+        total = share if total is None else total.map(torch.add, share)
+    if total is None:
+        raise ShapeError("no examples to average")
+    return total
+
+
 @contextmanager
 def _watched(model: Transformer, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
     """What passes through some hook points, by site; `record` checks more and takes longer."""
@@ -88,11 +112,52 @@ def _watched(model: Transformer, sites: Sequence[Site]) -> Iterator[dict[Site, T
 
 def source_values(model: Transformer, acts: Activations, graph: Graph) -> Float[Tensor, "source batch seq d_model"]:
     """What each source of the graph writes to the residual stream, without biases, which belong to no source."""
-    parts: list[Tensor] = [acts.resid_pre[0]]
-    if graph.inputs == "split":
-        parts = [acts.embed] if acts.pos is None else [acts.embed, acts.pos]
+    return _stacked(graph, acts, _written(model, graph, [acts]))
+
+
+def largest_source(model: Transformer, acts: Activations, graph: Graph) -> Tensor:
+    """The largest number in `source_values`."""
+    return torch.stack([values.abs().amax() for values in _written(model, graph, [acts])]).amax()
+
+
+def source_steps(
+    model: Transformer, this: Activations, other: Activations, ablation: str, graph: Graph
+) -> Float[Tensor, "source batch seq d_model"]:
+    """From what each source writes in a run to what replaces it.
+
+    Sources write linear maps of z and of neurons, so these are subtracted and averaged, and not what is written.
+
+    Args:
+        model: A `Transformer`.
+        this: The run.
+        other: The run that replacements come from.
+        ablation: What is made of the other run's values, as for `ablated`.
+        graph: Whose sources.
+    """
+    steps = _written(model, graph, [this, other], lambda mine, theirs: ablated(theirs, ablation) - mine)
+    return _stacked(graph, this, steps)
+
+
+def _stacked(graph: Graph, acts: Activations, parts: Iterator[Tensor]) -> Float[Tensor, "source batch seq d_model"]:
+    """In one tensor from the start: it is the largest of an analysis."""
+    stream, first = acts.resid_pre[0], 0
+    values = stream.new_empty(len(graph.sources), *stream.shape)
+    for part in parts:
+        values[first : first + len(part)] = part
+        first += len(part)
+    return values
+
+
+def _written(
+    model: Transformer, graph: Graph, runs: Sequence[Activations], combine: Callable[..., Tensor] = lambda value: value
+) -> Iterator[Float[Tensor, "few batch seq d_model"]]:
+    """What sources write, some at a time in the graph's order, of values that are combined from those of the runs."""
+    if graph.inputs == "merged":
+        yield combine(*(run.resid_pre[0] for run in runs))[None]
+    else:
+        for name in ("embed", "pos")[: len(graph.roots)]:
+            yield combine(*(getattr(run, name) for run in runs))[None]
     for layer, block in enumerate(model.blocks):
-        parts += block.attn.write_heads(acts.z[layer]).unbind(-2)
+        yield block.attn.write_heads(combine(*(run.z[layer] for run in runs))).movedim(-2, 0)
         if block.has_mlp:
-            parts.append(block.mlp.write(acts.post[layer]))
-    return torch.stack(parts)
+            yield block.mlp.write(combine(*(run.post[layer] for run in runs)))[None]

@@ -27,7 +27,7 @@ BLOCK = 32
 RUNNER = "running a circuit needs"
 
 
-@takes("metric", "ablation", budget_mb=BUDGET_MB)
+@takes("metric", "ablation", "budget_mb")
 def score_circuits(
     model: HookedModel | nn.Module,
     pair: Pair,
@@ -44,7 +44,7 @@ def score_circuits(
         model: A `Transformer`.
         pair: Clean inputs to run on, corrupted ones for the reference.
         circuits: What to run; all in one input convention.
-        options: See `Options`; circuits are run together as far as the budget allows.
+        options: See `Options`; circuits are run together as far as the memory allows.
 
     Returns:
         One value per circuit and example, `[circuit, batch]`.
@@ -108,8 +108,8 @@ def runners_of(model: Transformer, pair: Pair, graph: Graph, options: Options) -
     parts = zip(
         where, scorer.positions.split(BLOCK), ends.roots.split(BLOCK, 1), ends.reference.split(BLOCK, 1), strict=True
     )
-    budget = options.budget_mb
-    return scorer, [Runner(model, graph, budget, at, at.pick(scored), *sides) for at, scored, *sides in parts]
+    memory = options.memory(BUDGET_MB, model.device)
+    return scorer, [Runner(model, graph, memory, at, at.pick(scored), *sides) for at, scored, *sides in parts]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mechinterp.core import HookedModel, is_reader_input
-from mechinterp.interventions.hooks import Edit, as_hooked, check_fired, hook_name, in_turn, refusals
+from mechinterp.interventions.hooks import Edit, as_hooked, check_fired, frozen, hook_name, in_turn, refusals
 
 
 def gradients(
@@ -17,6 +17,7 @@ def gradients(
     hooks: Sequence[str],
     score: Callable[[Tensor], Tensor],
     edits: Mapping[str, Edit] | None = None,
+    end: str | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Activations, and the gradient of a metric with respect to them.
 
@@ -28,6 +29,7 @@ def gradients(
         hooks: Where to differentiate.
         score: From the model's output to one number per example.
         edits: Hook name -> replacement, applied before differentiating; the graph starts there.
+        end: One of the hooks: `score` takes the activation there, and what comes after it does not run.
 
     Returns:
         Activations and gradients by hook name; the weights' own `.grad` is not touched.
@@ -54,10 +56,13 @@ def gradients(
 
         return watch
 
-    with in_turn(model), torch.enable_grad(), refusals():
-        output = model.run_with_hooks(
-            inputs, fwd_hooks=[(name, watcher(name)) for name in dict.fromkeys([*edits, *names])]
-        )
+    with in_turn(model), frozen(model), torch.enable_grad(), refusals():
+        watchers = [(name, watcher(name)) for name in dict.fromkeys([*edits, *names])]
+        if end is None:
+            output = model.run_with_hooks(inputs, fwd_hooks=watchers)
+        else:
+            model.run_with_hooks(inputs, return_type=None, fwd_hooks=watchers)
+            output = values[end]
         check_fired(model, names, values)
         sums = torch.autograd.grad(score(output).sum(), [values[name] for name in names], allow_unused=True)
     grads = {name: torch.zeros_like(values[name]) if g is None else g for name, g in zip(names, sums, strict=True)}

@@ -190,6 +190,19 @@ def quiet(model: HookedModel | nn.Module) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def frozen(model: HookedModel | nn.Module) -> Iterator[None]:
+    """No weight asks for a gradient, so that a graph keeps only what gradients of activations need; then as before."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    try:
+        for weight in weights:
+            weight.requires_grad_(False)
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
+
+
 _GUARD = threading.Lock()
 _TURNS: WeakKeyDictionary[HookedModel | nn.Module, tuple[threading.RLock, threading.local]] = WeakKeyDictionary()
 """Model -> who may analyse it now, and how many of its analyses are inside each other."""

@@ -16,7 +16,7 @@ from torch import nn
 
 from mechinterp.core import Circuit, ConfigError, Edge, Graph, HookedModel, Options, Pair
 from mechinterp.core.statistics import Gap, Interval, gap_between, ratio_of_means, ratio_rows
-from mechinterp.interventions.circuits import BUDGET_MB, RUNNER, score_circuits
+from mechinterp.interventions.circuits import RUNNER, score_circuits
 from mechinterp.interventions.neighbours import score_neighbours
 from mechinterp.interventions.placement import as_transformer
 from mechinterp.models import Transformer
@@ -29,7 +29,7 @@ class Judge:
     Args:
         model: A `Transformer`.
         pair: Clean and corrupted examples.
-        options: Metric, ablation and input convention. Circuits run in the engine's own memory budget.
+        options: Metric, ablation and input convention.
         least_gap: Of a gap whose interval reaches below this, shares are missing; None for no such bound.
 
     Raises:
@@ -89,8 +89,7 @@ class Judge:
         forms = {one: one.pruned() if prune else one for one in circuits if one not in self._scores}
         fresh = [form for form in dict.fromkeys(forms.values()) if form not in self._scores]
         if fresh:
-            options = self.options.change(budget_mb=BUDGET_MB)
-            values = score_circuits(self.model, self.pair, fresh, options=options)
+            values = score_circuits(self.model, self.pair, fresh, options=self.options)
             self._scores.update(zip(fresh, values.detach().cpu().double().numpy(), strict=True))
         self._scores.update({one: self._scores[form] for one, form in forms.items()})
         return np.stack([self._scores[one] for one in circuits])
@@ -107,8 +106,7 @@ class Judge:
         key = (circuit, tuple(edges))
         if key not in self._neighbours:
             self._neighbours.clear()  # Searches ask once per corruption, and then for another circuit.
-            options = self.options.change(budget_mb=BUDGET_MB)
-            values = score_neighbours(self.model, self.pair, circuit, edges, options=options)
+            values = score_neighbours(self.model, self.pair, circuit, edges, options=self.options)
             self._neighbours[key] = values.detach().cpu().double().numpy()
         return self._neighbours[key]
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mechinterp.core import Circuit, Edge, HookedModel, Options, Pair, Site, takes
-from mechinterp.interventions.circuits import BUDGET_MB, RUNNER, edge_masks, graph_of, runners_of
+from mechinterp.interventions.circuits import RUNNER, edge_masks, graph_of, runners_of
 from mechinterp.interventions.hooks import quiet
 from mechinterp.interventions.placement import as_transformer
 from mechinterp.interventions.runner import Stream
@@ -27,7 +27,7 @@ Change = Mapping[int, Float[Tensor, "batch row d_model"]]
 """Source -> by how much what it writes differs from the circuit's run."""
 
 
-@takes("metric", "ablation", budget_mb=BUDGET_MB)
+@takes("metric", "ablation", "budget_mb")
 def score_neighbours(
     model: HookedModel | nn.Module, pair: Pair, circuit: Circuit, edges: Sequence[str | Edge], *, options: Options
 ) -> Float[Tensor, "edge batch"]:
@@ -186,7 +186,7 @@ def _finished(
     run, graph = stream.run, stream.run.graph
     last = layer == graph.n_layers - 1
     wide = 4 if last else 3 * len(graph.sources)
-    many = max(1, int(run.budget_mb * 2**20 / (wide * stream.constant.numel() * stream.constant.element_size())))
+    many = max(1, int(run.memory / (wide * stream.constant.numel() * stream.constant.element_size())))
     column = graph.readers.index(Site("logits"))
     base = stream.mixed([Site("logits")], stream.constant)[0, 0] if last else None
     while part := list(islice(changes, many)):

@@ -25,7 +25,7 @@ class Runner:
     Args:
         model: The model.
         graph: Its edges.
-        budget_mb: Memory for the circuits that run together.
+        memory: Bytes for the circuits that run together.
         where: The positions of the sequence.
         scored: The scored ones.
         roots: Clean values of the sources that nothing feeds.
@@ -34,7 +34,7 @@ class Runner:
 
     model: Transformer
     graph: Graph
-    budget_mb: float
+    memory: float
     where: Positions
     scored: Positions
     roots: Float[Tensor, "root batch seq d_model"]
@@ -53,8 +53,8 @@ class Runner:
         at = self.queries(0)
         first = torch.cat([self.start(part).attention(0, at) for part in as_masks.split(4)])
         which = rearrange(which, "(circuit head) -> circuit head", head=len(heads))
-        size = len(self.graph.sources) * 3 * self.roots[0].numel() * self.roots.element_size() / 2**20
-        chunk = max(1, int(self.budget_mb / size))
+        size = len(self.graph.sources) * 3 * self.roots[0].numel() * self.roots.element_size()
+        chunk = max(1, int(self.memory / size))
         outputs = []
         for part, pick in zip(masks.split(chunk), which.split(chunk), strict=True):
             written = first[pick, torch.arange(len(heads), device=pick.device)]

@@ -99,6 +99,13 @@ class Attention(nn.Module):
         product = torch.einsum("...hm,hmd->...hd", x, self._weight(kind))
         return self._placed(kind, product + self._bias(kind) if self.config.attn_bias else product, where)
 
+    def pull(
+        self, kinds: str, grads: Float[Tensor, "batch row all_forks d_head"]
+    ) -> Float[Tensor, "all_forks batch row d_model"]:
+        """Gradients at what queries, keys and values read, from those at themselves; kinds stand side by side."""
+        weight = torch.cat([self._weight(kind) for kind in kinds])
+        return torch.einsum("bsfd,fmd->fbsm", grads, weight)
+
     def attend(
         self,
         q: Float[Tensor, "*query_lead query head d_head"],

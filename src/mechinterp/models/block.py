@@ -7,6 +7,7 @@ runs a part of it (`interventions`, `patching`) calls the same methods at some o
 
 from __future__ import annotations
 
+import torch
 from einops import repeat
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -60,6 +61,36 @@ class Block(nn.Module):
             if shared:
                 projected |= zip(shared, self.attn.project(shared, x, where), strict=True)
         return projected["q"], projected["k"], projected["v"]
+
+    def fork_gradients(
+        self,
+        resid: Float[Tensor, "point batch seq d_model"],
+        forks: Float[Tensor, "point batch seq all_forks d_head"],
+        grads: Float[Tensor, "point batch seq all_forks d_head"],
+        where: Positions,
+    ) -> Float[Tensor, "all_forks batch seq d_model"]:
+        """Gradients at each query's, key's and value's own input, before the norm, summed over points.
+
+        All points share one product with the weights. Let W be the weights, w, s, h and C as in `Norm.derivative`, and
+        g the gradient at a fork: at its input that is `s (C(w W g) - h mean(h w W g))`. The first term is linear in
+        `s g`, which is summed over points first; the mean is `g . (W' (w h)) / d_model`, and `W' (w h)` is the fork
+        itself less what it is where the norm puts out its offset.
+
+        Args:
+            resid: The stream before the layer.
+            forks: Queries, keys and values, side by side.
+            grads: Gradients with respect to them.
+            where: All positions.
+        """
+        norm = self.ln1
+        if not isinstance(norm, Norm):
+            return self.attn.pull("qkv", grads.sum(0))
+        scale, direction = norm.derivative(resid)
+        pulled = norm.centred(self.attn.pull("qkv", (grads * scale[..., None]).sum(0)).mul_(norm.w))
+        offset = norm.offset.expand(resid.shape[-2:])
+        moved = forks - torch.cat(self.attn.project("qkv", offset, where), -2)
+        share = (moved * grads).sum(-1) * (scale / resid.shape[-1])
+        return pulled.sub_(torch.einsum("pbsf,pbsm->fbsm", share, direction))
 
     def mlp_reads(self, pre: Float[Tensor, "... d_model"], mid: Float[Tensor, "... d_model"]) -> Tensor:
         """The stream that the MLP reads, of the streams before the layer and after its attention."""

@@ -189,6 +189,12 @@ class ModelConfig(Settings):
         """Numbers that a row holds at once while a layer runs: the stream and its norm, q, k, v, z and the MLP."""
         return 4 * self.d_model + 5 * self.n_heads * self.d_head + (2 + self.gated_mlp) * self.d_mlp
 
+    @property
+    def run_width(self) -> int:
+        """Numbers that a row leaves behind in a recorded run: the stream, q, k, v, z and neurons of every layer."""
+        layer = 2 * self.d_model + 2 * (self.n_heads + self.kv_heads) * self.d_head + self.d_mlp
+        return self.n_layers * layer + 3 * self.d_model
+
     def graph(self, inputs: str = "merged") -> Graph:
         """All sources, readers and edges of this architecture."""
         mlp = self.d_mlp > 0

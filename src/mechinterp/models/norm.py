@@ -45,6 +45,24 @@ class Norm(nn.Module):
             return F.layer_norm(x, self.w.shape, self.w, self.b, self.eps)
         return F.rms_norm(x, self.w.shape, self.w, self.eps)
 
+    def derivative(self, x: Float[Tensor, "... width"]) -> tuple[Tensor, Tensor]:
+        """Scale `s` and direction `h` of the derivative at x, which is `d -> w * s * (C d - h * mean(h * C d))`.
+
+        C takes the mean away (LN) or nothing (RMS); s is `[..., 1]`, h is the normalised x before the weight.
+        """
+        x = self.centred(x)
+        scale = (x.square().mean(-1, keepdim=True) + self.eps).rsqrt()
+        return scale, x * scale
+
+    def centred(self, x: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
+        """Without its mean, if the norm takes it away."""
+        return x - x.mean(-1, keepdim=True) if self.kind == "LN" else x
+
+    @property
+    def offset(self) -> Float[Tensor, " width"]:
+        """What the norm adds whatever it reads."""
+        return self.b if self.kind == "LN" else torch.zeros_like(self.w)
+
 
 def make_norm(config: ModelConfig) -> nn.Module:
     """A `Norm` of the stream, or nothing where the model has none."""

@@ -7,7 +7,7 @@ read it; then each head's changed attention output is one patch of the residual 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -29,28 +29,35 @@ from mechinterp.core import (
     patching_result,
     takes,
 )
-from mechinterp.interventions import (
-    Start,
-    ablated,
-    as_transformer,
-    on_model,
-    quiet,
-    resume,
-    source_values,
-)
+from mechinterp.core.progress import Bars, Progress
+from mechinterp.interventions import Start, as_transformer, on_model, quiet, resume, source_steps
+from mechinterp.patching.choose import EdgeChoice, chosen_edges
+from mechinterp.patching.parts import edge_parts, shared_mean
 from mechinterp.patching.runs import Runs
+from mechinterp.patching.visible import View, visible_in
 
 
 @takes("metric", "direction", "ablation", "inputs", "budget_mb")
 def patch_edges(
-    model: HookedModel | nn.Module, pair: Pair, *, edges: Sequence[str | Edge] | None = None, options: Options
+    model: HookedModel | nn.Module,
+    pair: Pair,
+    *,
+    edges: EdgeChoice | None = None,
+    top: int | None = None,
+    progress: bool | Progress = False,
+    options: Options,
 ) -> xr.Dataset:
-    """Exact effect of every edge.
+    """Exact effect of every edge, or of some.
 
     Args:
         model: A `Transformer`.
         pair: Clean and corrupted inputs.
-        edges: Only these, in this order; default all, readers in topological order.
+        edges: Only these; time goes by what is asked for. Addresses of edges and of readers (`L1.H0.k`: every edge into
+            it) in their order, a `Circuit`, or an estimate (what `estimate_edges` returned), the largest first. Default
+            all, readers in topological order.
+        top: Only so many of an estimate.
+        progress: True for a bar with a forecast, or a function called with (what, done, total); counted are layers that
+            run again for an edge and an example.
         options: See `Options`.
 
     Returns:
@@ -62,6 +69,7 @@ def patch_edges(
 
     Raises:
         SiteError: If the model lacks one of the edges.
+        ConfigError: If a circuit has the other input convention, or `top` has no meaning.
         UnsupportedError: If the model is no `Transformer`.
 
     Source: edge activation patching (Conmy et al. 2023; Hanna et al. 2024), exact.
@@ -69,88 +77,89 @@ def patch_edges(
     model = as_transformer(model, "exact edge effects need", instead="use estimate_edges")
     options = options.for_model(model)
     graph = model.config.graph(options.inputs)
-    chosen = graph.edges if edges is None else tuple(graph.check(edge) for edge in edges)
+    chosen = chosen_edges(graph, edges, top)
     pair = on_model(pair, model)
-    with quiet(model):
-        runs = Runs.of(model, pair, options)
-        effect = _effects(runs, graph, chosen)
-        seen = _visible(runs, graph)
+    columns: list[tuple[Tensor, Tensor, Tensor]] = []
+    views: list[View] = []
+    with quiet(model), Bars(progress) as report:
+        parts = edge_parts(model, pair, graph, options)
+        mean = shared_mean(model, parts, options)
+        total = len(pair) * sum(_layers_again(graph, edge.reader) for edge in chosen)
+        done = 0
+        for part in parts:
+
+            def tell(edges: Sequence[Edge], examples: int = len(part)) -> None:
+                nonlocal done
+                done += examples * sum(_layers_again(graph, edge.reader) for edge in edges)
+                report("layers run again", done, total)
+
+            runs = Runs.of(model, part, options, mean)
+            steps = source_steps(model, runs.base.acts, runs.other, options.ablation, graph)
+            columns.append((_effects(runs, graph, steps, chosen, tell), runs.clean, runs.corrupted))
+            views.append(View.of(runs, graph, steps))
+    effect, clean, corrupted = (torch.cat(each, -1) for each in zip(*columns, strict=True))
+    seen = visible_in(graph, views)
     names = [str(edge) for edge in chosen]
     effects = labelled(effect, ["edge", "example"], {"edge": names})
     attrs = options.attrs("metric", "direction", "ablation", "inputs")
     attrs |= {SEEN: join_names(example_names(pair))}
     visible = labelled(np.array([edge in seen for edge in chosen], dtype=bool), ["edge"], {"edge": names})
-    return patching_result(effects, runs.clean, runs.corrupted, method="exact", **attrs).assign(visible=visible)
+    return patching_result(effects, clean, corrupted, method="exact", **attrs).assign(visible=visible)
 
 
-@takes("metric", "ablation", "inputs")
-def visible_edges(model: HookedModel | nn.Module, pair: Pair, *, options: Options) -> frozenset[Edge]:
-    """Edges whose source carries something else when it is ablated, at some position that their reader reads.
-
-    Of all others the effect is zero by construction: their source is equal in both runs there, up to rounding.
-
-    Args:
-        model: A `Transformer`.
-        pair: Clean and corrupted inputs.
-        options: See `Options`.
-
-    Raises:
-        UnsupportedError: If the model is no `Transformer`.
-    """
-    model = as_transformer(model, "exact edge effects need")
-    options = options.for_model(model)
-    graph, pair = model.config.graph(options.inputs), on_model(pair, model)
-    with quiet(model):
-        return _visible(Runs.of(model, pair, options), graph)
+def _layers_again(graph: Graph, reader: Site) -> int:
+    """Layers that run again for an edge into a reader, the unembedding counted as one."""
+    return 1 + (0 if reader.layer is None else graph.n_layers - reader.layer)
 
 
-def _visible(runs: Runs, graph: Graph) -> frozenset[Edge]:
-    steps, last = source_steps(runs, graph), graph.n_layers - 1
-    tiny = 1000 * torch.finfo(steps.dtype).eps * source_values(runs.model, runs.base.acts, graph).abs().amax()
-
-    def changed(where: Tensor) -> set[Site]:
-        largest = where.abs().flatten(1).amax(1) > tiny
-        return {site for site, differs in zip(graph.sources, largest.tolist(), strict=True) if differs}
-
-    anywhere, scored = changed(steps), changed(runs.base.scored.take(steps))
-    # What is read elsewhere in the last layer reaches no scored output, but for keys and values.
-    ends = {
-        reader
-        for reader in graph.readers
-        if reader.kind == "logits" or (reader.kind in ("q", "mlp") and reader.layer == last)
-    }
-    return frozenset(edge for edge in graph.edges if edge.source in (scored if edge.reader in ends else anywhere))
-
-
-def source_steps(runs: Runs, graph: Graph) -> Float[Tensor, "source batch seq d_model"]:
-    """From each source's value in the patched run to what replaces it."""
-    this, other = (source_values(runs.model, run, graph) for run in (runs.base.acts, runs.other))
-    return ablated(other, runs.options.ablation, batch_dim=1) - this
-
-
-def _effects(runs: Runs, graph: Graph, edges: Sequence[Edge]) -> Float[Tensor, "edge batch"]:
-    steps = source_steps(runs, graph)
+def _effects(
+    runs: Runs,
+    graph: Graph,
+    steps: Float[Tensor, "source batch seq d_model"],
+    edges: Sequence[Edge],
+    tell: Callable[[Sequence[Edge]], None],
+) -> Float[Tensor, "edge batch"]:
+    """Effects of some edges; `tell` hears of those that are done."""
     row = {site: i for i, site in enumerate(graph.sources)}
+    first = _first_changes(steps)
     effect = runs.clean.new_zeros(len(edges), len(runs.clean))
     groups: dict[tuple[int | None, str], list[int]] = {}
     for i, edge in enumerate(edges):
         groups.setdefault((edge.reader.layer, edge.reader.kind), []).append(i)
-    many = runs.affordable(runs.base.acts.embed.shape[1])
+    many = runs.affordable(steps.shape[2])
     for (layer, kind), members in groups.items():
-        # By source, so that edges which share a normalised input are computed together.
-        members.sort(key=lambda i: row[edges[i].source])
-        for first in range(0, len(members), many):
-            part = members[first : first + many]
+        # By source, so that edges which share a normalised input are computed together. What is equal in both runs
+        # changes nothing.
+        moving = sorted(
+            (i for i in members if first[row[edges[i].source]] is not None), key=lambda i: row[edges[i].source]
+        )
+        tell([edges[i] for i in set(members).difference(moving)])
+        for begin in range(0, len(moving), many):
+            part = moving[begin : begin + many]
             sources = [row[edges[i].source] for i in part]
-            forks = [edges[i].reader.index for i in part]
             if layer is None:
-                start = _logits_start(runs, steps[sources])
+                start = _logits_start(runs, steps[_index(sources, steps)])
             elif kind == "mlp":
-                start = _mlp_start(runs, steps[sources], layer)
+                start = _mlp_start(runs, steps[_index(sources, steps)], layer)
             else:
-                start = _head_start(runs, steps, layer, kind, sources, forks)
-            effect[part] = runs.effect(resume(runs.base, start))
+                since = min(place for place in (first[source] for source in sources) if place is not None)
+                forks = [edges[i].reader.index for i in part]
+                start = _head_start(runs, steps, layer, kind, sources, forks, since)
+            effect[_index(part, steps)] = runs.effect(resume(runs.base, start))
+            tell([edges[i] for i in part])
     return effect
+
+
+def _first_changes(steps: Float[Tensor, "source batch seq d_model"]) -> list[int | None]:
+    """The first position at which each source differs between the runs; None where it never does."""
+    changed = steps.ne(0).any(-1).any(1)
+    first = torch.where(changed.any(-1), changed.to(torch.int8).argmax(-1), -1)
+    return [None if place < 0 else place for place in first.tolist()]
+
+
+def _index(numbers: Sequence[int], values: Tensor) -> Tensor:
+    """Numbers as an index into values, where these are."""
+    return torch.tensor(numbers).to(values.device)
 
 
 def _logits_start(runs: Runs, steps: Float[Tensor, "edge batch seq d_model"]) -> Start:
@@ -164,27 +173,30 @@ def _mlp_start(runs: Runs, steps: Float[Tensor, "edge batch seq d_model"], layer
     return Start(layer + 1, "pre", block.add_mlp(mid, block.mlp_reads(pre, mid) + at.take(steps)), at)
 
 
-def _head_start(runs: Runs, steps: Tensor, layer: int, kind: str, sources: list[int], readers: list[int]) -> Start:
-    """q, k or v of a layer; `steps` are those of all sources, `readers` the places of what the edges end at."""
+def _head_start(
+    runs: Runs, steps: Tensor, layer: int, kind: str, sources: list[int], readers: list[int], since: int
+) -> Start:
+    """q, k or v of a layer.
+
+    Args:
+        runs: The runs to patch between.
+        steps: Those of all sources.
+        layer: The layer.
+        kind: `q`, `k` or `v`.
+        sources: Of each edge, as a row of the steps.
+        readers: Of each edge, as a place on the head axis.
+        since: No source differs before this position.
+    """
     base, acts, block = runs.base, runs.base.acts, runs.model.blocks[layer]
-    at = base.needed(layer, "mid")
+    # A query's change stays where it is; a key's or value's reaches earlier queries only in a model that is not causal.
+    at = base.needed(layer, "mid", since if kind == "q" or runs.model.config.causal else 0)
     rows = at if kind == "q" else acts.where
     unique = sorted(set(sources))
-    x = block.ln1(rows.take(acts.resid_pre[layer]) + rows.take(steps[unique]))
+    x = block.ln1(rows.take(acts.resid_pre[layer]) + rows.take(steps[_index(unique, steps)]))
     forks = {"q": at.take(acts.q[layer], 2)[None], "k": acts.k[layer][None], "v": acts.v[layer][None]}
     (forks[kind],) = block.attn.project(kind, x, rows)
     z = block.attn.attend(forks["q"], forks["k"], forks["v"], at, acts.where)
     number = {source: i for i, source in enumerate(unique)}
-    edge = torch.tensor([number[source] for source in sources], device=z.device)
-    reader = torch.tensor(readers, device=z.device)
+    edge, reader = _index([number[source] for source in sources], steps), _index(readers, steps)
     delta = block.attn.write_edges(kind, z - at.take(acts.z[layer], 2), edge, reader)
-    if base.mixes_after(layer, "mid"):
-        at = at.since(_first_change(delta))
-        delta = at.take(delta)
     return Start(layer, "mid", at.take(acts.resid_mid[layer]) + delta, at)
-
-
-def _first_change(delta: Float[Tensor, "edge batch seq d_model"]) -> int:
-    """The first position at which anything differs."""
-    changed = delta.ne(0).any(-1).flatten(0, 1).any(0)
-    return int(changed.to(torch.int8).argmax())

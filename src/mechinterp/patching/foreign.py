@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
+from einops import repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mechinterp.core import Graph, HookedModel, Site, UnsupportedError
-from mechinterp.interventions import record
+from mechinterp.core import Graph, HookedModel, Options, Pair, Site, UnsupportedError
+from mechinterp.interventions import ablated, gradients, record, take
+from mechinterp.patching.readers import Ends, LayerGradients
 
 CONVERT = "from_transformer_lens gives a Transformer that knows such edges"
 FLAGS = ("use_attn_in", "use_attn_result", "use_split_qkv_input", "use_hook_mlp_in")
@@ -66,6 +69,64 @@ def _switch(model: HookedModel, flag: str, on: bool) -> None:
         getattr(model, f"set_{flag}")(on)
     except NotImplementedError as error:
         raise UnsupportedError(f"this bridge cannot {flag.replace('_', ' ')}: load its weights into ours") from error
+
+
+@dataclass(frozen=True, eq=False)
+class ForeignWires:
+    """Sources and readers of a bridge, whose readers each have an input of their own (`forked`)."""
+
+    model: HookedModel
+    graph: Graph
+
+    def row_size(self, points: int) -> int:
+        """Sources of both runs, and at each point every reader's input, normalised, with gradients."""
+        width, sources = self.model.cfg.d_model, 3 * len(self.graph.sources)
+        return width * (sources + points * 6 * len(self.graph.readers))
+
+    @property
+    def fixed(self) -> int:
+        """Nothing: a bridge multiplies with the weights as they are."""
+        return 0
+
+    def mean(self, parts: Sequence[Pair], options: Options) -> Tensor | None:
+        """Mean over the examples of all parts of what sources write, if the ablation is a mean."""
+        if len(parts) == 1 or not options.ablation.startswith("mean"):
+            return None
+        sums = (
+            recorded_sources(self.model, part.corrupted.inputs, self.graph)[0].sum(1, keepdim=True) for part in parts
+        )
+        return sum(sums) / sum(map(len, parts))  # type: ignore[return-value]
+
+    @torch.no_grad()
+    def ends(self, part: Pair, mean: Tensor | None, options: Options) -> Ends:
+        """Both runs, by hooks."""
+        _, scored, _ = part.clean.at_scored()
+        (mine, clean, stop), (theirs, corrupted, start) = (
+            recorded_sources(self.model, batch.inputs, self.graph) for batch in (part.clean, part.corrupted)
+        )
+        other = theirs if mean is None else mean.expand_as(theirs)
+        steps = ablated(other, options.ablation, batch_dim=1) - mine
+        return Ends(steps, take(clean, scored), take(corrupted, scored), start, stop)
+
+    def gradients(
+        self, part: Pair, path: Float[Tensor, "point batch seq d_model"], score: Callable[[Tensor], Tensor]
+    ) -> Iterator[LayerGradients]:
+        """At every reader's own input."""
+        many = len(path)
+        _, scored, _ = part.clean.at_scored()
+        scored = scored.repeat(many, 1)
+        hooks = {reader: self.graph.input_hook(reader) for reader in self.graph.readers}
+        _, grads = gradients(
+            self.model,
+            repeat(part.clean.inputs, "batch ... -> (point batch) ...", point=many),
+            list(dict.fromkeys(hooks.values())),
+            lambda output: score(take(output, scored).unflatten(0, (many, -1))),
+            {Site("input").hook: lambda value: path.flatten(0, 1)},
+        )
+        for name, grad in grads.items():
+            total = grad.unflatten(0, (many, -1)).sum(0)
+            readers = [reader for reader, hook in hooks.items() if hook == name]
+            yield readers, total[None] if total.ndim == 3 else total.movedim(2, 0)
 
 
 def recorded_sources(

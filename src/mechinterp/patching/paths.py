@@ -98,7 +98,7 @@ def path_patch(
     return patching_result(effects, runs.clean, runs.corrupted, method="path patching", **attrs)
 
 
-@takes("metric", "ablation", "inputs", budget_mb=256.0)
+@takes("metric", "ablation", "inputs", "budget_mb")
 def patch_edge_pairs(
     model: HookedModel | nn.Module,
     pair: Pair,

@@ -10,6 +10,7 @@ from torch import Tensor
 from mechinterp.core import Options, Pair
 from mechinterp.interventions import Activations, BaseRun, Scorer, ablated, activations
 from mechinterp.models import Transformer
+from mechinterp.patching.parts import repeated
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +24,8 @@ class Runs:
         scorer: The metric on the clean answers.
         clean: The metric of the clean run.
         corrupted: The metric of the corrupted run.
-        options: Which of the two is patched, what the other run's values become, and the memory budget.
+        options: Which of the two is patched, and what the other run's values become.
+        memory: Bytes for patched runs.
     """
 
     model: Transformer
@@ -33,17 +35,30 @@ class Runs:
     clean: Float[Tensor, " batch"]
     corrupted: Float[Tensor, " batch"]
     options: Options
+    memory: float
 
     @classmethod
-    def of(cls, model: Transformer, pair: Pair, options: Options) -> Runs:
-        """Run both inputs once."""
+    def of(
+        cls, model: Transformer, pair: Pair, options: Options, mean: Activations | None = None, patches_mb: float = 64.0
+    ) -> Runs:
+        """Run both inputs once.
+
+        Args:
+            model: A `Transformer` without hooks.
+            pair: On the model's device.
+            options: As above, and the memory budget, of which patched runs may take one half.
+            mean: What takes the place of the other run, if the pair is a part of one that a mean is taken over.
+            patches_mb: More memory for patched runs makes them no faster.
+        """
         both = [activations(model, batch.inputs) for batch in (pair.clean, pair.corrupted)]
         _, positions, _ = pair.clean.at_scored()
         bases = [BaseRun.of(model, run, positions) for run in both]
         scorer = Scorer.of(pair, options, bases[0].output)
         clean, corrupted = (scorer(base.output) for base in bases)
         mine = 0 if options.direction == "noise" else 1
-        return cls(model, bases[mine], both[1 - mine], scorer, clean, corrupted, options)
+        other = both[1 - mine] if mean is None else repeated(mean, len(pair))
+        memory = options.memory(2 * patches_mb, pair.clean.device) / 2
+        return cls(model, bases[mine], other, scorer, clean, corrupted, options, memory)
 
     def effect(self, output: Float[Tensor, "*patch batch scored out"]) -> Float[Tensor, "*patch batch"]:
         """What a patch changed, positive where the clean value helps."""
@@ -61,4 +76,4 @@ class Runs:
         scored = self.base.scored.index.shape[1]
         numbers = tail * (config.row_width + config.n_heads * min(tail, scored)) + 4 * scored * config.features_out
         size = numbers * self.clean.element_size() * len(self.clean)
-        return max(1, int(self.options.budget_mb * 2**20 / size))
+        return max(1, int(self.memory / size))
