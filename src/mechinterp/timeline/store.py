@@ -21,6 +21,7 @@ import xarray as xr
 from mechinterp.core import RunLike
 from mechinterp.core.digest import digest
 from mechinterp.models import ModelConfig
+from mechinterp.training import Run
 from mechinterp.training.files import locked, make_folder, write_atomic
 
 Origin = Mapping[str, str]
@@ -146,6 +147,15 @@ def architecture(run: RunLike) -> str:
     """A digest of the recorded configuration, as equal weights can belong to two; empty where none is recorded."""
     config = getattr(getattr(run, "config", None), "model", None)
     return digest(config.model_dump(mode="json")) if isinstance(config, ModelConfig) else ""
+
+
+def interventions_of(run: RunLike) -> str:
+    """A digest of what was changed in a Run's training; empty for a plain training."""
+    record = run.config if isinstance(run, Run) else None
+    if record is None or not record.interventions:
+        return ""
+    data = record.model_dump(mode="json")
+    return digest([data["interventions"], data["resolutions"]])
 
 
 def as_stored(data: xr.Dataset) -> xr.Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +102,15 @@ class Folder:
             raise RunError(f"{path} is the checkpoint of step {about.get('step')}, not of step {step}")
         return tensors
 
+    def kept(self) -> dict[str, Tensor]:
+        """What interventions keep beside the weights, of the last state.
+
+        Raises:
+            RunError: If there is no state, or it is damaged.
+        """
+        tensors, _ = read_tensors(self.state)
+        return part(tensors, "interventions")
+
     def check_metrics(self, size: int) -> None:
         """See that the first `size` bytes of the metrics are whole lines.
 
@@ -132,3 +141,8 @@ def nearest(step: int, steps: Sequence[int]) -> str:
         return "there is none yet"
     near = min(steps, key=lambda other: abs(other - step))
     return f"there are {len(steps)}, from {steps[0]} to {steps[-1]}; the nearest is {near}"
+
+
+def part(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """The tensors of a state whose names begin with `kind` and a point, without it."""
+    return {name.removeprefix(f"{kind}."): value for name, value in tensors.items() if name.startswith(f"{kind}.")}

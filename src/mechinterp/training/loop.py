@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from mechinterp.core.progress import Bars, StepProgress, nameless
 from mechinterp.models import ModelConfig
 from mechinterp.tasks import Task, get
 from mechinterp.training.config import TrainConfig, resolve
-from mechinterp.training.metrics_file import columns
+from mechinterp.training.interventions import Intervention, as_interventions
+from mechinterp.training.record import NAME
 from mechinterp.training.recorder import Recorder
 from mechinterp.training.run import Run
 from mechinterp.training.trainer import Trainer
@@ -28,6 +29,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool | StepProgress = False,
+    interventions: Iterable[Intervention | Mapping[str, object]] = (),
     **overrides: object,
 ) -> Run:
     """Train a transformer on a task and keep all of it in a folder.
@@ -43,13 +45,15 @@ def train(
         out: Folder; None is `runs/<task>-<seed>`.
         resume: Continue what the folder holds. A finished Run stays as it is; in an empty folder training begins.
         progress: True for a bar, or a function that is called with (step, steps).
+        interventions: What to change in this training, and from which step on: `training.interventions`, or their
+            settings as plain data. They are recorded with the Run.
         **overrides: Single settings of model or training, such as `n_layers=1` or `steps=500`.
 
     Returns:
         The finished Run.
 
     Raises:
-        ConfigError: If a setting is unknown or has no meaning.
+        ConfigError: If a setting is unknown or has no meaning, or an intervention does not fit the model.
         UnsupportedError: If the task has no preset and no model is given.
         RunError: If the folder holds a Run and `resume` is False, or something else, or cannot be written.
     """
@@ -58,9 +62,19 @@ def train(
     path = Path(out) if out is not None else Path("runs") / f"{task.name}-{seed}"
     size = f"training {task.name} with these settings"
     with using_threads(settings.threads), Bars(nameless(progress)) as show, memory_explained(size):
-        trainer = Trainer.of(task, architecture, settings, seed)
+        trainer = Trainer.of(task, architecture, settings, seed, as_interventions(interventions))
+        course = trainer.course
+        if course is not None and not (path / NAME).exists():
+            course.check_sources()
         recorder = Recorder(
-            path, trainer.model, task, optimizer=trainer.adam, training=settings, seed=seed, resume=resume
+            path,
+            trainer.model,
+            task,
+            optimizer=trainer.adam,
+            training=settings,
+            seed=seed,
+            course=course,
+            resume=resume,
         )
         with recorder as rec:
             if not rec.finished:
@@ -76,7 +90,7 @@ def _run(trainer: Trainer, rec: Recorder, progress: StepProgress) -> None:
         with torch.set_grad_enabled(step < steps):
             losses = trainer.losses(step)
         if rec.logs(step):
-            rec(step, **columns(losses))
+            rec(step, **losses.columns())
             if not bool(torch.isfinite(losses.mean)):
                 raise DivergedError(
                     f"{rec.path}: the loss is {losses.mean.item()} at step {step}: lower lr, or clip the gradient"

@@ -15,6 +15,7 @@ from mechinterp.core import RunError, Settings, checked, read_table
 from mechinterp.models import ModelConfig
 from mechinterp.training.config import TrainConfig
 from mechinterp.training.files import write_atomic
+from mechinterp.training.interventions import AnyIntervention, Resolution
 
 FORMAT = 1
 NAME = "run.json"
@@ -28,6 +29,8 @@ class RunRecord(Settings):
         model: Architecture; None for a model that is not our Transformer.
         training: Settings of our loop; None for another loop.
         settings: Whatever another loop wants to remember.
+        interventions: What was changed in training, in order; none in a plain training.
+        resolutions: Number of an intervention (from 0) -> what it turned out to be when it began.
         seed: Seed of weights and data.
         threads: Torch's threads.
         device: Where it was trained.
@@ -40,6 +43,8 @@ class RunRecord(Settings):
     model: ModelConfig | None = None
     training: TrainConfig | None = None
     settings: dict[str, object] = Field(default_factory=dict)
+    interventions: tuple[AnyIntervention, ...] = ()
+    resolutions: dict[int, Resolution] = Field(default_factory=dict)
     seed: int | None = None
     threads: int = 1
     device: str = "cpu"
@@ -59,8 +64,10 @@ def current_versions() -> dict[str, str]:
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
-    """Write `run.json`."""
-    write_atomic(folder / NAME, (json.dumps(record.model_dump(mode="json"), indent=2) + "\n").encode())
+    """Write `run.json`; what there is only with interventions is not in that of a plain training."""
+    data = record.model_dump(mode="json")
+    plain = {name: value for name, value in data.items() if value or name not in ("interventions", "resolutions")}
+    write_atomic(folder / NAME, (json.dumps(plain, indent=2) + "\n").encode())
 
 
 def read_record(folder: Path) -> RunRecord:
@@ -90,7 +97,7 @@ def differences(old: RunRecord, new: RunRecord) -> list[str]:
     return [
         f"{name} is {before.get(name)!r} in the folder and {now.get(name)!r} now"
         for name in names
-        if name not in ("status", "versions.python")
+        if name not in ("status", "versions.python") and name.partition(".")[0] != "resolutions"
     ]
 
 

@@ -11,10 +11,13 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from mechinterp.core import RunError, UnsupportedError, checked
+from mechinterp.core import ConfigError, RunError, UnsupportedError, checked
+from mechinterp.interventions import EditedTransformer
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.tasks import Task, names, task_class
 from mechinterp.training.folder import Folder, nearest
+from mechinterp.training.interventions import KeepFork
+from mechinterp.training.interventions.course import edits_at, kept_weights
 from mechinterp.training.metrics_file import as_dataset
 from mechinterp.training.record import RunRecord, read_record
 from mechinterp.training.tensors import tensor_hash
@@ -117,17 +120,22 @@ class Run:
         """Steps with a checkpoint, ascending; the folder is read each time, so a Run can be watched while it trains."""
         return self._foreign.steps if self._foreign else self._folder.steps()
 
-    def model(self, step: int | None = None) -> nn.Module:
+    def model(self, step: int | None = None, interventions: bool = False) -> nn.Module:
         """A new model with the weights of a step.
 
         Args:
             step: One of `steps`; None is the last.
+            interventions: False for the plain model. True for the model as training ran it at that step, under the
+                interventions that acted then on its forward pass: an `EditedTransformer`.
 
         Raises:
             RunError: If there is no such checkpoint, or it is damaged or does not fit.
+            ConfigError: If the Run was trained without interventions, and they are asked for.
             UnsupportedError: If the model is not ours and the Run was opened without `build`.
         """
         step = self._known(step)
+        if interventions:
+            return self._edited(step)
         if self._foreign:
             return self._foreign.model(step)
         weights, where = self._folder.read_checkpoint(step), str(self._folder.checkpoint(step))
@@ -136,6 +144,17 @@ class Run:
         if self._record.model is None:
             raise UnsupportedError(f"{self.path} holds a model that is not ours: open it as Run(path, build=...)")
         return build_model(self._record.model, weights, where)
+
+    def _edited(self, step: int) -> EditedTransformer:
+        record = self._record
+        if not record.interventions:
+            raise ConfigError(f"{self.path} was trained without interventions: there is only the plain model")
+        model, kept = self.model(step), {}
+        if not isinstance(model, Transformer):
+            raise UnsupportedError(f"{self.path} holds a model that is not ours: interventions cannot act on it")
+        if any(isinstance(one, KeepFork) and one.active(step) for one in record.interventions):
+            kept = kept_weights(self._folder.kept())
+        return EditedTransformer(model, edits_at(record.interventions, record.resolutions, kept, model, step))
 
     def weights(self, step: int | None = None) -> dict[str, Tensor]:
         """Tensors of a checkpoint by name.

@@ -1,0 +1,41 @@
+"""Interventions in training: what can be changed, as data (`course.py` does it)."""
+
+from mechinterp.training.interventions.specs import (
+    KINDS,
+    AnyIntervention,
+    ChangeSettings,
+    ClampSite,
+    DisallowKeys,
+    FreezeWeights,
+    GiveCopy,
+    GiveInput,
+    GivePattern,
+    HeadRole,
+    Intervention,
+    KeepFork,
+    ReinitialiseWeights,
+    Resolution,
+    ScaleSite,
+    TransplantWeights,
+    as_interventions,
+)
+
+__all__ = [
+    "KINDS",
+    "AnyIntervention",
+    "ChangeSettings",
+    "ClampSite",
+    "DisallowKeys",
+    "FreezeWeights",
+    "GiveCopy",
+    "GiveInput",
+    "GivePattern",
+    "HeadRole",
+    "Intervention",
+    "KeepFork",
+    "ReinitialiseWeights",
+    "Resolution",
+    "ScaleSite",
+    "TransplantWeights",
+    "as_interventions",
+]
