@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from mechinterp.patching import recovery as recovery
     from mechinterp.probes import probe as probe
     from mechinterp.studies import study as study
+    from mechinterp.studies import twins as twins
     from mechinterp.timeline import trace as trace
     from mechinterp.training import Recorder as Recorder
     from mechinterp.training import Run as Run
@@ -118,6 +119,7 @@ _EXPORTS: dict[str, str] = {
     "register_measure": "mechinterp.measures",
     "onset": "mechinterp.curves",
     "study": "mechinterp.studies",
+    "twins": "mechinterp.studies",
     "trace": "mechinterp.timeline",
     "report": "mechinterp.pages",
     "Claim": "mechinterp.claims",

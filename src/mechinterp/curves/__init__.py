@@ -5,6 +5,7 @@ from mechinterp.curves.mirage import MirageCheck, mirage_check
 from mechinterp.curves.onset import onset
 from mechinterp.curves.passages import LASTS, Ordering, first_passage, leads, orders, which_first
 from mechinterp.curves.result import Onset, Stage
+from mechinterp.curves.shifts import Shift, paired_shift
 
 __all__ = [
     "LASTS",
@@ -12,6 +13,7 @@ __all__ = [
     "MirageCheck",
     "Onset",
     "Ordering",
+    "Shift",
     "Stage",
     "change_points",
     "first_passage",
@@ -19,5 +21,6 @@ __all__ = [
     "mirage_check",
     "onset",
     "orders",
+    "paired_shift",
     "which_first",
 ]

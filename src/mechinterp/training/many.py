@@ -12,7 +12,7 @@ from mechinterp.core.workers import LocalProcesses, check_portable
 from mechinterp.models import ModelConfig
 from mechinterp.tasks import Task, get
 from mechinterp.training.config import TrainConfig, resolve
-from mechinterp.training.interventions import Intervention, as_interventions
+from mechinterp.training.interventions import AnyIntervention, Intervention, as_interventions
 from mechinterp.training.loop import train
 from mechinterp.training.run import Run
 
@@ -35,7 +35,7 @@ class Job:
     training: TrainConfig
     seed: int
     out: Path
-    interventions: tuple[Intervention, ...] = ()
+    interventions: tuple[AnyIntervention, ...] = ()
 
 
 def train_many(

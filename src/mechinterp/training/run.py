@@ -126,7 +126,7 @@ class Run:
         Args:
             step: One of `steps`; None is the last.
             interventions: False for the plain model. True for the model as training ran it at that step, under the
-                interventions that acted then on its forward pass: an `EditedTransformer`.
+                interventions that acted then on its forward pass: an `EditedTransformer`, where there were any.
 
         Raises:
             RunError: If there is no such checkpoint, or it is damaged or does not fit.
@@ -145,7 +145,7 @@ class Run:
             raise UnsupportedError(f"{self.path} holds a model that is not ours: open it as Run(path, build=...)")
         return build_model(self._record.model, weights, where)
 
-    def _edited(self, step: int) -> EditedTransformer:
+    def _edited(self, step: int) -> nn.Module:
         record = self._record
         if not record.interventions:
             raise ConfigError(f"{self.path} was trained without interventions: there is only the plain model")
@@ -154,7 +154,8 @@ class Run:
             raise UnsupportedError(f"{self.path} holds a model that is not ours: interventions cannot act on it")
         if any(isinstance(one, KeepFork) and one.active(step) for one in record.interventions):
             kept = kept_weights(self._folder.kept())
-        return EditedTransformer(model, edits_at(record.interventions, record.resolutions, kept, model, step))
+        edits = edits_at(record.interventions, record.resolutions, kept, model, step)
+        return EditedTransformer(model, edits) if edits else model
 
     def weights(self, step: int | None = None) -> dict[str, Tensor]:
         """Tensors of a checkpoint by name.

@@ -12,7 +12,7 @@ from mechinterp.core import Batch, check_memory, derive_seed, without_modes
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.tasks import Task
 from mechinterp.training.config import TrainConfig
-from mechinterp.training.interventions import Intervention
+from mechinterp.training.interventions import AnyIntervention
 from mechinterp.training.interventions.course import Conditions, Course
 from mechinterp.training.nulls import TRAINING_NULLS
 
@@ -77,7 +77,7 @@ class Trainer:
         model: ModelConfig,
         settings: TrainConfig,
         seed: int,
-        interventions: Sequence[Intervention] = (),
+        interventions: Sequence[AnyIntervention] = (),
     ) -> Trainer:
         """A new model with its optimiser.
 

@@ -19,6 +19,7 @@ from mechinterp.training.folder import Folder
 from mechinterp.training.interventions.apply import heads_by_layer, standing_edits
 from mechinterp.training.interventions.parts import Piece, clear_averages, pieces
 from mechinterp.training.interventions.specs import (
+    AnyIntervention,
     ChangeSettings,
     FreezeWeights,
     HeadRole,
@@ -55,7 +56,7 @@ class Course:
 
     def __init__(
         self,
-        specs: Sequence[Intervention],
+        specs: Sequence[AnyIntervention],
         model: Transformer,
         optimizer: torch.optim.Optimizer,
         base: Conditions,

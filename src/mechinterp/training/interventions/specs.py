@@ -8,7 +8,7 @@ t, and all updates after the first t. `apply.py` and `course.py` say how each ki
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import Field, FiniteFloat, field_validator, model_validator
 
@@ -334,7 +334,7 @@ KINDS: Mapping[str, type[Intervention]] = {
 """Kind -> its settings."""
 
 
-def as_interventions(items: Iterable[Intervention | Mapping[str, object]]) -> tuple[Intervention, ...]:
+def as_interventions(items: Iterable[object]) -> tuple[AnyIntervention, ...]:
     """Interventions from their settings, as tables of a file have them.
 
     Raises:
@@ -344,10 +344,10 @@ def as_interventions(items: Iterable[Intervention | Mapping[str, object]]) -> tu
     """
     if isinstance(items, Intervention | Mapping):
         items = [items]
-    return tuple(_one(number, item) for number, item in enumerate(items, 1))
+    return tuple(cast(AnyIntervention, _one(number, item)) for number, item in enumerate(items, 1))
 
 
-def _one(number: int, item: Intervention | Mapping[str, object]) -> Intervention:
+def _one(number: int, item: object) -> Intervention:
     if isinstance(item, Intervention):
         return item
     if not isinstance(item, Mapping):
