@@ -91,9 +91,12 @@ def test_other_dates_and_the_plain_models(pairs):
 def test_an_intervention_without_effect_moves_nothing(tmp_path: Path):
     """The null of twins: the changed runs are the plain ones, bit for bit."""
     nothing = dict(kind="pattern", heads="L0", to="uniform", strength=0)
-    result = twins(TASK, [nothing], [LOSS], seeds=[0, 1], out=tmp_path, workers=1, **SIZES)
+    sizes = {**SIZES, "steps": 60, "batch_size": 8, "lr": 0.03, "linear_checkpoints": 20}
+    below = {**LOSS, "params": {"examples": 64}, "chance": 3.8, "best": 2.0, "thresholds": (0.5,)}
+    result = twins(TASK, [nothing], [below], seeds=[0, 1], out=tmp_path, workers=1, **sizes)
     assert np.array_equal(result.curves["loss"].sel(arm="plain"), result.curves["loss"].sel(arm="changed"))
-    shift = result.shifts["loss (0.3)"]
+    assert result.dates["step"].sel(arm="plain").values.tolist() == [[9, 12]]
+    shift = result.shifts["loss (0.5)"]
     assert shift.complete == 2 and shift.ratio == 1 and shift.low < 1 < shift.high and shift.test.ties == 2
 
 
