@@ -55,9 +55,9 @@ class FailingOs:
 
 SEVERAL = (
     dict(kind="pattern", heads="L0.H0", to="previous-token", strength=0.5),
-    dict(kind="keep", heads={"role": "previous_token"}, fork="k", start=1),
+    dict(kind="keep", heads={"role": "previous_token", "examples": 4}, fork="k", start=1),
     dict(kind="reinitialise", part="L0.H1", start=2),
-    dict(kind="freeze", part="head", heads={"role": "induction"}, start=3),
+    dict(kind="freeze", part="head", heads={"role": "induction", "examples": 4}, start=3),
     dict(kind="change", seed=5, training={"lr": 0.02}, start=3),
 )
 """Interventions that begin at a checkpoint and between two, and that must be continued from more than the weights."""

@@ -114,7 +114,7 @@ def twins(
     *,
     seeds: Sequence[int],
     out: str | Path,
-    direction: Direction | None = None,
+    direction: str | None = None,
     under: bool = True,
     seed: int = 0,
     model: ModelConfig | Mapping[str, object] | None = None,
@@ -152,8 +152,8 @@ def twins(
     """
     task = get(task) if isinstance(task, str) else task
     chosen = [one if isinstance(one, Milestone) else Milestone.of(one) for one in milestones]
-    declaration = Declaration(
-        interventions=as_interventions(interventions), milestones=tuple(chosen), direction=direction
+    declaration = Declaration.of(
+        {"interventions": as_interventions(interventions), "milestones": tuple(chosen), "direction": direction}
     )
     _check(declaration, seeds)
     architecture, settings = resolve(task, model, training, overrides)
@@ -170,7 +170,7 @@ def twins(
     dates, curves = _dates(found, chosen, seeds), _curves(found, seeds)
     attrs = {"task": task.name, "interventions": "with" if under else "without", "declared": declared, "seed": seed}
     attrs |= {"declaration": digest(declaration.model_dump(mode="json")), "version": __version__}
-    shifts = {str(name): _shift(dates.sel(date=name), direction) for name in dates["date"].values}
+    shifts = {str(name): _shift(dates.sel(date=name), declaration.direction) for name in dates["date"].values}
     return Twins(declaration, shifts, dates.assign_attrs(attrs), curves.assign_attrs(attrs), attrs)
 
 
