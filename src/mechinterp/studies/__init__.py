@@ -3,6 +3,6 @@
 from mechinterp.studies.learning import loss_rows
 from mechinterp.studies.milestones import Milestone
 from mechinterp.studies.study import Study, study
-from mechinterp.studies.twins import Twins, twins
+from mechinterp.studies.twins import Twins, TwinsFile, twins
 
-__all__ = ["Milestone", "Study", "Twins", "loss_rows", "study", "twins"]
+__all__ = ["Milestone", "Study", "Twins", "TwinsFile", "loss_rows", "study", "twins"]

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import xarray as xr
@@ -21,7 +22,7 @@ from mechinterp.curves import Shift, paired_shift
 from mechinterp.curves.shifts import Direction
 from mechinterp.models import ModelConfig
 from mechinterp.studies.milestones import Milestone
-from mechinterp.tasks import Task, get
+from mechinterp.tasks import Task, from_dict, get
 from mechinterp.timeline import trace
 from mechinterp.training import Job, Run, TrainConfig, resolve, train_jobs
 from mechinterp.training.files import locked, make_folder, write_atomic
@@ -45,6 +46,47 @@ class Declaration(Settings):
     interventions: tuple[AnyIntervention, ...]
     milestones: tuple[Milestone, ...] = Field(min_length=1)
     direction: Direction | None = None
+
+
+class TwinsFile(Settings):
+    """All of `twins` in one file.
+
+    Args:
+        task: Name, or name and settings.
+        seeds: One pair each, or how many from 0 on.
+        out: Folder.
+        interventions: As tables.
+        milestones: As tables.
+        direction: As for `twins`; so are the rest.
+    """
+
+    task: str | dict[str, object]
+    seeds: tuple[int, ...] | Annotated[int, Field(ge=1)]
+    out: str
+    interventions: tuple[dict[str, object], ...]
+    milestones: tuple[dict[str, object], ...]
+    direction: str | None = None
+    under: bool = True
+    seed: int = 0
+    model: dict[str, object] = Field(default_factory=dict)
+    training: dict[str, object] = Field(default_factory=dict)
+
+    def run(self, workers: int | None = None, progress: bool | Progress = False) -> Twins:
+        """What `twins` makes of it."""
+        return twins(
+            from_dict({"name": self.task} if isinstance(self.task, str) else self.task),
+            self.interventions,
+            self.milestones,
+            seeds=range(self.seeds) if isinstance(self.seeds, int) else self.seeds,
+            out=self.out,
+            direction=self.direction,
+            under=self.under,
+            seed=self.seed,
+            model=self.model,
+            training=self.training,
+            workers=workers,
+            progress=progress,
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,9 +62,15 @@ def summarise(values: xr.DataArray, keep_examples: bool) -> xr.Dataset:
 
 @dataclass(frozen=True)
 class Files:
-    """Measurements in a folder, one file each."""
+    """Measurements in a folder, one file each.
+
+    Args:
+        folder: The folder.
+        patient: Whether to wait for another process that measures into it; else that is an error.
+    """
 
     folder: Path
+    patient: bool = False
 
     @contextmanager
     def alone(self) -> Iterator[Callable[[], None]]:
@@ -82,7 +88,7 @@ class Files:
                 nonlocal kept
                 if not kept:
                     make_folder(self.folder)
-                    stack.enter_context(locked(self.folder))
+                    stack.enter_context(locked(self.folder, self.patient))
                     kept = True
 
             yield keep

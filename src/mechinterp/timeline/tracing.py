@@ -19,6 +19,7 @@ from mechinterp.timeline.adaptive import Curves, adaptive_steps
 from mechinterp.timeline.camera import Camera, Traceable
 from mechinterp.timeline.processes import measure_in_processes
 from mechinterp.timeline.store import Files, Store
+from mechinterp.training import Run
 
 What = str | Measure
 
@@ -75,7 +76,7 @@ def trace(
         RunError: If a step has no checkpoint.
         UnsupportedError: If model or task lack what a measure needs; says which measure.
     """
-    chosen = _named(measures)
+    chosen = named_measures(measures)
     adaptive = steps == "adaptive"
     wanted = _steps(run, None if isinstance(steps, str) else steps)
     if isinstance(steps, str) and not adaptive:
@@ -103,7 +104,7 @@ def trace(
             wanted = adaptive_steps(wanted, lambda some: _curves(measured(some, len(wanted))))
         pieces = measured(wanted, len(wanted))
     timeline = _timeline({name: [piece[name] for piece in pieces] for name in chosen}, wanted, keep_examples)
-    left_out = len(run.steps) - len(wanted)
+    left_out = len(_steps(run, None)) - len(wanted)
     timeline = timeline.assign_attrs(run=str(run.path), seed=seed, version=__version__, left_out=left_out)
     if camera.interventions is not None:
         timeline.attrs["interventions"] = "with" if camera.interventions else "without"
@@ -119,7 +120,12 @@ def _curves(pieces: Sequence[Mapping[str, xr.Dataset]]) -> list[Curves]:
     ]
 
 
-def _named(measures: What | Sequence[What] | Mapping[str, What]) -> dict[str, Measure]:
+def named_measures(measures: What | Sequence[What] | Mapping[str, What]) -> dict[str, Measure]:
+    """Measures by the names that a timeline has them under.
+
+    Raises:
+        ConfigError: If there is none, one is unknown, or one is named twice.
+    """
     if isinstance(measures, str | Measure):
         measures = [measures]
     if isinstance(measures, Mapping):
@@ -136,7 +142,8 @@ def _named(measures: What | Sequence[What] | Mapping[str, What]) -> dict[str, Me
 
 
 def _steps(run: RunLike, steps: Sequence[int] | None) -> list[int]:
-    known = list(run.steps)
+    # Where only some weights were kept, the other checkpoints may have been measured in training.
+    known = sorted({*run.steps, *(run.passed if isinstance(run, Run) else ())})
     if not known:
         raise RunError(f"{run.path} has no checkpoint yet")
     if steps is None:

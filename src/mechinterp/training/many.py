@@ -13,7 +13,7 @@ from mechinterp.models import ModelConfig
 from mechinterp.tasks import Task, get
 from mechinterp.training.config import TrainConfig, resolve
 from mechinterp.training.interventions import AnyIntervention, Intervention, as_interventions
-from mechinterp.training.loop import train
+from mechinterp.training.loop import AtCheckpoint, train
 from mechinterp.training.run import Run
 
 
@@ -28,6 +28,8 @@ class Job:
         seed: Of weights and data.
         out: Folder.
         interventions: What is changed in training.
+        keep: As in `train`.
+        at_checkpoint: As in `train`; a function of a module, or an object that can go to another process.
     """
 
     task: Task
@@ -36,6 +38,8 @@ class Job:
     seed: int
     out: Path
     interventions: tuple[AnyIntervention, ...] = ()
+    keep: tuple[int, ...] | None = None
+    at_checkpoint: AtCheckpoint | None = None
 
 
 def train_many(
@@ -107,7 +111,18 @@ def train_jobs(
 
 def _train_one(work: tuple[Job, bool], progress: StepProgress) -> None:
     job, resume = work
-    train(job.task, job.model, job.training, job.seed, job.out, resume, progress, job.interventions)
+    train(
+        job.task,
+        job.model,
+        job.training,
+        job.seed,
+        job.out,
+        resume,
+        progress,
+        job.interventions,
+        job.keep,
+        job.at_checkpoint,
+    )
 
 
 def _fitting(jobs: Sequence[Job]) -> int:

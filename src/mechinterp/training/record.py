@@ -31,6 +31,7 @@ class RunRecord(Settings):
         settings: Whatever another loop wants to remember.
         interventions: What was changed in training, in order; none in a plain training.
         resolutions: Number of an intervention (from 0) -> what it turned out to be when it began.
+        keep: Checkpoints whose weights were to stay, beside the last; None for all.
         seed: Seed of weights and data.
         threads: Torch's threads.
         device: Where it was trained.
@@ -45,6 +46,7 @@ class RunRecord(Settings):
     settings: dict[str, object] = Field(default_factory=dict)
     interventions: tuple[AnyIntervention, ...] = ()
     resolutions: dict[int, Resolution] = Field(default_factory=dict)
+    keep: tuple[int, ...] | None = None
     seed: int | None = None
     threads: int = 1
     device: str = "cpu"
@@ -64,9 +66,10 @@ def current_versions() -> dict[str, str]:
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
-    """Write `run.json`; what there is only with interventions is not in that of a plain training."""
+    """Write `run.json`; what a plain training has not is left out."""
     data = record.model_dump(mode="json")
-    plain = {name: value for name, value in data.items() if value or name not in ("interventions", "resolutions")}
+    optional = {"interventions": [], "resolutions": {}, "keep": None}
+    plain = {name: value for name, value in data.items() if name not in optional or value != optional[name]}
     write_atomic(folder / NAME, (json.dumps(plain, indent=2) + "\n").encode())
 
 

@@ -28,6 +28,7 @@ from mechinterp.training.tensors import (
     optimizer_tensors,
     read_tensors,
     restore_optimizer,
+    tensor_hash,
     write_tensors,
 )
 
@@ -57,6 +58,8 @@ class Recorder:
         seed: To remember.
         settings: Plain data of another loop, to remember; a Run is continued only with equal ones.
         checkpoints: Steps to keep; None for 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, ... (four for each doubling).
+        keep: Checkpoints whose weights stay in the folder, beside the last step's; None for all. At the others only the
+            state is written, to go on from, and the hash of the weights.
         log_every: Steps from one line of metrics to the next.
         course: The interventions of the training, recorded, and continued with it.
         resume: Continue what the folder holds. In a missing or empty folder training begins.
@@ -79,6 +82,7 @@ class Recorder:
         seed: int | None = None,
         settings: Mapping[str, object] | None = None,
         checkpoints: Iterable[int] | None = None,
+        keep: Iterable[int] | None = None,
         log_every: int = 1,
         course: Course | None = None,
         resume: bool = False,
@@ -99,6 +103,7 @@ class Recorder:
             training=training,
             settings=dict(settings or {}),
             interventions=() if course is None else course.specs,
+            keep=None if keep is None else tuple(sorted(set(keep))),
             seed=seed,
             threads=torch.get_num_threads(),
             device=device,
@@ -107,6 +112,7 @@ class Recorder:
         self._folder = Folder(self.path)
         self._last = -1
         self._saved: list[int] = []
+        self._passed: dict[int, str] = {}
         self._exit = ExitStack()
 
     def __enter__(self) -> Recorder:
@@ -189,17 +195,22 @@ class Recorder:
     def _finish(self) -> None:
         """The state must say that all was recorded, though the last steps were no checkpoints."""
         if self._last >= 0 and self._last not in self._saved:
-            self._save(self._last)
+            self._save(self._last, last=True)
 
-    def _save(self, step: int) -> None:
+    def _save(self, step: int, last: bool = False) -> None:
         self._check_plain()
         files.settle(self._folder.metrics)
-        weights = self._model.state_dict()
-        write_tensors(self._folder.checkpoint(step), weights, {"kind": "checkpoint", "step": step})
-        self._saved.append(step)
+        weights, keep = self._model.state_dict(), self._record.keep
+        if last or keep is None or step in keep:
+            write_tensors(self._folder.checkpoint(step), weights, {"kind": "checkpoint", "step": step})
+            self._saved.append(step)
+        if keep is not None:
+            self._passed[step] = tensor_hash(weights)
         state = {f"weights.{name}": value for name, value in weights.items()}
         about: dict[str, object] = {"kind": "state", "step": step, "checkpoints": self._saved}
         about["metrics_bytes"] = self._folder.metrics.stat().st_size
+        if self._passed:
+            about["passed"] = {str(step): weights for step, weights in self._passed.items()}
         if self._optimizer is not None:
             tensors, about["optimizer"] = optimizer_tensors(self._optimizer)
             state |= {f"optimizer.{name}": value for name, value in tensors.items()}
@@ -224,7 +235,7 @@ class Recorder:
             self._folder.read_checkpoint(step)
         self._folder.check_metrics(note.metrics_bytes)
         self._restore(tensors, note)
-        self._saved = list(note.checkpoints)
+        self._saved, self._passed = list(note.checkpoints), dict(note.passed)
         self._last = self.step = note.step
         self.finished = old.status == "finished"
         if not self.finished:
@@ -258,6 +269,7 @@ class _StateNote(Settings):
     metrics_bytes: int = Field(ge=0)
     optimizer: OptimizerNote | None = None
     resolutions: dict[int, Resolution] = Field(default_factory=dict)
+    passed: dict[int, str] = Field(default_factory=dict)
     sha256: str
 
 

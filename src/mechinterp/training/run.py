@@ -120,6 +120,11 @@ class Run:
         """Steps with a checkpoint, ascending; the folder is read each time, so a Run can be watched while it trains."""
         return self._foreign.steps if self._foreign else self._folder.steps()
 
+    @property
+    def passed(self) -> Mapping[int, str]:
+        """Checkpoints that training passed -> hash of their weights, where only some kept them; else empty."""
+        return {} if self._record.keep is None else self._folder.passed()
+
     def model(self, step: int | None = None, interventions: bool = False) -> nn.Module:
         """A new model with the weights of a step.
 
@@ -138,7 +143,7 @@ class Run:
             return self._edited(step)
         if self._foreign:
             return self._foreign.model(step)
-        weights, where = self._folder.read_checkpoint(step), str(self._folder.checkpoint(step))
+        weights, where = self._weights(step), str(self._folder.checkpoint(step))
         if self._build is not None:
             return _loaded(self._build(), weights, where)
         if self._record.model is None:
@@ -164,10 +169,13 @@ class Run:
             RunError: If there is no such checkpoint, or it is damaged.
         """
         step = self._known(step)
-        return self._foreign.model(step).state_dict() if self._foreign else self._folder.read_checkpoint(step)
+        return self._foreign.model(step).state_dict() if self._foreign else self._weights(step)
 
     def weights_hash(self, step: int | None = None) -> str:
-        """SHA-256 over the weights of a step: equal exactly if every bit is."""
+        """SHA-256 over the weights of a step: equal exactly if every bit is; known also where they were not kept."""
+        step = self._known(step)
+        if self._record.keep is not None and step in (passed := self.passed):
+            return passed[step]
         return tensor_hash(self.weights(step))
 
     def metrics(self) -> xr.Dataset:
@@ -179,6 +187,17 @@ class Run:
         reached = f"{len(steps)} checkpoints to step {steps[-1]}" if steps else "no checkpoint"
         task = (self._record.task or {}).get("name", "no task")
         return f"Run('{self.path}', {task}, {self.status}, {reached})"
+
+    def _weights(self, step: int) -> dict[str, Tensor]:
+        """Of a checkpoint; of the last state, where the checkpoint's were not kept."""
+        if self._record.keep is not None and not self._folder.checkpoint(step).exists():
+            passed = self.passed
+            reached, weights = self._folder.last_state() if passed else (-1, {})
+            if step == reached:
+                return weights
+            if step in passed:
+                raise RunError(f"{self.path} did not keep the weights of step {step}: {nearest(step, self.steps)}")
+        return self._folder.read_checkpoint(step)
 
     def _rebuilt(self, kind: type[Task]) -> Task:
         """The recorded task as this class understands it; settings that are newer than the Run take their default."""

@@ -14,18 +14,17 @@ from mechinterp.interventions import record
 from mechinterp.interventions.standing import Pass, PassEdit, StandingEdits
 from mechinterp.models import Transformer
 from mechinterp.models.attention import WEIGHTINGS
-from mechinterp.training.interventions.patterns import keys_named, pattern_named
-from mechinterp.training.interventions.specs import (
+from mechinterp.training.interventions.common import Intervention, parse_heads
+from mechinterp.training.interventions.on_activations import (
     ClampSite,
     DisallowKeys,
     GiveCopy,
     GiveInput,
     GivePattern,
-    Intervention,
     KeepFork,
     ScaleSite,
-    parse_heads,
 )
+from mechinterp.training.interventions.patterns import keys_named, pattern_named
 
 _FLOOR = 1e-9
 """Probability that a perfect copy gives to a token which gets no attention."""

@@ -17,18 +17,16 @@ from mechinterp.tasks import Task
 from mechinterp.training.config import TrainConfig
 from mechinterp.training.folder import Folder
 from mechinterp.training.interventions.apply import heads_by_layer, standing_edits
-from mechinterp.training.interventions.parts import Piece, clear_averages, pieces
-from mechinterp.training.interventions.specs import (
-    AnyIntervention,
+from mechinterp.training.interventions.common import HeadRole, Intervention
+from mechinterp.training.interventions.on_activations import KeepFork
+from mechinterp.training.interventions.on_weights import (
     ChangeSettings,
     FreezeWeights,
-    HeadRole,
-    Intervention,
-    KeepFork,
     ReinitialiseWeights,
-    Resolution,
     TransplantWeights,
 )
+from mechinterp.training.interventions.parts import Piece, clear_averages, pieces
+from mechinterp.training.interventions.specs import AnyIntervention, Resolution
 from mechinterp.training.tensors import tensor_hash
 
 
