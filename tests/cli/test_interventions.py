@@ -92,3 +92,16 @@ def test_a_bad_declaration_is_one_line(old, new, message, capsys):
     Path("bad.toml").write_text(FILE.replace(old, new))
     assert run(["twins", "bad.toml"]) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_measures_in_training(capsys):
+    flags = ["--measures", "loss,head_scores", "--keep", "last", "--linear-checkpoints", "3", "--log-checkpoints", "0"]
+    assert run([*TRAIN, *flags, "--out", "lean"]) == 0
+    assert Run("lean").steps == (3,) and list(Run("lean").passed) == [0, 1, 2, 3]
+    capsys.readouterr()
+    assert run(["trace", "lean", "--measures", "loss", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == [0, 1, 2, 3]
+    assert run([*TRAIN, "--keep", "some", "--out", "other"]) == 2
+    assert "--keep some: write steps separated by commas, or 'last'" in capsys.readouterr().err
+    assert run([*TRAIN, "--measures", "losss", "--out", "other"]) == 2
+    assert not Path("other").exists()

@@ -9,9 +9,11 @@ import typer
 from mechinterp.cli.flags import KEY, is_file
 from mechinterp.cli.output import CommandOutput
 from mechinterp.cli.table import load, settings_of
+from mechinterp.cli.trace import parse
 
 if TYPE_CHECKING:
     from mechinterp.tasks import Task
+    from mechinterp.timeline import Measuring
     from mechinterp.training import Run
     from mechinterp.training.interventions import AnyIntervention
 
@@ -33,6 +35,13 @@ def train(
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, several at once in processes.")] = 1,
     workers: Annotated[int, typer.Option("--workers", help="Processes; 0 is one per core.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what the folder holds.")] = False,
+    measures: Annotated[
+        list[str],
+        typer.Option("--measures", help="Measures to take at each checkpoint, as for `trace`, which then reads them."),
+    ] = [],  # noqa: B006  (the parser reads it, nothing writes to it)
+    keep: Annotated[
+        str, typer.Option("--keep", help="Steps whose weights stay, separated by commas, or 'last'; all by default.")
+    ] = "",
     config: Annotated[
         str,
         typer.Option(
@@ -50,6 +59,7 @@ def train(
     chosen, model, training = settings(task, config, context.meta[KEY])
     common = {"model": model, "training": training, "resume": resume, "progress": True}
     common["interventions"] = interventions(config, intervene)
+    common |= {"keep": _steps(keep), "at_checkpoint": _measuring(measures)}
     if seeds == 1:
         runs = [train_one(chosen, seed=seed, out=out or None, **common)]
     else:
@@ -91,6 +101,25 @@ def settings(task: str, config: str, flags: dict[str, str | bool]) -> tuple[Task
             )
         sections[group.split()[0]][setting] = _value(value, fits[group][setting])
     return kind(**sections["task"]), sections["model"], sections["training"]
+
+
+def _steps(keep: str) -> list[int] | None:
+    from mechinterp.core import ConfigError
+
+    if keep in ("", "last"):
+        return [] if keep else None
+    try:
+        return [int(step) for step in keep.split(",")]
+    except ValueError:
+        raise ConfigError(f"--keep {keep}: write steps separated by commas, or 'last'") from None
+
+
+def _measuring(measures: list[str]) -> Measuring | None:
+    from mechinterp.timeline import Measuring
+    from mechinterp.timeline.tracing import named_measures
+
+    parsed = [one for text in measures for one in parse(text)]
+    return Measuring(named_measures(parsed)) if parsed else None
 
 
 def interventions(config: str, intervene: str) -> tuple[AnyIntervention, ...]:

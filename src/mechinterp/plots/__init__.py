@@ -8,6 +8,7 @@ from mechinterp.plots.tables import findings_table as findings_table
 from mechinterp.plots.theory import theory as theory
 from mechinterp.plots.training import head_scores as head_scores
 from mechinterp.plots.training import loss_curve as loss_curve
+from mechinterp.plots.twins import twin_curves as twin_curves
 
 __all__ = [
     "circuit_graph",
@@ -18,4 +19,5 @@ __all__ = [
     "node_heatmap",
     "probe_bars",
     "theory",
+    "twin_curves",
 ]

@@ -52,6 +52,8 @@ def train_many(
     resume: bool = False,
     progress: bool | Progress = False,
     interventions: Iterable[Intervention | Mapping[str, object]] = (),
+    keep: Iterable[int] | None = None,
+    at_checkpoint: AtCheckpoint | None = None,
     **overrides: object,
 ) -> list[Run]:
     """Train one run per seed, several at a time; each equals, bit for bit, what `train` makes of that seed alone.
@@ -66,6 +68,8 @@ def train_many(
         resume: As in `train`: continues what is not finished.
         progress: True for bars, or a function that is called with (folder's name, step, steps).
         interventions: As in `train`, in each run.
+        keep: As in `train`.
+        at_checkpoint: As in `training.train`; `timeline.Measuring` takes measures.
         **overrides: As in `train`.
 
     Returns:
@@ -78,7 +82,11 @@ def train_many(
     task = get(task) if isinstance(task, str) else task
     architecture, settings = resolve(task, model, training, overrides)
     changes = as_interventions(interventions)
-    jobs = [Job(task, architecture, settings, seed, Path(out) / f"seed-{seed}", changes) for seed in seeds]
+    kept = None if keep is None else tuple(keep)
+    jobs = [
+        Job(task, architecture, settings, seed, Path(out) / f"seed-{seed}", changes, kept, at_checkpoint)
+        for seed in seeds
+    ]
     return train_jobs(jobs, workers, resume, progress)
 
 
