@@ -30,5 +30,5 @@ def test_without_dates_and_with_none_that_came():
 
 
 def test_a_curve_that_is_not_there():
-    with pytest.raises(ConfigError, match="no curve 'los'. Did you mean 'loss'"):
+    with pytest.raises(ConfigError, match=r"no curve 'los'. Did you mean 'loss'"):
         twin_curves(CURVES, "los")

@@ -7,11 +7,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import xarray as xr
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mechinterp._version import __version__
 from mechinterp.core import ConfigError, Settings, read_settings
@@ -61,7 +60,7 @@ class TwinsFile(Settings):
     """
 
     task: str | dict[str, object]
-    seeds: tuple[int, ...] | Annotated[int, Field(ge=1)]
+    seeds: tuple[int, ...]
     out: str
     interventions: tuple[dict[str, object], ...]
     milestones: tuple[dict[str, object], ...]
@@ -71,13 +70,18 @@ class TwinsFile(Settings):
     model: dict[str, object] = Field(default_factory=dict)
     training: dict[str, object] = Field(default_factory=dict)
 
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count(cls, seeds: object) -> object:
+        return tuple(range(seeds)) if isinstance(seeds, int) else seeds
+
     def run(self, workers: int | None = None, progress: bool | Progress = False) -> Twins:
         """What `twins` makes of it."""
         return twins(
             from_dict({"name": self.task} if isinstance(self.task, str) else self.task),
             self.interventions,
             self.milestones,
-            seeds=range(self.seeds) if isinstance(self.seeds, int) else self.seeds,
+            seeds=self.seeds,
             out=self.out,
             direction=self.direction,
             under=self.under,
