@@ -93,7 +93,8 @@ def test_an_intervention_without_effect_moves_nothing(tmp_path: Path):
     nothing = dict(kind="pattern", heads="L0", to="uniform", strength=0)
     sizes = {**SIZES, "steps": 60, "batch_size": 8, "lr": 0.03, "linear_checkpoints": 20}
     below = {**LOSS, "params": {"examples": 64}, "chance": 3.8, "best": 2.0, "thresholds": (0.5,)}
-    result = twins(TASK, [nothing], [below], seeds=[0, 1], out=tmp_path, workers=1, **sizes)
+    result = twins(TASK, [nothing], [below], seeds=[0, 1], out=tmp_path, workers=1, keep=[], **sizes)
+    assert len(list(tmp_path.glob("*/*/checkpoints/*"))) == 4
     assert np.array_equal(result.curves["loss"].sel(arm="plain"), result.curves["loss"].sel(arm="changed"))
     assert result.dates["step"].sel(arm="plain").values.tolist() == [[9, 12]]
     shift = result.shifts["loss (0.5)"]

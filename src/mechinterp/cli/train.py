@@ -116,10 +116,9 @@ def _steps(keep: str) -> list[int] | None:
 
 def _measuring(measures: list[str]) -> Measuring | None:
     from mechinterp.timeline import Measuring
-    from mechinterp.timeline.tracing import named_measures
 
     parsed = [one for text in measures for one in parse(text)]
-    return Measuring(named_measures(parsed)) if parsed else None
+    return Measuring.of(parsed) if parsed else None
 
 
 def interventions(config: str, intervene: str) -> tuple[AnyIntervention, ...]:

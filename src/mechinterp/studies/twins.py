@@ -19,10 +19,11 @@ from mechinterp.core.progress import Progress
 from mechinterp.core.statistics import binomial_limits
 from mechinterp.curves import Shift, paired_shift
 from mechinterp.curves.shifts import Direction
+from mechinterp.measures.registry import function_of
 from mechinterp.models import ModelConfig
 from mechinterp.studies.milestones import Milestone
 from mechinterp.tasks import Task, from_dict, get
-from mechinterp.timeline import trace
+from mechinterp.timeline import Measuring, trace
 from mechinterp.training import Job, Run, TrainConfig, resolve, train_jobs
 from mechinterp.training.files import locked, make_folder, write_atomic
 from mechinterp.training.interventions import AnyIntervention, Intervention, as_interventions
@@ -165,6 +166,7 @@ def twins(
     seed: int = 0,
     model: ModelConfig | Mapping[str, object] | None = None,
     training: TrainConfig | Mapping[str, object] | None = None,
+    keep: Iterable[int] | None = None,
     workers: int | None = None,
     progress: bool | Progress = False,
     **overrides: object,
@@ -188,6 +190,7 @@ def twins(
         seed: Of the examples that are measured on.
         model: As in `train`.
         training: As in `train`.
+        keep: As in `train`: which weights stay; the dates are measured in training and need none.
         workers: Processes that train; None for one per core.
         progress: True for bars, or a function that is called with (what, done, total).
         **overrides: As in `train`.
@@ -206,8 +209,12 @@ def twins(
     folder = Path(out)
     declared = _declare(folder, declaration)
     changes = {"plain": (), "changed": declaration.interventions}
+    # Measured in the processes that train, and read below. Measures of this very program cannot go there.
+    away = all(function_of(one.measure).__module__ != "__main__" for one in chosen)
+    measuring = Measuring.of({one.what.key: one.what for one in chosen}, seed, under) if away else None
+    kept = None if keep is None else tuple(keep)
     jobs = [
-        Job(task, architecture, settings, number, folder / arm / f"seed-{number}", changes[arm])
+        Job(task, architecture, settings, number, folder / arm / f"seed-{number}", changes[arm], kept, measuring)
         for number in seeds
         for arm in ARMS
     ]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 from mechinterp.core.memo import remembering
 from mechinterp.core.progress import StepProgress
 from mechinterp.measures import Measure
+from mechinterp.measures.registry import function_of
 from mechinterp.models import ModelConfig
 from mechinterp.tasks import Task
 from mechinterp.timeline.camera import Camera
@@ -28,15 +30,35 @@ class Measuring:
         seed: Of the examples; the same ones at all checkpoints.
         interventions: Where training is intervened in: False takes the plain model, True the model as training runs it,
             None both.
+        modules: Define the measures; imported where they are taken, which may be another process.
     """
 
     measures: Mapping[str, Measure]
     seed: int = 0
     interventions: bool | None = False
+    modules: tuple[str, ...] = ()
     _draws: dict[Hashable, object] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        measures: What | Sequence[What] | Mapping[str, What],
+        seed: int = 0,
+        interventions: bool | None = False,
+    ) -> Measuring:
+        """The same from names, in whichever process it is called.
+
+        Raises:
+            ConfigError: If there is no measure, one is unknown, or one is named twice.
+        """
+        chosen = named_measures(measures)
+        modules = {function_of(one.name).__module__ for one in chosen.values()}
+        return cls(chosen, seed, interventions, tuple(sorted(modules - {"__main__"})))
 
     def __call__(self, run: Run, step: int) -> None:
         """Take them, unless they were taken at this step before."""
+        for module in self.modules:
+            import_module(module)
         store = Files(run.path / "timeline", patient=True)
         changed = bool(run.config.interventions)
         flags = (False, True) if self.interventions is None and changed else (bool(self.interventions) and changed,)
@@ -97,8 +119,7 @@ def train(
         UnsupportedError: If the task has no preset and no model is given, or model or task lack what a measure needs.
         RunError: If the folder holds a Run and `resume` is False, or something else, or cannot be written.
     """
-    chosen = named_measures(measures) if measures else {}
-    at_checkpoint = Measuring(chosen, measure_seed, measure_interventions) if chosen else None
+    at_checkpoint = Measuring.of(measures, measure_seed, measure_interventions) if measures else None
     return train_alone(
         task, model, training, seed, out, resume, progress, interventions, keep, at_checkpoint, **overrides
     )
