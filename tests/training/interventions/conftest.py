@@ -21,6 +21,11 @@ def kinds(tiny_run) -> dict[str, list[dict]]:
         "reinitialise": [dict(kind="reinitialise", part="unembed", start=3)],
         "transplant": [dict(kind="transplant", part="L0.attn", run=str(tiny_run.path), step=2, start=1)],
         "change": [dict(kind="change", task={"segment": 3}, training={"lr": 0.1}, start=1, stop=3)],
+        # At a checkpoint: begun again from there, it would keep what was drawn, and not what was before.
+        "in order": [
+            dict(kind="keep", heads="L0", fork="k", start=2),
+            dict(kind="reinitialise", part="L0", start=2),
+        ],
         "several": [
             dict(kind="reinitialise", part="L0.H0", start=1),
             dict(kind="keep", heads=role, fork="v", start=3),
@@ -32,7 +37,7 @@ def kinds(tiny_run) -> dict[str, list[dict]]:
 
 NAMES = (
     *("pattern", "pattern by role", "disallow", "scale", "clamp", "input", "copy", "keep", "freeze", "freeze by role"),
-    *("reinitialise", "transplant", "change", "several"),
+    *("reinitialise", "transplant", "change", "in order", "several"),
 )
 
 
