@@ -82,7 +82,7 @@ def test_a_bad_file_is_one_line(text, message, capsys):
         ('task = "induction"', "", "setting 'task' is missing"),
         ('task = "induction"', 'task = "inductoin"', "no task 'inductoin'. Did you mean 'induction'?"),
         ("seeds = 16", 'seeds = "many"', "seeds='many': Input should be a valid tuple"),
-        ('direction = "earlier"', 'direction = "sooner"', "direction='sooner': Input should be 'earlier' or 'later'"),
+        ('expect = "earlier"', 'expect = "sooner"', "expect='sooner': Input should be 'earlier' or 'later'"),
         ("[[milestones]]", "[milestones]", "milestones="),
         ('name = "repeat loss below 2"', "", "setting 'name' is missing"),
         ("[training]", "[trainin]", "no setting 'trainin'. Did you mean 'training'?"),

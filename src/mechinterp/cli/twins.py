@@ -14,7 +14,7 @@ def twins(
         str,
         typer.Argument(
             metavar="FILE.toml",
-            help="Declares task, seeds, out, [[interventions]] and [[milestones]]; direction, under, [model] and "
+            help="Declares task, seeds, out, [[interventions]] and [[milestones]]; expect, under, [model] and "
             "[training] if they are not the preset's.",
         ),
     ],

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from mechinterp.core.errors import ConfigError
 from mechinterp.core.statistics import CONFIDENCE, OrderTest, order_test, t_interval
 
-Direction = Literal["earlier", "later"]
+Expected = Literal["earlier", "later"]
 Dates = Float[np.ndarray, " pair"]
 
 
@@ -60,7 +60,7 @@ class Shift:
 
 
 def paired_shift(
-    plain: xr.Dataset, changed: xr.Dataset, direction: Direction | None = None, confidence: float = CONFIDENCE
+    plain: xr.Dataset, changed: xr.Dataset, expect: Expected | None = None, confidence: float = CONFIDENCE
 ) -> Shift:
     """The shift of one date from plain to changed runs, in pairs.
 
@@ -68,7 +68,7 @@ def paired_shift(
         plain: By `pair`: `step`, when it came (NaN where it had not by the end), and `clear`, the last step up to which
             it surely had not come: what `first_passage` returns at one threshold.
         changed: Likewise, for the twins in the same order.
-        direction: What was declared beforehand, which makes the sign test one-sided; None makes it two-sided.
+        expect: What was declared beforehand, which makes the sign test one-sided; None makes it two-sided.
         confidence: Of the interval.
 
     Raises:
@@ -87,11 +87,11 @@ def paired_shift(
     least, most = low - plain_high, high - plain_low
     complete = np.isfinite(least) & np.isfinite(most)
     words = [_order(*ends) for ends in zip(least, most, strict=True)]
-    alternative = "two-sided" if direction is None else "less"
-    if direction == "later":
+    alternative = "two-sided" if expect is None else "less"
+    if expect == "later":
         words = [{"first": "second", "second": "first"}.get(word, word) for word in words]
     test = order_test(words, alternative=alternative)
-    if direction == "later":
+    if expect == "later":
         test = OrderTest(test.losses, test.wins, test.ties, test.p, test.alternative, test.ties_count)
     mean, ends = _interval(plain, changed, complete, confidence)
     return Shift(

@@ -18,7 +18,7 @@ from mechinterp.core.digest import digest
 from mechinterp.core.progress import Progress
 from mechinterp.core.statistics import binomial_limits
 from mechinterp.curves import Shift, paired_shift
-from mechinterp.curves.shifts import Direction
+from mechinterp.curves.shifts import Expected
 from mechinterp.measures.registry import function_of
 from mechinterp.models import ModelConfig
 from mechinterp.studies.milestones import Milestone
@@ -40,12 +40,12 @@ class Declaration(Settings):
     Args:
         interventions: Of the changed twins.
         milestones: The dates.
-        direction: Of the sign tests; None for two-sided ones.
+        expect: Which way the dates are to move, for one-sided sign tests; None for two-sided ones.
     """
 
     interventions: tuple[AnyIntervention, ...]
     milestones: tuple[Milestone, ...] = Field(min_length=1)
-    direction: Direction | None = None
+    expect: Expected | None = None
 
 
 class TwinsFile(Settings):
@@ -57,7 +57,7 @@ class TwinsFile(Settings):
         out: Folder.
         interventions: As tables.
         milestones: As tables.
-        direction: As for `twins`; so are the rest.
+        expect: As for `twins`; so are the rest.
     """
 
     task: str | dict[str, object]
@@ -65,7 +65,7 @@ class TwinsFile(Settings):
     out: str
     interventions: tuple[dict[str, object], ...]
     milestones: tuple[dict[str, object], ...]
-    direction: str | None = None
+    expect: str | None = None
     under: bool = True
     seed: int = 0
     model: dict[str, object] = Field(default_factory=dict)
@@ -84,7 +84,7 @@ class TwinsFile(Settings):
             self.milestones,
             seeds=self.seeds,
             out=self.out,
-            direction=self.direction,
+            expect=self.expect,
             under=self.under,
             seed=self.seed,
             model=self.model,
@@ -99,7 +99,7 @@ class Twins:
     """The result of `twins`.
 
     Args:
-        declaration: Interventions, milestones and direction.
+        declaration: Interventions, milestones and the expected direction.
         shifts: Milestone and threshold, `name (threshold)` -> by how much its date moves.
         dates: By `date` (the same names), `arm` (`plain`, `changed`) and `seed`: `step` (NaN where it did not come),
             `clear` (the last step up to which it surely had not) and `transient` (it was lost again).
@@ -161,7 +161,7 @@ def twins(
     *,
     seeds: Sequence[int],
     out: str | Path,
-    direction: str | None = None,
+    expect: str | None = None,
     under: bool = True,
     seed: int = 0,
     model: ModelConfig | Mapping[str, object] | None = None,
@@ -185,7 +185,7 @@ def twins(
             others says in its result that they were not.
         seeds: One pair each.
         out: Folder: `<out>/plain/seed-0`, `<out>/changed/seed-0`, ...
-        direction: `earlier` or `later`, if that is declared beforehand too: sign tests are then one-sided.
+        expect: `earlier` or `later`, if that is declared beforehand too: sign tests are then one-sided.
         under: Whether changed runs are measured under their interventions, as training ran them, or as plain models.
         seed: Of the examples that are measured on.
         model: As in `train`.
@@ -202,7 +202,7 @@ def twins(
     task = get(task) if isinstance(task, str) else task
     chosen = [one if isinstance(one, Milestone) else Milestone.of(one) for one in milestones]
     declaration = Declaration.of(
-        {"interventions": as_interventions(interventions), "milestones": tuple(chosen), "direction": direction}
+        {"interventions": as_interventions(interventions), "milestones": tuple(chosen), "expect": expect}
     )
     _check(declaration, seeds)
     architecture, settings = resolve(task, model, training, overrides)
@@ -223,7 +223,7 @@ def twins(
     dates, curves = _dates(found, chosen, seeds), _curves(found, seeds)
     attrs = {"task": task.name, "interventions": "with" if under else "without", "declared": declared, "seed": seed}
     attrs |= {"declaration": digest(declaration.model_dump(mode="json")), "version": __version__}
-    shifts = {str(name): _shift(dates.sel(date=name), declaration.direction) for name in dates["date"].values}
+    shifts = {str(name): _shift(dates.sel(date=name), declaration.expect) for name in dates["date"].values}
     return Twins(declaration, shifts, dates.assign_attrs(attrs), curves.assign_attrs(attrs), attrs)
 
 
@@ -287,9 +287,9 @@ def _curves(found: Sequence[Mapping[str, xr.DataArray]], seeds: Sequence[int]) -
     return xr.Dataset(parts)
 
 
-def _shift(dates: xr.Dataset, direction: Direction | None) -> Shift:
+def _shift(dates: xr.Dataset, expect: Expected | None) -> Shift:
     plain, changed = (dates[["step", "clear"]].sel(arm=arm).rename(seed="pair") for arm in ARMS)
-    return paired_shift(plain, changed, direction)
+    return paired_shift(plain, changed, expect)
 
 
 def _cell(value: object) -> str:

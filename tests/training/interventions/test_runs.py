@@ -26,9 +26,9 @@ FORWARD = (ClampSite, DisallowKeys, GiveCopy, GiveInput, GivePattern, KeepFork, 
 
 
 def test_every_kind_is_tried(kinds):
-    from mechinterp.training.interventions import KINDS
+    from mechinterp.training.interventions import INTERVENTION_KINDS
 
-    assert {one["kind"] for some in kinds.values() for one in some} == set(KINDS)
+    assert {one["kind"] for some in kinds.values() for one in some} == set(INTERVENTION_KINDS)
 
 
 def test_stopped_at_any_step_and_continued_it_ends_in_the_same_bytes(

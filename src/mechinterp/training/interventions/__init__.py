@@ -16,10 +16,10 @@ from mechinterp.training.interventions.on_weights import (
     ReinitialiseWeights,
     TransplantWeights,
 )
-from mechinterp.training.interventions.specs import KINDS, AnyIntervention, Resolution, as_interventions
+from mechinterp.training.interventions.specs import INTERVENTION_KINDS, AnyIntervention, Resolution, as_interventions
 
 __all__ = [
-    "KINDS",
+    "INTERVENTION_KINDS",
     "AnyIntervention",
     "ChangeSettings",
     "ClampSite",

@@ -23,7 +23,7 @@ _ENDS = {
 _IN_LAYER = {"attn": "attn.", "mlp": "mlp.", "ln1": "ln1.", "ln2": "ln2."}
 _OF_HEAD = {"q": ("W_Q", "b_Q"), "k": ("W_K", "b_K"), "v": ("W_V", "b_V"), "o": ("W_O",)}
 _ADDRESS = re.compile(r"L(?P<layer>[0-9]{1,9})(?:\.H(?P<head>[0-9]{1,9})(?:-(?P<last>[0-9]{1,9}))?)?(?:\.(?P<of>\w+))?")
-PARTS = ("all", *_ENDS, "L0", "L0.attn", "L0.mlp", "L0.ln1", "L0.ln2", "L0.q", "L0.H1", "L0.H1.k")
+PART_ADDRESSES = ("all", *_ENDS, "L0", "L0.attn", "L0.mlp", "L0.ln1", "L0.ln2", "L0.q", "L0.H1", "L0.H1.k")
 """What addresses look like."""
 
 
@@ -86,7 +86,7 @@ def pieces(part: str, heads: Sequence[str] | None, model: Transformer) -> list[P
 def _in_layer(part: str, names: Sequence[str], config: ModelConfig) -> list[Piece]:
     match = _ADDRESS.fullmatch(part)
     if match is None:
-        raise ConfigError(f"no part '{part}' of a model.{suggest(part, PARTS)}")
+        raise ConfigError(f"no part '{part}' of a model.{suggest(part, PART_ADDRESSES)}")
     layer, of = int(match["layer"]), match["of"]
     if layer >= config.n_layers:
         raise ConfigError(f"no part '{part}': the model has layers 0-{config.n_layers - 1}")

@@ -58,7 +58,7 @@ AnyIntervention = Annotated[
     Field(discriminator="kind"),
 ]
 """Any intervention, as it stands in `run.json`."""
-KINDS: Mapping[str, type[Intervention]] = {
+INTERVENTION_KINDS: Mapping[str, type[Intervention]] = {
     kind.model_fields["kind"].default: kind
     for kind in (
         *(GivePattern, DisallowKeys, ScaleSite, ClampSite, GiveInput, GiveCopy, KeepFork),
@@ -88,10 +88,10 @@ def _one(number: int, item: object) -> Intervention:
         raise ConfigError(f"intervention {number} is a {type(item).__name__}: give settings, such as kind='pattern'")
     kind = item.get("kind")
     if kind is None:
-        raise ConfigError(f"intervention {number} has no kind: one of {', '.join(KINDS)}")
-    check_word(f"kind of intervention ({number})", kind, KINDS)
+        raise ConfigError(f"intervention {number} has no kind: one of {', '.join(INTERVENTION_KINDS)}")
+    check_word(f"kind of intervention ({number})", kind, INTERVENTION_KINDS)
     try:
-        return KINDS[str(kind)].of(item)
+        return INTERVENTION_KINDS[str(kind)].of(item)
     except ConfigError as error:
         reason = str(error).split(": ", 1)[-1]
         raise ConfigError(f"intervention {number} ({kind}): {reason}") from None
