@@ -59,11 +59,12 @@ if TYPE_CHECKING:
     from mechinterp.patching import recovery as recovery
     from mechinterp.probes import probe as probe
     from mechinterp.studies import study as study
+    from mechinterp.studies import twins as twins
     from mechinterp.timeline import trace as trace
+    from mechinterp.timeline import train as train
     from mechinterp.training import Recorder as Recorder
     from mechinterp.training import Run as Run
     from mechinterp.training import TrainConfig as TrainConfig
-    from mechinterp.training import train as train
     from mechinterp.training import train_many as train_many
 
 # Public name -> the module that has it; a name that is its module's own last part is that room itself. No function
@@ -101,7 +102,7 @@ _EXPORTS: dict[str, str] = {
     "Recorder": "mechinterp.training",
     "Run": "mechinterp.training",
     "TrainConfig": "mechinterp.training",
-    "train": "mechinterp.training",
+    "train": "mechinterp.timeline",
     "train_many": "mechinterp.training",
     "estimate_edges": "mechinterp.patching",
     "estimate_nodes": "mechinterp.patching",
@@ -118,6 +119,7 @@ _EXPORTS: dict[str, str] = {
     "register_measure": "mechinterp.measures",
     "onset": "mechinterp.curves",
     "study": "mechinterp.studies",
+    "twins": "mechinterp.studies",
     "trace": "mechinterp.timeline",
     "report": "mechinterp.pages",
     "Claim": "mechinterp.claims",

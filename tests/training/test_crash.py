@@ -53,20 +53,34 @@ class FailingOs:
         return call
 
 
-@pytest.mark.parametrize("how", ["before", "after", "torn", "full"])
-def test_a_fault_at_every_write(how, tiny_train, tiny_run, content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    wanted = content(tiny_run.path)
+SEVERAL = (
+    dict(kind="pattern", heads="L0.H0", to="previous-token", strength=0.5),
+    dict(kind="keep", heads={"role": "previous_token", "examples": 4}, fork="k", start=1),
+    dict(kind="reinitialise", part="L0.H1", start=2),
+    dict(kind="freeze", part="head", heads={"role": "induction", "examples": 4}, start=3),
+    dict(kind="change", training={"lr": 0.02, "data_seed": 5}, start=3),
+)
+"""Interventions that begin at a checkpoint and between two, and that must be continued from more than the weights."""
 
+
+@pytest.mark.parametrize("interventions", [(), SEVERAL], ids=["plain", "interventions"])
+@pytest.mark.parametrize("how", ["before", "after", "torn", "full"])
+def test_a_fault_at_every_write(
+    how, interventions, tiny_train, tiny_run, content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     def train_on(disk: FailingOs, folder: Path) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(files, "os", disk)
-            tiny_train(folder)
+            tiny_train(folder, interventions=interventions)
 
     sound = FailingOs(-1, "full")
     train_on(sound, tmp_path / "sound")
-    assert content(tmp_path / "sound") == wanted
-    # run.json twice, 3 checkpoints and 3 states are written and renamed; 5 lines of metrics are appended.
-    assert sound.names.count("replace") == 8 and sound.names.count("write") == 13
+    wanted = content(tmp_path / "sound")
+    assert (wanted == content(tiny_run.path)) == (not interventions)
+    # run.json twice, 3 checkpoints and 3 states are written and renamed; 5 lines of metrics are appended. Two roles are
+    # found on the way, and written to run.json.
+    extra = 2 if interventions else 0
+    assert sound.names.count("replace") == 8 + extra and sound.names.count("write") == 13 + extra
     # After any other call is before the next one.
     chosen = {"after": ("replace", "makedirs"), "torn": ("write",)}.get(how, WATCHED)
     for at, name in enumerate(sound.names):
@@ -76,7 +90,7 @@ def test_a_fault_at_every_write(how, tiny_train, tiny_run, content, tmp_path: Pa
         error, text = (RunError, "No space left") if how == "full" else (PowerCut, None)
         with pytest.raises(error, match=text):
             train_on(FailingOs(at, how), folder)
-        tiny_train(folder, resume=True)
+        tiny_train(folder, resume=True, interventions=interventions)
         assert content(folder) == wanted, f"{how} call {at} ({name})"
 
 
@@ -94,8 +108,16 @@ def test_a_crash_while_continuing(tiny_train, tiny_run, content, tmp_path: Path,
     assert content(folder) == wanted
 
 
-def test_five_times_kill_9(task, content, tmp_path: Path):
-    settings = dict(n_layers=1, n_heads=2, d_model=8, steps=200, batch_size=4)
+LATE = [dict(one, start=47 * number) for number, one in enumerate(SEVERAL)]
+
+
+@pytest.mark.parametrize(
+    ("sent", "interventions"),
+    [(signal.SIGKILL, ()), (signal.SIGKILL, LATE), (signal.SIGTERM, LATE)],
+    ids=["kill", "kill, interventions", "terminate, interventions"],
+)
+def test_five_times_killed(sent, interventions, task, content, tmp_path: Path):
+    settings = dict(n_layers=1, n_heads=2, d_model=8, steps=200, batch_size=4, interventions=interventions)
     settings |= dict(log_checkpoints=8, linear_checkpoints=40, log_every=3)
     whole, folder = tmp_path / "whole", tmp_path / "killed"
     train(task, out=whole, **settings)
@@ -112,9 +134,9 @@ def test_five_times_kill_9(task, content, tmp_path: Path):
             assert time.monotonic() < deadline
             time.sleep(5e-4)
         time.sleep(chance.uniform(0, 0.01))
-        os.kill(process.pid, signal.SIGKILL)
+        os.kill(process.pid, sent)
         process.join()
-        assert process.exitcode == -signal.SIGKILL
+        assert process.exitcode == -sent
         killed.append(Run(folder).steps[-1])
         assert Run(folder).status == "running"
     assert killed == sorted(killed) and killed[-1] < 200

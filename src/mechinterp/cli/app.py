@@ -29,6 +29,7 @@ VERBS = {
     "evaluate": "circuits.evaluate",
     "probe": "probe.probe",
     "study": "study.study",
+    "twins": "twins.twins",
     "verify": "verify.verify",
     "report": "study.report",
     "bench": "bench.bench",

@@ -28,6 +28,9 @@ def trace(
     adaptive: Annotated[
         bool, typer.Option("--adaptive", help="Measure few checkpoints, and more only where a value moves.")
     ] = False,
+    interventions: Annotated[
+        bool, typer.Option("--interventions", help="Measure under the interventions of the Run's training.")
+    ] = False,
     workers: Annotated[
         int, typer.Option("--workers", min=0, help="Processes that share the checkpoints; 0 is one per core.")
     ] = 1,
@@ -38,14 +41,14 @@ def trace(
 
     parsed = [measure for text in measures for measure in parse(text)]
     steps = "adaptive" if adaptive else None
-    timeline = chosen.call(
-        "a trace", measure_all, chosen.run, parsed, on=on or None, steps=steps, workers=workers or usable_cores()
-    )
+    how = {"on": on or None, "steps": steps, "workers": workers or usable_cores(), "interventions": interventions}
+    timeline = chosen.call("a trace", measure_all, chosen.run, parsed, **how)
     data = {
         "run": chosen.folder,
         "seed": timeline.attrs["seed"],
         "steps": timeline["step"],
         "left_out": timeline.attrs["left_out"],
+        "interventions": timeline.attrs.get("interventions"),
         "coords": {str(name): timeline[name] for name in timeline.coords},
     }
     series = {str(name): timeline[name] for name in timeline.data_vars if f"{name}_se" in timeline.data_vars}

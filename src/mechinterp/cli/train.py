@@ -9,12 +9,16 @@ import typer
 from mechinterp.cli.flags import KEY, is_file
 from mechinterp.cli.output import CommandOutput
 from mechinterp.cli.table import load, settings_of
+from mechinterp.cli.trace import parse
 
 if TYPE_CHECKING:
     from mechinterp.tasks import Task
+    from mechinterp.timeline import Measuring
     from mechinterp.training import Run
+    from mechinterp.training.interventions import AnyIntervention
 
 _SECTIONS = ("task", "model", "training")
+_INTERVENTIONS = "interventions"
 Values = dict[str, object]
 
 
@@ -31,8 +35,21 @@ def train(
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, several at once in processes.")] = 1,
     workers: Annotated[int, typer.Option("--workers", help="Processes; 0 is one per core.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what the folder holds.")] = False,
+    measures: Annotated[
+        list[str],
+        typer.Option("--measures", help="Measures to take at each checkpoint, as for `trace`, which then reads them."),
+    ] = [],  # noqa: B006  (the parser reads it, nothing writes to it)
+    keep: Annotated[
+        str, typer.Option("--keep", help="Steps whose weights stay, separated by commas, or 'last'; all by default.")
+    ] = "",
     config: Annotated[
-        str, typer.Option("--config", help="TOML file with tables [task], [model], [training]; flags win over it.")
+        str,
+        typer.Option(
+            "--config", help="TOML file with tables [task], [model], [training], [[interventions]]; flags win over it."
+        ),
+    ] = "",
+    intervene: Annotated[
+        str, typer.Option("--intervene", help="TOML file with tables [[interventions]]: what to change in training.")
     ] = "",
 ) -> CommandOutput:
     """Train a transformer on a task. Settings that are not given come from the task's preset."""
@@ -41,6 +58,8 @@ def train(
 
     chosen, model, training = settings(task, config, context.meta[KEY])
     common = {"model": model, "training": training, "resume": resume, "progress": True}
+    common["interventions"] = interventions(config, intervene)
+    common |= {"keep": _steps(keep), "at_checkpoint": _measuring(measures)}
     if seeds == 1:
         runs = [train_one(chosen, seed=seed, out=out or None, **common)]
     else:
@@ -84,6 +103,45 @@ def settings(task: str, config: str, flags: dict[str, str | bool]) -> tuple[Task
     return kind(**sections["task"]), sections["model"], sections["training"]
 
 
+def _steps(keep: str) -> list[int] | None:
+    from mechinterp.core import ConfigError
+
+    if keep in ("", "last"):
+        return [] if keep else None
+    try:
+        return [int(step) for step in keep.split(",")]
+    except ValueError:
+        raise ConfigError(f"--keep {keep}: write steps separated by commas, or 'last'") from None
+
+
+def _measuring(measures: list[str]) -> Measuring | None:
+    from mechinterp.timeline import Measuring
+
+    parsed = [one for text in measures for one in parse(text)]
+    return Measuring.of(parsed) if parsed else None
+
+
+def interventions(config: str, intervene: str) -> tuple[AnyIntervention, ...]:
+    """The interventions of the files that a command line names.
+
+    Raises:
+        ConfigError: If a file has none, or one of them has no meaning.
+    """
+    from mechinterp.core import ConfigError, read_table
+    from mechinterp.training.interventions import as_interventions
+
+    listed: list[object] = []
+    for flag, file in (("--config", config), ("--intervene", intervene)):
+        data = read_table(file, "toml", ConfigError) if file else {}
+        tables = data.get(_INTERVENTIONS, [])
+        if not isinstance(tables, list):
+            raise ConfigError(f"{flag} {file}: write each intervention under a line [[{_INTERVENTIONS}]]")
+        if flag == "--intervene" and file and (not tables or len(data) > 1):
+            raise ConfigError(f"{flag} {file}: it holds tables [[{_INTERVENTIONS}]] and nothing else")
+        listed += tables
+    return as_interventions(listed)
+
+
 def _value(text: str | bool, kind: str) -> object:
     """What a flag says; a text that is no number stays one, and the setting says what it wants."""
     if isinstance(text, bool):
@@ -104,8 +162,10 @@ def _from_file(config: str) -> dict[str, Values]:
     data = read_table(config, "toml", ConfigError)
     sections: dict[str, Values] = {name: {} for name in _SECTIONS}
     for name, part in data.items():
+        if name == _INTERVENTIONS:
+            continue
         if name not in _SECTIONS:
-            raise ConfigError(f"--config {config}: no table [{name}].{suggest(name, _SECTIONS)}")
+            raise ConfigError(f"--config {config}: no table [{name}].{suggest(name, [*_SECTIONS, _INTERVENTIONS])}")
         if not isinstance(part, dict):
             raise ConfigError(f"--config {config}: {name} is a table: write [{name}] and its settings under it")
         sections[name] = dict(part)

@@ -15,18 +15,19 @@ _MEMORIES: ContextVar[dict[str, dict[Hashable, object]] | None] = ContextVar("me
 
 
 @contextmanager
-def remembering(kind: str) -> Iterator[None]:
+def remembering(kind: str, memory: dict[Hashable, object] | None = None) -> Iterator[None]:
     """Within, each value of a kind is made once; on leaving they are forgotten. Within itself it changes nothing.
 
     Args:
         kind: `draws`, examples and what depends on them alone; `runs`, what a model makes of them. Whoever changes a
             model within must not remember its runs.
+        memory: Keeps the values for the next time, for work that is done piece by piece; None forgets them.
     """
     memories = _MEMORIES.get() or {}
     if kind in memories:
         yield
         return
-    token = _MEMORIES.set({**memories, kind: {}})
+    token = _MEMORIES.set({**memories, kind: {} if memory is None else memory})
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ from mechinterp.curves.onset import onset
 from mechinterp.curves.passages import LASTS, Ordering, first_passage, leads, orders, which_first
 from mechinterp.curves.result import Onset, Stage
 from mechinterp.curves.scan import FALSE_DISCOVERY, dated_effects
+from mechinterp.curves.shifts import Shift, paired_shift
 
 __all__ = [
     "FALSE_DISCOVERY",
@@ -16,6 +17,7 @@ __all__ = [
     "MirageCheck",
     "Onset",
     "Ordering",
+    "Shift",
     "Stage",
     "Term",
     "change_points",
@@ -26,5 +28,6 @@ __all__ = [
     "mirage_check",
     "onset",
     "orders",
+    "paired_shift",
     "which_first",
 ]

@@ -18,14 +18,19 @@ from mechinterp.interventions.reference import ablated
 from mechinterp.interventions.resume import BaseRun, LayerPart, Start, resume
 from mechinterp.interventions.scoring import Scorer, score_runs
 from mechinterp.interventions.shared import outputs, streams
+from mechinterp.interventions.standing import EditedTransformer, Pass, PassEdit, StandingEdits
 from mechinterp.models import take
 
 __all__ = [
     "Activations",
     "BaseRun",
+    "EditedTransformer",
     "Judge",
     "LayerPart",
+    "Pass",
+    "PassEdit",
     "Scorer",
+    "StandingEdits",
     "Start",
     "ablated",
     "activations",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mechinterp.core import Batch, HookedModel, Pair, ShapeError, UnsupportedError
+from mechinterp.interventions.standing import EditedTransformer
 from mechinterp.models import Transformer
 
 _Inputs = TypeVar("_Inputs", Batch, Pair, Tensor)
@@ -87,7 +88,7 @@ def as_transformer(model: object, purpose: str, instead: str = "") -> Transforme
         instead: What serves other models.
 
     Raises:
-        UnsupportedError: If it is another kind of model.
+        UnsupportedError: If it is another kind of model, or one that is run under standing edits.
     """
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     if isinstance(model, Transformer):
@@ -97,5 +98,7 @@ def as_transformer(model: object, purpose: str, instead: str = "") -> Transforme
                 f"{type(model).__name__} has one of its own"
             )
         return model
+    if isinstance(model, EditedTransformer):
+        raise UnsupportedError(f"{purpose} the plain model: this one is run under interventions, take it without them")
     hint = f"; {instead}" if instead else ""
     raise UnsupportedError(f"{purpose} a Transformer: a {type(model).__name__} lists no edges{hint}")

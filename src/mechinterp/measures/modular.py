@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mechinterp.attribution import fourier
 from mechinterp.core import HookedModel, Site, UnsupportedError, generator, labelled
-from mechinterp.interventions import on_model, quiet, record, run_edited
+from mechinterp.interventions import as_transformer, on_model, quiet, record, run_edited
 from mechinterp.measures.registry import register_measure
 from mechinterp.models import Transformer
 from mechinterp.tasks import ModularAddition, Task
@@ -60,12 +60,12 @@ def progress_losses(
 
 
 @register_measure("gradient_symmetricity")
-def gradient_symmetricity(model: Transformer, task: Task, seed: int, *, examples: int = 100) -> xr.DataArray:
+def gradient_symmetricity(model: nn.Module, task: Task, seed: int, *, examples: int = 100) -> xr.DataArray:
     """Cosine between gradients with respect to both summands' embeddings, for random answers: dimension example.
 
     Of modular addition only. See `attribution.fourier.gradient_symmetricity`.
     """
-    task = _modular(task)
+    task, model = _modular(task), as_transformer(model, "gradients of embeddings need")
     batch = task.batch(examples, seed)
     answers = torch.randint(task.p, (examples,), generator=generator(seed, "answers"))
     with quiet(model):
@@ -126,7 +126,7 @@ def neuron_frequencies(
 
 
 @register_measure("embedding_losses")
-def embedding_losses(model: Transformer, task: Task, seed: int, *, threshold: float = 0.05) -> xr.DataArray:
+def embedding_losses(model: nn.Module, task: Task, seed: int, *, threshold: float = 0.05) -> xr.DataArray:
     """Loss over the whole table when the residues' embeddings hold only a few frequencies, or all but these.
 
     Restricted and excluded loss change what the model says; this changes what it reads, and lets it compute.
@@ -142,7 +142,7 @@ def embedding_losses(model: Transformer, task: Task, seed: int, *, threshold: fl
         Dimensions embedding (`full`, `restricted`, `excluded`), group (`train`, `test`), in nats. Both ablations keep
         the mean embedding.
     """
-    task = _modular(task)
+    task, model = _modular(task), as_transformer(model, "another embedding needs")
     batch = task.table()
     groups = task.groups(batch)
     whole = model.W_E.detach()[: task.p]

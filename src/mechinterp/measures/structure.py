@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import xarray as xr
+from torch import nn
 
 from mechinterp import attribution, probes
 from mechinterp.core import ConfigError, HookedModel, suggest
+from mechinterp.interventions import as_transformer
 from mechinterp.measures.registry import EXAMPLES, register_measure
-from mechinterp.models import Transformer
 from mechinterp.tasks import Task
 
 
@@ -24,7 +25,7 @@ def head_scores(model: HookedModel, task: Task, seed: int, *, examples: int = EX
 
 @register_measure("copying")
 def copying(
-    model: Transformer,
+    model: nn.Module,
     task: Task,
     seed: int,
     *,
@@ -45,6 +46,7 @@ def copying(
     Returns:
         Dimensions layer, head.
     """
+    model = as_transformer(model, "scores of weights need")
     scores = attribution.copying_scores(model, permutations=permutations, seed=seed)
     if score not in scores["score"].values:
         raise ConfigError(f"no copying score '{score}'.{suggest(score, scores['score'].values.tolist())}")
@@ -52,7 +54,7 @@ def copying(
 
 
 @register_measure("composition")
-def composition(model: Transformer, task: Task, seed: int, *, quantity: str = "z", draws: int = 100) -> xr.DataArray:
+def composition(model: nn.Module, task: Task, seed: int, *, quantity: str = "z", draws: int = 100) -> xr.DataArray:
     """Q-, K- and V-composition of all pairs of heads; no examples, the weights alone.
 
     Args:
@@ -65,6 +67,7 @@ def composition(model: Transformer, task: Task, seed: int, *, quantity: str = "z
     Returns:
         Dimension edge.
     """
+    model = as_transformer(model, "scores of weights need")
     return _pick(attribution.composition(model, draws=draws, seed=seed), quantity)
 
 
@@ -111,9 +114,7 @@ def probe(
 
 
 @register_measure("ridge_probes", examples_of="loss")
-def ridge_probes(
-    model: Transformer, task: Task, seed: int, *, examples: int = 128, positions: int = 512
-) -> xr.DataArray:
+def ridge_probes(model: nn.Module, task: Task, seed: int, *, examples: int = 128, positions: int = 512) -> xr.DataArray:
     """How well every latent can be read after every layer by a ridge probe in closed form, beside shuffled labels.
 
     Args:
@@ -127,6 +128,7 @@ def ridge_probes(
         Dimensions estimate (`score`, `shuffled`), latent, layer, example: held-out accuracy, or R2 of real values; NaN
         for the examples that were fitted on.
     """
+    model = as_transformer(model, "probes need")
     return probes.ridge_scores(model, task, seed=seed, examples=examples, positions=positions)
 
 

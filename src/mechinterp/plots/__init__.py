@@ -11,6 +11,7 @@ from mechinterp.plots.tables import findings_table as findings_table
 from mechinterp.plots.theory import theory as theory
 from mechinterp.plots.training import head_scores as head_scores
 from mechinterp.plots.training import loss_curve as loss_curve
+from mechinterp.plots.twins import twin_curves as twin_curves
 
 __all__ = [
     "circuit_graph",
@@ -24,4 +25,5 @@ __all__ = [
     "survival",
     "susceptibility",
     "theory",
+    "twin_curves",
 ]

@@ -2,7 +2,8 @@
 
 from mechinterp.timeline.adaptive import Curves, adaptive_steps
 from mechinterp.timeline.camera import Traceable
+from mechinterp.timeline.growing import Measuring, train
 from mechinterp.timeline.store import Files, Memory, Store
 from mechinterp.timeline.tracing import trace
 
-__all__ = ["Curves", "Files", "Memory", "Store", "Traceable", "adaptive_steps", "trace"]
+__all__ = ["Curves", "Files", "Measuring", "Memory", "Store", "Traceable", "adaptive_steps", "trace", "train"]

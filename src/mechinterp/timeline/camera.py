@@ -14,7 +14,8 @@ from mechinterp.core.digest import digest
 from mechinterp.core.memo import remembering
 from mechinterp.measures import Measure
 from mechinterp.tasks import Task
-from mechinterp.timeline.store import LAYOUT, Store, architecture, as_stored, summarise
+from mechinterp.timeline.store import LAYOUT, Store, architecture, as_stored, interventions_of, summarise
+from mechinterp.training import Run
 
 
 @runtime_checkable
@@ -39,6 +40,7 @@ class Camera:
         origin: Part of every measurement's origin.
         store: Keeps them.
         keep_examples: Whether single examples are kept.
+        interventions: Whether the model is run under the interventions of its training; None where there were none.
         before_writing: Called before anything is measured.
     """
 
@@ -50,6 +52,7 @@ class Camera:
     origin: Mapping[str, str]
     store: Store
     keep_examples: bool
+    interventions: bool | None = None
     before_writing: Callable[[], None] = lambda: None
 
     @classmethod
@@ -61,6 +64,7 @@ class Camera:
         on: Task | str | None,
         store: Store,
         keep_examples: bool,
+        interventions: bool = False,
     ) -> Camera:
         """A camera for a Run.
 
@@ -71,14 +75,22 @@ class Camera:
             on: Another task than the Run's, or one of its variants by name.
             store: Keeps the measurements.
             keep_examples: Whether single examples are kept.
+            interventions: Whether to run the model under the interventions of its training.
 
         Raises:
-            ConfigError: If the task has no such variant.
+            ConfigError: If the task has no such variant, or the Run was trained without interventions.
         """
         task = _task(run.task, on)
         place = f"seed{seed}" if on is None else f"seed{seed}-{_folder(on)}"
         origin = {"task": digest(task.to_dict()), "seed": str(seed), "version": __version__, "layout": LAYOUT}
-        return cls(run, measures, task, seed, place, {**origin, "model": architecture(run)}, store, keep_examples)
+        origin["model"] = architecture(run)
+        trained_under = interventions_of(run)
+        if interventions and not trained_under:
+            raise ConfigError(f"{run.path} was trained without interventions: measure the plain model")
+        if interventions:
+            place, origin["interventions"] = f"{place}-intervened", trained_under
+        under = interventions if trained_under else None
+        return cls(run, measures, task, seed, place, origin, store, keep_examples, under)
 
     def at(self, step: int, taken: Callable[[str], None]) -> dict[str, xr.Dataset]:
         """Measure name -> its summary at a step; `taken` hears of each."""
@@ -90,8 +102,10 @@ class Camera:
                 part = self.store.read(where, origin, self.keep_examples)
                 if part is None:
                     self.before_writing()
-                    model = self.run.model(step) if model is None else model
+                    model = self._model(step) if model is None else model
                     values = measure(model, self.task, self.seed)
+                    if self.interventions is not None:
+                        values = values.assign_attrs(interventions="with" if self.interventions else "without")
                     values = values.assign_attrs(example_dim="example" in values.dims)
                     # As it will be read: a trace that is continued gives the same bytes as one that is not.
                     part = as_stored(summarise(values, self.keep_examples))
@@ -99,6 +113,11 @@ class Camera:
                 parts[name] = part
                 taken(name)
         return parts
+
+    def _model(self, step: int) -> object:
+        if self.interventions and isinstance(self.run, Run):
+            return self.run.model(step, interventions=True)
+        return self.run.model(step)
 
 
 def _task(task: Task, on: Task | str | None) -> Task:

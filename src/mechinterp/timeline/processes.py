@@ -32,6 +32,7 @@ class Share:
         seed: Of the examples.
         on: As for `trace`.
         keep_examples: As for `trace`.
+        interventions: As for `trace`.
     """
 
     run: Path
@@ -42,6 +43,7 @@ class Share:
     seed: int
     on: Task | str | None
     keep_examples: bool
+    interventions: bool
 
 
 def measure_in_processes(
@@ -53,6 +55,7 @@ def measure_in_processes(
     seed: int,
     on: Task | str | None,
     keep_examples: bool,
+    interventions: bool,
     show: Progress,
 ) -> None:
     """Measure some checkpoints in several processes; what they measured is then read from the Run's folder.
@@ -71,8 +74,8 @@ def measure_in_processes(
     packed = {name: (one.name, dict(one.params)) for name, one in measures.items()}
     # Every count-th one: late checkpoints may take longer than early ones.
     shares = [
-        Share(run.path.resolve(), run.task, modules, packed, tuple(steps[first::count]), seed, on, keep_examples)
-        for first in range(count)
+        Share(run.path.resolve(), run.task, modules, packed, tuple(some), seed, on, keep_examples, interventions)
+        for some in (steps[first::count] for first in range(count))
     ]
     check_portable(shares[0], "the task or a measure's parameter")
     done = [0] * count
@@ -91,7 +94,8 @@ def trace_share(share: Share, progress: StepProgress) -> int:
         import_module(module)
     measures = {name: measure(known, **params) for name, (known, params) in share.measures.items()}
     run = Run(share.run, share.task)
-    camera = Camera.of(run, measures, share.seed, share.on, Files(run.path / "timeline"), share.keep_examples)
+    store = Files(run.path / "timeline")
+    camera = Camera.of(run, measures, share.seed, share.on, store, share.keep_examples, share.interventions)
     with using_threads(1), remembering("draws"):
         for number, step in enumerate(share.steps, start=1):
             camera.at(step, lambda name: None)

@@ -21,6 +21,7 @@ import xarray as xr
 from mechinterp.core import RunLike
 from mechinterp.core.digest import digest
 from mechinterp.models import ModelConfig
+from mechinterp.training import Run
 from mechinterp.training.files import locked, make_folder, write_atomic
 
 Origin = Mapping[str, str]
@@ -61,9 +62,15 @@ def summarise(values: xr.DataArray, keep_examples: bool) -> xr.Dataset:
 
 @dataclass(frozen=True)
 class Files:
-    """Measurements in a folder, one file each."""
+    """Measurements in a folder, one file each.
+
+    Args:
+        folder: The folder.
+        patient: Whether to wait for another process that measures into it; else that is an error.
+    """
 
     folder: Path
+    patient: bool = False
 
     @contextmanager
     def alone(self) -> Iterator[Callable[[], None]]:
@@ -81,7 +88,7 @@ class Files:
                 nonlocal kept
                 if not kept:
                     make_folder(self.folder)
-                    stack.enter_context(locked(self.folder))
+                    stack.enter_context(locked(self.folder, self.patient))
                     kept = True
 
             yield keep
@@ -146,6 +153,15 @@ def architecture(run: RunLike) -> str:
     """A digest of the recorded configuration, as equal weights can belong to two; empty where none is recorded."""
     config = getattr(getattr(run, "config", None), "model", None)
     return digest(config.model_dump(mode="json")) if isinstance(config, ModelConfig) else ""
+
+
+def interventions_of(run: RunLike) -> str:
+    """A digest of what was changed in a Run's training; empty for a plain training."""
+    record = run.config if isinstance(run, Run) else None
+    if record is None or not record.interventions:
+        return ""
+    data = record.model_dump(mode="json")
+    return digest([data["interventions"], data["resolutions"]])
 
 
 def as_stored(data: xr.Dataset) -> xr.Dataset:

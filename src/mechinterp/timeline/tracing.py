@@ -19,6 +19,7 @@ from mechinterp.timeline.adaptive import Curves, adaptive_steps
 from mechinterp.timeline.camera import Camera, Traceable
 from mechinterp.timeline.processes import measure_in_processes
 from mechinterp.timeline.store import Files, Store
+from mechinterp.training import Run
 
 What = str | Measure
 
@@ -33,6 +34,7 @@ def trace(
     on: Task | str | None = None,
     store: Store | None = None,
     workers: int | None = 1,
+    interventions: bool = False,
 ) -> xr.Dataset:
     """Measure every checkpoint of a Run, one model at a time; a stored measurement is read, not taken again.
 
@@ -56,21 +58,25 @@ def trace(
         store: Where measurements are kept; default is the Run's folder. A `Memory()` writes none of them to disk.
         workers: Processes that share the checkpoints; None for one per core. They need a `Run` in a folder, measures
             that a module defines, and are not used for adaptive steps.
+        interventions: For a Run that was trained under interventions. False measures the plain model, weights alone;
+            True measures it as training ran it, under the interventions that acted on its forward pass at each step.
+            Both are kept, side by side; measures that cannot run such a model say so.
 
     Returns:
         A Timeline. For every measure `<name>`, `<name>_se` and `<name>_n`: mean, standard error and count over
         examples, with `step` as first dimension and then the measure's own; with `keep_examples` also
         `<name>_examples`, last of all by `example`. A measure that has no examples (weights alone) has NaN standard
         errors and counts of 1. Its attributes (metric, direction, seed, ...) stand on `<name>`. Attribute `left_out`
-        counts the checkpoints that were not measured.
+        counts the checkpoints that were not measured; of a Run that was trained under interventions, attribute
+        `interventions` says whether it was measured `with` or `without` them.
 
     Raises:
-        ConfigError: If a measure is unknown or named twice, two of them label one dimension differently, or the task
-            has no such variant.
+        ConfigError: If a measure is unknown or named twice, two of them label one dimension differently, the task
+            has no such variant, or interventions are asked for and the Run was trained without.
         RunError: If a step has no checkpoint.
         UnsupportedError: If model or task lack what a measure needs; says which measure.
     """
-    chosen = _named(measures)
+    chosen = named_measures(measures)
     adaptive = steps == "adaptive"
     wanted = _steps(run, None if isinstance(steps, str) else steps)
     if isinstance(steps, str) and not adaptive:
@@ -80,8 +86,10 @@ def trace(
     with store.alone() as alone, Bars(progress) as show, remembering("draws"):
         if workers != 1 and not adaptive and isinstance(store, Files):
             alone()
-            measure_in_processes(run, chosen, wanted, workers, seed=seed, on=on, keep_examples=keep_examples, show=show)
-        camera = replace(Camera.of(run, chosen, seed, on, store, keep_examples), before_writing=alone)
+            how = {"seed": seed, "on": on, "keep_examples": keep_examples, "interventions": interventions}
+            measure_in_processes(run, chosen, wanted, workers, show=show, **how)
+        camera = Camera.of(run, chosen, seed, on, store, keep_examples, interventions)
+        camera = replace(camera, before_writing=alone)
 
         def measured(some: Sequence[int], most: int) -> list[dict[str, xr.Dataset]]:
             for step in some:
@@ -96,8 +104,11 @@ def trace(
             wanted = adaptive_steps(wanted, lambda some: _curves(measured(some, len(wanted))))
         pieces = measured(wanted, len(wanted))
     timeline = _timeline({name: [piece[name] for piece in pieces] for name in chosen}, wanted, keep_examples)
-    left_out = len(run.steps) - len(wanted)
-    return timeline.assign_attrs(run=str(run.path), seed=seed, version=__version__, left_out=left_out)
+    left_out = len(_steps(run, None)) - len(wanted)
+    timeline = timeline.assign_attrs(run=str(run.path), seed=seed, version=__version__, left_out=left_out)
+    if camera.interventions is not None:
+        timeline.attrs["interventions"] = "with" if camera.interventions else "without"
+    return timeline
 
 
 def _curves(pieces: Sequence[Mapping[str, xr.Dataset]]) -> list[Curves]:
@@ -109,7 +120,12 @@ def _curves(pieces: Sequence[Mapping[str, xr.Dataset]]) -> list[Curves]:
     ]
 
 
-def _named(measures: What | Sequence[What] | Mapping[str, What]) -> dict[str, Measure]:
+def named_measures(measures: What | Sequence[What] | Mapping[str, What]) -> dict[str, Measure]:
+    """Measures by the names that a timeline has them under.
+
+    Raises:
+        ConfigError: If there is none, one is unknown, or one is named twice.
+    """
     if isinstance(measures, str | Measure):
         measures = [measures]
     if isinstance(measures, Mapping):
@@ -126,7 +142,8 @@ def _named(measures: What | Sequence[What] | Mapping[str, What]) -> dict[str, Me
 
 
 def _steps(run: RunLike, steps: Sequence[int] | None) -> list[int]:
-    known = list(run.steps)
+    # Where only some weights were kept, the other checkpoints may have been measured in training.
+    known = sorted({*run.steps, *(run.passed if isinstance(run, Run) else ())})
     if not known:
         raise RunError(f"{run.path} has no checkpoint yet")
     if steps is None:

@@ -77,11 +77,15 @@ def is_temporary(path: Path) -> bool:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, patient: bool = False) -> Iterator[None]:
     """Keep other processes from writing to this folder; the lock ends with the process, however it ends.
 
+    Args:
+        folder: The folder.
+        patient: Whether to wait while another process holds it.
+
     Raises:
-        RunError: If another process holds it.
+        RunError: If another process holds it, and is not waited for.
     """
     if fcntl is None:
         yield
@@ -90,7 +94,7 @@ def locked(folder: Path) -> Iterator[None]:
         handle = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
         except OSError as error:
             text = f"{folder}: another process is writing to this Run; wait for it or choose another folder"
             raise RunError(text) from error

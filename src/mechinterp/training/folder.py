@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from mechinterp.core import RunError, read_file
 from mechinterp.training.files import is_temporary
 from mechinterp.training.metrics_file import Line, parse_lines
 from mechinterp.training.record import NAME, read_record
-from mechinterp.training.tensors import read_tensors
+from mechinterp.training.tensors import read_note, read_tensors
 
 _CHECKPOINT = re.compile(r"([0-9]{8,})\.safetensors")
 
@@ -102,6 +102,30 @@ class Folder:
             raise RunError(f"{path} is the checkpoint of step {about.get('step')}, not of step {step}")
         return tensors
 
+    def passed(self) -> dict[int, str]:
+        """Step -> hash of its weights, of all checkpoints where some kept theirs; empty where all do."""
+        passed = read_note(self.state).get("passed") if self.state.exists() else None
+        return {int(step): str(weights) for step, weights in passed.items()} if isinstance(passed, dict) else {}
+
+    def last_state(self) -> tuple[int, dict[str, Tensor]]:
+        """The step of the last state, and the weights in it.
+
+        Raises:
+            RunError: If there is no state, or it is damaged.
+        """
+        tensors, about = read_tensors(self.state)
+        step = about.get("step")
+        return step if isinstance(step, int) else -1, part(tensors, "weights")
+
+    def kept(self) -> dict[str, Tensor]:
+        """What interventions keep beside the weights, of the last state.
+
+        Raises:
+            RunError: If there is no state, or it is damaged.
+        """
+        tensors, _ = read_tensors(self.state)
+        return part(tensors, "interventions")
+
     def check_metrics(self, size: int) -> None:
         """See that the first `size` bytes of the metrics are whole lines.
 
@@ -132,3 +156,8 @@ def nearest(step: int, steps: Sequence[int]) -> str:
         return "there is none yet"
     near = min(steps, key=lambda other: abs(other - step))
     return f"there are {len(steps)}, from {steps[0]} to {steps[-1]}; the nearest is {near}"
+
+
+def part(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """The tensors of a state whose names begin with `kind` and a point, without it."""
+    return {name.removeprefix(f"{kind}."): value for name, value in tensors.items() if name.startswith(f"{kind}.")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from mechinterp.core.workers import LocalProcesses, check_portable
 from mechinterp.models import ModelConfig
 from mechinterp.tasks import Task, get
 from mechinterp.training.config import TrainConfig, resolve
-from mechinterp.training.loop import train
+from mechinterp.training.interventions import AnyIntervention, Intervention, as_interventions
+from mechinterp.training.loop import AtCheckpoint, train
 from mechinterp.training.run import Run
 
 
@@ -26,6 +27,9 @@ class Job:
         training: Settings of training.
         seed: Of weights and data.
         out: Folder.
+        interventions: What is changed in training.
+        keep: As in `train`.
+        at_checkpoint: As in `train`; a function of a module, or an object that can go to another process.
     """
 
     task: Task
@@ -33,6 +37,9 @@ class Job:
     training: TrainConfig
     seed: int
     out: Path
+    interventions: tuple[AnyIntervention, ...] = ()
+    keep: tuple[int, ...] | None = None
+    at_checkpoint: AtCheckpoint | None = None
 
 
 def train_many(
@@ -44,6 +51,9 @@ def train_many(
     training: TrainConfig | Mapping[str, object] | None = None,
     resume: bool = False,
     progress: bool | Progress = False,
+    interventions: Iterable[Intervention | Mapping[str, object]] = (),
+    keep: Iterable[int] | None = None,
+    at_checkpoint: AtCheckpoint | None = None,
     **overrides: object,
 ) -> list[Run]:
     """Train one run per seed, several at a time; each equals, bit for bit, what `train` makes of that seed alone.
@@ -57,6 +67,9 @@ def train_many(
         training: As in `train`.
         resume: As in `train`: continues what is not finished.
         progress: True for bars, or a function that is called with (folder's name, step, steps).
+        interventions: As in `train`, in each run.
+        keep: As in `train`.
+        at_checkpoint: As in `training.train`; `timeline.Measuring` takes measures.
         **overrides: As in `train`.
 
     Returns:
@@ -68,7 +81,12 @@ def train_many(
     """
     task = get(task) if isinstance(task, str) else task
     architecture, settings = resolve(task, model, training, overrides)
-    jobs = [Job(task, architecture, settings, seed, Path(out) / f"seed-{seed}") for seed in seeds]
+    changes = as_interventions(interventions)
+    kept = None if keep is None else tuple(keep)
+    jobs = [
+        Job(task, architecture, settings, seed, Path(out) / f"seed-{seed}", changes, kept, at_checkpoint)
+        for seed in seeds
+    ]
     return train_jobs(jobs, workers, resume, progress)
 
 
@@ -101,7 +119,18 @@ def train_jobs(
 
 def _train_one(work: tuple[Job, bool], progress: StepProgress) -> None:
     job, resume = work
-    train(job.task, job.model, job.training, job.seed, job.out, resume, progress)
+    train(
+        job.task,
+        job.model,
+        job.training,
+        job.seed,
+        job.out,
+        resume,
+        progress,
+        job.interventions,
+        job.keep,
+        job.at_checkpoint,
+    )
 
 
 def _fitting(jobs: Sequence[Job]) -> int:

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: the columns that training logs at a step, and the lines of the file, written and read."""
+"""`metrics.jsonl`: the lines of the file, written and read."""
 
 from __future__ import annotations
 
@@ -13,17 +13,9 @@ from torch import Tensor
 
 from mechinterp._version import __version__
 from mechinterp.core import RunError, parse
-from mechinterp.training.trainer import Losses, masked_mean
 
 Line = dict[str, int | float | None]
 """`step`, and each metric that was logged there; None where it was not finite."""
-
-
-def columns(losses: Losses) -> dict[str, Tensor]:
-    """What `train` logs at a step: `loss`, and `loss_<group>` for each group of the task's positions."""
-    each = losses.each.detach()
-    groups = losses.task.groups(losses.batch)
-    return {"loss": losses.mean.detach(), **{f"loss_{name}": masked_mean(each, mask) for name, mask in groups.items()}}
 
 
 def format_line(step: int, values: Mapping[str, float | Tensor]) -> bytes:

@@ -16,6 +16,7 @@ from mechinterp.models import ModelConfig
 from mechinterp.training.config import TrainConfig
 from mechinterp.training.files import write_atomic
 from mechinterp.training.hub import HubSource
+from mechinterp.training.interventions import AnyIntervention, Resolution
 
 FORMAT = 1
 NAME = "run.json"
@@ -30,6 +31,9 @@ class RunRecord(Settings):
         training: Settings of our loop; None for another loop.
         source: Where the checkpoints lie, if they are not in the folder.
         settings: Whatever another loop wants to remember.
+        interventions: What was changed in training, in order; none in a plain training.
+        resolutions: Number of an intervention (from 0) -> what it turned out to be when it began.
+        keep: Checkpoints whose weights were to stay, beside the last; None for all.
         seed: Seed of weights and data.
         threads: Torch's threads.
         device: Where it was trained.
@@ -43,6 +47,9 @@ class RunRecord(Settings):
     training: TrainConfig | None = None
     source: HubSource | None = None
     settings: dict[str, object] = Field(default_factory=dict)
+    interventions: tuple[AnyIntervention, ...] = ()
+    resolutions: dict[int, Resolution] = Field(default_factory=dict)
+    keep: tuple[int, ...] | None = None
     seed: int | None = None
     threads: int = 1
     device: str = "cpu"
@@ -62,8 +69,11 @@ def current_versions() -> dict[str, str]:
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
-    """Write `run.json`."""
-    write_atomic(folder / NAME, (json.dumps(record.model_dump(mode="json"), indent=2) + "\n").encode())
+    """Write `run.json`; what a plain training has not is left out."""
+    data = record.model_dump(mode="json")
+    optional = {"interventions": [], "resolutions": {}, "keep": None}
+    plain = {name: value for name, value in data.items() if name not in optional or value != optional[name]}
+    write_atomic(folder / NAME, (json.dumps(plain, indent=2) + "\n").encode())
 
 
 def read_record(folder: Path) -> RunRecord:
@@ -93,7 +103,7 @@ def differences(old: RunRecord, new: RunRecord) -> list[str]:
     return [
         f"{name} is {before.get(name)!r} in the folder and {now.get(name)!r} now"
         for name in names
-        if name not in ("status", "versions.python")
+        if name not in ("status", "versions.python") and name.partition(".")[0] != "resolutions"
     ]
 
 

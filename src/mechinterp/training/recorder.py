@@ -11,12 +11,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mechinterp.core import ConfigError, DivergedError, RunError, Settings, checked
+from mechinterp.core import ConfigError, DivergedError, RunError, Settings, UnsupportedError, checked
+from mechinterp.interventions import check_plain
 from mechinterp.models import ModelConfig
 from mechinterp.tasks import Task
 from mechinterp.training import files
 from mechinterp.training.config import TrainConfig
-from mechinterp.training.folder import Folder
+from mechinterp.training.folder import Folder, part
+from mechinterp.training.interventions import Resolution
+from mechinterp.training.interventions.course import Course
 from mechinterp.training.metrics_file import format_line
 from mechinterp.training.record import RunRecord, current_versions, differences, read_record, write_record
 from mechinterp.training.schedules import is_spaced
@@ -25,6 +28,7 @@ from mechinterp.training.tensors import (
     optimizer_tensors,
     read_tensors,
     restore_optimizer,
+    tensor_hash,
     write_tensors,
 )
 
@@ -54,11 +58,16 @@ class Recorder:
         seed: To remember.
         settings: Plain data of another loop, to remember; a Run is continued only with equal ones.
         checkpoints: Steps to keep; None for 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, ... (four for each doubling).
+        keep: Checkpoints whose weights stay in the folder, beside the last step's; None for all. At the others only the
+            state is written, to go on from, and the hash of the weights.
         log_every: Steps from one line of metrics to the next.
+        course: The interventions of the training, recorded, and continued with it.
         resume: Continue what the folder holds. In a missing or empty folder training begins.
 
     Raises:
         RunError: If the folder holds a Run and `resume` is False, another Run, damaged files, or other files.
+        UnsupportedError: If the model has hooks when it is recorded: weights do not tell of them, and every later
+            measure would run without them. Interventions are named.
     """
 
     def __init__(
@@ -73,14 +82,16 @@ class Recorder:
         seed: int | None = None,
         settings: Mapping[str, object] | None = None,
         checkpoints: Iterable[int] | None = None,
+        keep: Iterable[int] | None = None,
         log_every: int = 1,
+        course: Course | None = None,
         resume: bool = False,
     ) -> None:
         self.path = Path(path)
         self.step = 0
         self.finished = False
         self._model, self._optimizer, self._generators = model, optimizer, dict(generators or {})
-        self._resume = resume
+        self._course, self._resume = course, resume
         self._log_every = training.log_every if training else log_every
         steps = training.checkpoint_steps if training else checkpoints
         self._checkpoints = None if steps is None else frozenset(steps)
@@ -91,6 +102,8 @@ class Recorder:
             model=config if isinstance(config, ModelConfig) else None,
             training=training,
             settings=dict(settings or {}),
+            interventions=() if course is None else course.specs,
+            keep=None if keep is None else tuple(sorted(set(keep))),
             seed=seed,
             threads=torch.get_num_threads(),
             device=device,
@@ -99,9 +112,11 @@ class Recorder:
         self._folder = Folder(self.path)
         self._last = -1
         self._saved: list[int] = []
+        self._passed: dict[int, str] = {}
         self._exit = ExitStack()
 
     def __enter__(self) -> Recorder:
+        self._check_plain()
         self._folder.check(self._resume)
         files.make_folder(self.path)
         with ExitStack() as stack:
@@ -110,7 +125,7 @@ class Recorder:
             if self._folder.check(self._resume):
                 self._continue()
             if not self.finished:
-                write_record(self.path, self._record)
+                self._write_record()
                 files.make_folder(self._folder.checkpoints)
             self._exit = stack.pop_all()
         return self
@@ -124,7 +139,7 @@ class Recorder:
             if kind is None:
                 self._finish()
             try:
-                write_record(self.path, self._record.model_copy(update={"status": status}))
+                self._write_record(status)
             except RunError:
                 # The first error matters more; the folder then still says `running`, and can be continued.
                 if kind is None:
@@ -156,28 +171,53 @@ class Recorder:
             raise ConfigError(f"step {step} after step {self._last}; {first}")
         logs = self.logs(step)
         self._last = step
+        if self._course is not None and self._course.resolutions != self._record.resolutions:
+            self._write_record()
         if logs and values:
             files.append(self._folder.metrics, format_line(step, values))
         if self.saves(step):
             self._save(step)
 
+    def _write_record(self, status: str = "running") -> None:
+        known = {} if self._course is None else {"resolutions": dict(self._course.resolutions)}
+        self._record = self._record.model_copy(update=known)
+        write_record(self.path, self._record.model_copy(update={"status": status}))
+
+    def _check_plain(self) -> None:
+        try:
+            check_plain(self._model)
+        except UnsupportedError as error:
+            raise UnsupportedError(
+                f"{self.path} would record weights alone, and {error}; what shall act in training is given as "
+                "interventions"
+            ) from None
+
     def _finish(self) -> None:
         """The state must say that all was recorded, though the last steps were no checkpoints."""
         if self._last >= 0 and self._last not in self._saved:
-            self._save(self._last)
+            self._save(self._last, last=True)
 
-    def _save(self, step: int) -> None:
+    def _save(self, step: int, last: bool = False) -> None:
+        self._check_plain()
         files.settle(self._folder.metrics)
-        weights = self._model.state_dict()
-        write_tensors(self._folder.checkpoint(step), weights, {"kind": "checkpoint", "step": step})
-        self._saved.append(step)
+        weights, keep = self._model.state_dict(), self._record.keep
+        if last or keep is None or step in keep:
+            write_tensors(self._folder.checkpoint(step), weights, {"kind": "checkpoint", "step": step})
+            self._saved.append(step)
+        if keep is not None:
+            self._passed[step] = tensor_hash(weights)
         state = {f"weights.{name}": value for name, value in weights.items()}
         about: dict[str, object] = {"kind": "state", "step": step, "checkpoints": self._saved}
         about["metrics_bytes"] = self._folder.metrics.stat().st_size
+        if self._passed:
+            about["passed"] = {str(step): weights for step, weights in self._passed.items()}
         if self._optimizer is not None:
             tensors, about["optimizer"] = optimizer_tensors(self._optimizer)
             state |= {f"optimizer.{name}": value for name, value in tensors.items()}
         state |= {f"generator.{name}": gen.get_state() for name, gen in self._generators.items()}
+        if self._course is not None:
+            state |= {f"interventions.{name}": value for name, value in self._course.state().items()}
+            about["resolutions"] = {str(n): one.model_dump(mode="json") for n, one in self._course.resolutions.items()}
         write_tensors(self._folder.state, state, about)
 
     def _continue(self) -> None:
@@ -195,7 +235,7 @@ class Recorder:
             self._folder.read_checkpoint(step)
         self._folder.check_metrics(note.metrics_bytes)
         self._restore(tensors, note)
-        self._saved = list(note.checkpoints)
+        self._saved, self._passed = list(note.checkpoints), dict(note.passed)
         self._last = self.step = note.step
         self.finished = old.status == "finished"
         if not self.finished:
@@ -204,7 +244,7 @@ class Recorder:
     def _restore(self, tensors: Mapping[str, Tensor], note: _StateNote) -> None:
         """Check first that all fits, then change the caller's objects: an error leaves them as they were."""
         where = self._folder.state
-        weights, optimizer, generators = (_part(tensors, kind) for kind in ("weights", "optimizer", "generator"))
+        weights, optimizer, generators = (part(tensors, kind) for kind in ("weights", "optimizer", "generator"))
         if _shapes(self._model.state_dict()) != _shapes(weights):
             raise RunError(f"{where}: the saved weights do not fit this model (names, shapes or types differ)")
         if (self._optimizer is None) != (note.optimizer is None):
@@ -216,6 +256,8 @@ class Recorder:
         self._model.load_state_dict(weights)
         for name, gen in self._generators.items():
             gen.set_state(generators[name])
+        if self._course is not None:
+            self._course.restore(part(tensors, "interventions"), note.resolutions, note.step)
 
 
 class _StateNote(Settings):
@@ -226,11 +268,9 @@ class _StateNote(Settings):
     checkpoints: tuple[int, ...]
     metrics_bytes: int = Field(ge=0)
     optimizer: OptimizerNote | None = None
+    resolutions: dict[int, Resolution] = Field(default_factory=dict)
+    passed: dict[int, str] = Field(default_factory=dict)
     sha256: str
-
-
-def _part(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{kind}."): value for name, value in tensors.items() if name.startswith(f"{kind}.")}
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:

@@ -10,7 +10,8 @@ from typing import TypeVar
 import xarray as xr
 from torch import Tensor, nn
 
-from mechinterp.core import RunError, UnsupportedError, checked
+from mechinterp.core import ConfigError, RunError, UnsupportedError, checked
+from mechinterp.interventions import EditedTransformer
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.tasks import Task, names, task_class
 from mechinterp.training.files import make_folder
@@ -18,6 +19,8 @@ from mechinterp.training.folder import Folder, nearest
 from mechinterp.training.foreign import Foreign, LoadedCheckpoints
 from mechinterp.training.hashes import FileHashes
 from mechinterp.training.hub import HubCheckpoints, HubSource
+from mechinterp.training.interventions import KeepFork
+from mechinterp.training.interventions.course import edits_at, kept_weights
 from mechinterp.training.metrics_file import as_dataset
 from mechinterp.training.record import RunRecord, current_versions, read_record, write_record
 from mechinterp.training.tensors import tensor_hash
@@ -166,25 +169,47 @@ class Run:
         """Steps with a checkpoint, ascending; the folder is read each time, so a Run can be watched while it trains."""
         return self._foreign.steps if self._foreign else self._folder.steps()
 
-    def model(self, step: int | None = None) -> nn.Module:
+    @property
+    def passed(self) -> Mapping[int, str]:
+        """Checkpoints that training passed -> hash of their weights, where only some kept them; else empty."""
+        return {} if self._record.keep is None else self._folder.passed()
+
+    def model(self, step: int | None = None, interventions: bool = False) -> nn.Module:
         """A new model with the weights of a step.
 
         Args:
             step: One of `steps`; None is the last.
+            interventions: False for the plain model. True for the model as training ran it at that step, under the
+                interventions that acted then on its forward pass: an `EditedTransformer`, where there were any.
 
         Raises:
             RunError: If there is no such checkpoint, or it is damaged or does not fit.
+            ConfigError: If the Run was trained without interventions, and they are asked for.
             UnsupportedError: If the model is not ours and the Run was opened without `build`.
         """
         step = self._known(step)
+        if interventions:
+            return self._edited(step)
         if self._foreign:
             return self._foreign.model(step)
-        weights, where = self._folder.read_checkpoint(step), str(self._folder.checkpoint(step))
+        weights, where = self._weights(step), str(self._folder.checkpoint(step))
         if self._build is not None:
             return _loaded(self._build(), weights, where)
         if self._record.model is None:
             raise UnsupportedError(f"{self.path} holds a model that is not ours: open it as Run(path, build=...)")
         return build_model(self._record.model, weights, where)
+
+    def _edited(self, step: int) -> nn.Module:
+        record = self._record
+        if not record.interventions:
+            raise ConfigError(f"{self.path} was trained without interventions: there is only the plain model")
+        model, kept = self.model(step), {}
+        if not isinstance(model, Transformer):
+            raise UnsupportedError(f"{self.path} holds a model that is not ours: interventions cannot act on it")
+        if any(isinstance(one, KeepFork) and one.active(step) for one in record.interventions):
+            kept = kept_weights(self._folder.kept())
+        edits = edits_at(record.interventions, record.resolutions, kept, model, step)
+        return EditedTransformer(model, edits) if edits else model
 
     def weights(self, step: int | None = None) -> dict[str, Tensor]:
         """Tensors of a checkpoint by name.
@@ -193,16 +218,20 @@ class Run:
             RunError: If there is no such checkpoint, or it is damaged.
         """
         step = self._known(step)
-        return self._foreign.model(step).state_dict() if self._foreign else self._folder.read_checkpoint(step)
+        return self._foreign.model(step).state_dict() if self._foreign else self._weights(step)
 
     def weights_hash(self, step: int | None = None) -> str:
-        """SHA-256 over the weights of a step: equal exactly if every bit is.
+        """SHA-256 over the weights of a step: equal exactly if every bit is; known also where they were not kept.
 
         Of checkpoints that another program wrote it is the hash of their files; no model is made for it, and a file is
         read again only if it changed.
         """
         step = self._known(step)
-        return self._foreign.weights_hash(step) if self._foreign else tensor_hash(self.weights(step))
+        if self._foreign:
+            return self._foreign.weights_hash(step)
+        if self._record.keep is not None and step in (passed := self.passed):
+            return passed[step]
+        return tensor_hash(self.weights(step))
 
     def metrics(self) -> xr.Dataset:
         """Everything logged: one variable per metric, NaN where it was not logged or not finite; dimension `step`."""
@@ -213,6 +242,17 @@ class Run:
         reached = f"{len(steps)} checkpoints to step {steps[-1]}" if steps else "no checkpoint"
         task = (self._record.task or {}).get("name", "no task")
         return f"Run('{self.path}', {task}, {self.status}, {reached})"
+
+    def _weights(self, step: int) -> dict[str, Tensor]:
+        """Of a checkpoint; of the last state, where the checkpoint's were not kept."""
+        if self._record.keep is not None and not self._folder.checkpoint(step).exists():
+            passed = self.passed
+            reached, weights = self._folder.last_state() if passed else (-1, {})
+            if step == reached:
+                return weights
+            if step in passed:
+                raise RunError(f"{self.path} did not keep the weights of step {step}: {nearest(step, self.steps)}")
+        return self._folder.read_checkpoint(step)
 
     def _rebuilt(self, kind: type[Task]) -> Task:
         """The recorded task as this class understands it; settings that are newer than the Run take their default."""

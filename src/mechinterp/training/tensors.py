@@ -38,19 +38,33 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
     Raises:
         RunError: If the file is missing, cut short, foreign or changed since it was written.
     """
+    tensors, about = _read(path, True)
+    if about["sha256"] != tensor_hash(tensors):
+        raise RunError(f"{path} is damaged: its content does not fit its hash")
+    return tensors, about
+
+
+def read_note(path: Path) -> dict[str, object]:
+    """The description alone.
+
+    Raises:
+        RunError: If the file is missing, cut short or foreign.
+    """
+    return _read(path, False)[1]
+
+
+def _read(path: Path, whole: bool) -> tuple[dict[str, Tensor], dict[str, object]]:
     if not path.is_file():
         raise RunError(f"{path} is missing")
     try:
         with safe_open(path, "pt") as file:
             note = (file.metadata() or {}).get(_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if whole else {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path} is damaged or no safetensors file ({error})") from error
     about = parse(note or "null", "json", f"{path}, its description,")
     if not isinstance(about, dict) or "sha256" not in about:
         raise RunError(f"{path} was not written by mechinterp: it lacks our description")
-    if about["sha256"] != tensor_hash(tensors):
-        raise RunError(f"{path} is damaged: its content does not fit its hash")
     return tensors, about
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,8 @@ from mechinterp.core import Batch, check_memory, derive_seed, without_modes
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.tasks import Task
 from mechinterp.training.config import TrainConfig
+from mechinterp.training.interventions import AnyIntervention
+from mechinterp.training.interventions.course import Conditions, Course
 from mechinterp.training.nulls import TRAINING_NULLS
 
 
@@ -30,6 +33,14 @@ class Losses:
     each: Tensor
     mean: Tensor
 
+    def columns(self) -> dict[str, Tensor]:
+        """What `train` logs at a step: `loss`, and `loss_<group>` for each group of the task's positions."""
+        each, groups = self.each.detach(), self.task.groups(self.batch)
+        return {
+            "loss": self.mean.detach(),
+            **{f"loss_{name}": masked_mean(each, mask) for name, mask in groups.items()},
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class Trainer:
@@ -42,6 +53,7 @@ class Trainer:
         settings: Of training.
         seed: Of the weights, and of the examples unless the settings have a `data_seed`; step t sees the same examples
             whatever came before.
+        course: The interventions; None without any.
 
     >>> from mechinterp.tasks import Regression
     >>> from mechinterp.training import resolve
@@ -57,13 +69,22 @@ class Trainer:
     adam: torch.optim.Optimizer
     settings: TrainConfig
     seed: int
+    course: Course | None = None
 
     @classmethod
-    def of(cls, task: Task, model: ModelConfig, settings: TrainConfig, seed: int) -> Trainer:
+    def of(
+        cls,
+        task: Task,
+        model: ModelConfig,
+        settings: TrainConfig,
+        seed: int,
+        interventions: Sequence[AnyIntervention] = (),
+    ) -> Trainer:
         """A new model with its optimiser.
 
         Raises:
-            ConfigError: If the device is not there, or the memory does not hold the training.
+            ConfigError: If the device is not there, the memory does not hold the training, or an intervention does not
+                fit the model.
         """
         # Weights, gradients and AdamW's two averages.
         check_memory(4 * model.memory, f"training {model.n_weights:,} weights")
@@ -75,7 +96,13 @@ class Trainer:
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        return cls(task, transformer, adam, settings, seed)
+        course = Course(interventions, transformer, adam, Conditions(task, settings, seed)) if interventions else None
+        return cls(task, transformer, adam, settings, seed, course)
+
+    @property
+    def conditions(self) -> Conditions:
+        """What it trains on without interventions."""
+        return Conditions(self.task, self.settings, self.seed)
 
     @without_modes()
     def step(self, step: int) -> Losses:
@@ -87,26 +114,36 @@ class Trainer:
     @without_modes()
     def losses(self, step: int) -> Losses:
         """The loss of the model as it is on the examples of a step."""
-        device = self.model.device
-        seed = self.seed if self.settings.data_seed is None else self.settings.data_seed
-        batch = self.task.training_batch(self.settings.batch_size, seed, step)
-        if self.settings.null != "none":
-            batch = TRAINING_NULLS[self.settings.null](batch, seed)
+        device, now, run = self.model.device, self.conditions, self.model
+        if self.course is not None:
+            self.course.begin(step)
+            now, run = self.course.now, self.course.run
+        batch = now.task.training_batch(now.settings.batch_size, now.data_seed, step)
+        if now.settings.null != "none":
+            batch = TRAINING_NULLS[now.settings.null](batch, now.data_seed)
         batch = batch if device.type == "cpu" else batch.to(device)
-        each = self.task.loss(self.model(batch.inputs), batch)
-        scored = batch.scored if self.settings.loss_on == "scored" else _with_target(batch)
-        return Losses(self.task, batch, each, masked_mean(each, scored))
+        each = now.task.loss(run(batch.inputs), batch)
+        scored = batch.scored if now.settings.loss_on == "scored" else _with_target(batch)
+        return Losses(now.task, batch, each, masked_mean(each, scored))
 
     @without_modes()
     def update(self, losses: Losses, step: int) -> None:
         """One update of the weights, at the learning rate of the step."""
         self.adam.zero_grad(set_to_none=True)
         losses.mean.backward()
-        if self.settings.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        settings = self.settings
+        if self.course is not None:
+            self.course.mask_gradients()
+            settings = self.course.now.settings
+        if settings.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
         for group in self.adam.param_groups:
-            group["lr"] = self.settings.learning_rate(step)
+            group["lr"] = settings.learning_rate(step)
+            if self.course is not None:
+                group |= {"betas": (settings.beta1, settings.beta2), "weight_decay": settings.weight_decay}
         self.adam.step()
+        if self.course is not None:
+            self.course.put_back()
 
 
 def _with_target(batch: Batch) -> Tensor:
