@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch import Tensor
 
 from mechinterp.bench.timing import Figures
@@ -95,10 +96,10 @@ def _seen_groups(known: KnownModel) -> tuple[Circuit, ...]:
 
 def _acdc(judge: Judge) -> Scores:
     """The largest threshold, of halves of the gap, at which ACDC keeps an edge."""
-    scores = dict.fromkeys(judge.graph.edges, 0.0)
+    scores: dict[Edge, float] = dict.fromkeys(judge.graph.edges, 0.0)
     for halvings in range(HALVINGS, 0, -1):
         threshold = max(judge.scale, np.finfo(float).tiny) / 2**halvings
-        scores |= dict.fromkeys(acdc(judge, threshold).edges, threshold)
+        scores.update({edge: threshold for edge in acdc(judge, threshold).edges})
     return scores
 
 
@@ -117,7 +118,7 @@ def _ranked(method: str) -> Callable[[Judge], Scores]:
         values = score_edges(judge, method)
         means = values.mean("example") if "example" in values.dims else values
         # Gates have log odds; of effects the size counts.
-        sizes = 1 / (1 + np.exp(-means)) if method == "edge-pruning" else abs(means)
+        sizes = means.copy(data=expit(means.values)) if method == "edge-pruning" else abs(means)
         return score_every_edge(sizes, judge.graph)
 
     return scores

@@ -134,7 +134,7 @@ def ridge_probes(model: nn.Module, task: Task, seed: int, *, examples: int = 128
 
 @register_measure("latent_use", examples_of="loss")
 def latent_use(
-    model: Transformer,
+    model: nn.Module,
     task: Task,
     seed: int,
     *,
@@ -158,6 +158,7 @@ def latent_use(
         Dimensions evidence (`score`, `shuffled`, `read` = their difference, `effect`, `effect_random`, `used` = their
         difference), latent, layer, example; see `probes.read_and_erase`.
     """
+    model = as_transformer(model, "erasing what probes read needs")
     return probes.read_and_erase(model, task, seed=seed, examples=examples, positions=positions, metric=metric)
 
 
