@@ -84,6 +84,8 @@ def _probe(one: Subject) -> object:
     return mi.probe(one.model, one.task, next(iter(one.task.latents)), examples=32, positions=64)
 
 
+_SEARCHES = {"acdc": {}, "smallest": {"limit": 20}, "edge-pruning": {"k": 3, "steps": 3}}
+"""Searches that are asked for something else than three edges."""
 CALLS: dict[str, dict[str, Callable[[Subject], object]]] = {
     "attribution.composition": {"": lambda one: mi.attribution.composition(one.model, draws=5)},
     "attribution.copying_scores": {"": lambda one: mi.attribution.copying_scores(one.model, permutations=5)},
@@ -103,12 +105,11 @@ CALLS: dict[str, dict[str, Callable[[Subject], object]]] = {
     "attribution.logit_lens": {"": lambda one: mi.attribution.logit_lens(one.model, one.pair.clean)},
     "attribution.ov_circuit": {"": lambda one: mi.attribution.ov_circuit(one.model)},
     "attribution.qk_circuit": {"": lambda one: mi.attribution.qk_circuit(one.model)},
+    "attribution.qk_effective_rank": {"": lambda one: mi.attribution.qk_effective_rank(one.model)},
     "attribution.value_weighted_attention": {
         "": lambda one: mi.attribution.value_weighted_attention(one.model, one.pair.clean)
     },
-    "discovery.discover": {
-        method: _discover(method=method, **({"k": 3} if method == "top-k" else {})) for method in METHODS
-    },
+    "discovery.discover": {method: _discover(method=method, **_SEARCHES.get(method, {"k": 3})) for method in METHODS},
     "evaluation.ability": {"": lambda one: mi.evaluation.ability(one.model, one.other)},
     "evaluation.cpr_cmd": {"": _curve("cpr_cmd")},
     "evaluation.curve": {"": _curve("curve", ks=[1, 3])},
@@ -142,6 +143,9 @@ CALLS: dict[str, dict[str, Callable[[Subject], object]]] = {
         "": lambda one: mi.patching.pattern_gradient(one.model, one.pair.clean, metric=one.metric or "log_prob")
     },
     "probes.probe": {"": _probe},
+    "probes.read_and_erase": {
+        "": lambda one: mi.probes.read_and_erase(one.model, one.task, seed=0, examples=32, positions=64)
+    },
     "probes.ridge_scores": {
         "": lambda one: mi.probes.ridge_scores(one.model, one.task, seed=0, examples=32, positions=64)
     },
@@ -156,6 +160,8 @@ LACKS: dict[str, Callable[[Subject], bool]] = {
     "attribution.logit_lens": lambda one: one.model.config.outputs == "values",
     "attribution.ov_circuit": lambda one: not _of_tokens(one),
     "attribution.qk_circuit": lambda one: not _of_tokens(one),
+    # On four examples there may be no gap, and twenty circuits are few.
+    "discovery.discover smallest": lambda one: True,
     "known.gradient_step": lambda one: one.model.config.attention == "softmax",
     "models.to_bridge": lambda one: one.model.config.inputs == "vectors" or one.model.config.attention == "linear",
     "patching.estimate_nodes role": lambda one: not one.pair.clean.roles,
@@ -164,7 +170,7 @@ LACKS: dict[str, Callable[[Subject], bool]] = {
     "patching.pattern_gradient": lambda one: one.model.config.outputs == "values",
 }
 """What may be refused -> what such a model lacks."""
-OF_TASKS = ("attribution.head_types", "probes.probe", "probes.ridge_scores")
+OF_TASKS = ("attribution.head_types", "probes.probe", "probes.read_and_erase", "probes.ridge_scores")
 """What needs a task, which a model that is made by hand has not."""
 
 
