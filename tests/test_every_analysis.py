@@ -122,7 +122,8 @@ CALLS: dict[str, dict[str, Callable[[Subject], object]]] = {
     "known.gradient_step": {"": lambda one: mi.known.gradient_step(one.model, pairs=4)},
     "models.to_bridge": {"": lambda one: mi.to_bridge(one.model)},
     "patching.estimate_edges": {
-        method: _patch("estimate_edges", method=method, steps=2) for method in ("eap", "eap-ig", "clean-corrupted")
+        method: _patch("estimate_edges", method=method, steps=2)
+        for method in ("eap", "eap-ig", "eap-ig-activations", "clean-corrupted")
     },
     "patching.estimate_nodes": {at: _patch("estimate_nodes", at=at) for at in ("pos", "role")},
     "patching.patch_edge_pairs": {

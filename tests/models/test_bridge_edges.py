@@ -8,14 +8,16 @@ from transformer_lens.tools.analysis.attribution_patching import EdgeAttribution
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from mechinterp.core import Batch, Pair, UnsupportedError
-from mechinterp.models import ModelConfig, Transformer, to_bridge
+from mechinterp.models import ModelConfig, Transformer, from_hf, to_bridge
 from mechinterp.patching import estimate_edges
+from mechinterp.patching.interpolation import ESTIMATES
 
 VOCAB, SEQ = 50, 7
 
 
 @pytest.fixture(scope="module")
-def gpt2():
+def both():
+    """One model as a bridge and as a `Transformer`; the bridge is built last, since it wraps the modules in place."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         settings = GPT2Config(n_layer=2, n_head=2, n_embd=16, vocab_size=VOCAB, n_positions=12, bos_token_id=0)
@@ -24,7 +26,13 @@ def gpt2():
             for weight in model.parameters():
                 if weight.ndim == 2:
                     weight.mul_(5)
-    return build_bridge_from_module(model, "GPT2LMHeadModel", hf_config=model.config).eval()
+    ours = from_hf(model)
+    return build_bridge_from_module(model, "GPT2LMHeadModel", hf_config=model.config).eval(), ours
+
+
+@pytest.fixture(scope="module")
+def gpt2(both):
+    return both[0]
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +74,15 @@ def test_edge_scores_are_transformer_lenss(gpt2, tokens):
     actual = np.array([float(ours.sel(edge=edge)) for edge in theirs])
     np.testing.assert_allclose(actual, np.array(list(theirs.values())), rtol=0, atol=1e-4)
     assert np.abs(actual).max() > 0.1
+
+
+@pytest.mark.parametrize("method", ESTIMATES)
+def test_a_bridge_and_its_conversion_have_the_same_estimates(both, tokens, method):
+    theirs, mine = (
+        estimate_edges(model, a_pair(*tokens), method=method, steps=3, inputs="split")["effect"] for model in both
+    )
+    assert list(theirs["edge"].values) == list(mine["edge"].values)
+    np.testing.assert_allclose(theirs.values, mine.values, rtol=0, atol=1e-4 * np.abs(mine.values).max())
 
 
 def test_the_bridges_switches_are_as_they_were(gpt2, tokens):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mechinterp.core import METRICS, Batch, ConfigError, Pair, UnsupportedError
 from mechinterp.interventions import activations, source_values
 from mechinterp.patching import estimate_edges, estimate_nodes, patch_edges, patch_nodes, pattern_gradient
+from mechinterp.patching.interpolation import ESTIMATES
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def close(make_model):
     return model, Pair(*(Batch(inputs, targets, scored, wrong) for inputs in (clean, other)))
 
 
-@pytest.mark.parametrize("method", ["eap", "eap-ig", "clean-corrupted"])
+@pytest.mark.parametrize("method", ESTIMATES)
 @pytest.mark.parametrize("inputs", ["merged", "split"])
 def test_edges_agree_with_exact_effects_where_all_is_linear(close, method, inputs):
     exact, guess = patch_edges(*close, inputs=inputs), estimate_edges(*close, method=method, inputs=inputs)
@@ -110,6 +111,45 @@ def test_eap_ig_points(make_model, make_pair):
     from_input = [name for name in many["edge"].values if name.startswith("input->")]
     gap = (many["clean"] - many["corrupted"]).values
     np.testing.assert_allclose(many["effect"].sel(edge=from_input).sum("edge").values, gap, rtol=0.02, atol=0.02)
+
+
+LINEAR = {"normalization": "none", "attention": "uniform", "positions": "learned"}
+
+
+@pytest.mark.parametrize("ablation", ["resample", "mean", "zero"])
+def test_moving_components_are_exact_in_a_linear_model(make_model, make_pair, ablation):
+    """Uniform attention, no norm, no MLP: logits are linear in every source, whatever the size of a step."""
+    model, pair = make_model(**LINEAR), make_pair()
+    exact = patch_edges(model, pair, ablation=ablation)["effect"].values
+    for steps in (1, 4):
+        guess = estimate_edges(model, pair, method="eap-ig-activations", steps=steps, ablation=ablation)["effect"]
+        np.testing.assert_allclose(guess.values, exact, rtol=0, atol=1e-12 * np.abs(exact).max())
+    assert np.abs(exact).max() > 0.1
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_many_steps_sum_to_the_exact_effect_of_the_component(make_model, make_pair, parallel):
+    """A known answer that no other estimate gives: all edges out of an MLP, or out of a layer's heads, at once."""
+    model, pair = make_model(d_mlp=5, act_fn="gelu", parallel_blocks=parallel), make_pair(batch=3)
+    effect = estimate_edges(model, pair, method="eap-ig-activations", steps=500)["effect"]
+    for kind, sources in {"attn": ["L{}.H0", "L{}.H1"], "mlp": ["L{}.mlp"]}.items():
+        exact = patch_nodes(model, pair, site=kind, at="all", direction="noise")["effect"]
+        for layer in range(3):
+            names = [source.format(layer) + "->" for source in sources]
+            edges = [edge for edge in effect["edge"].values if edge.startswith(tuple(names))]
+            np.testing.assert_allclose(
+                effect.sel(edge=edges).sum("edge"), exact.sel(layer=layer), rtol=0.01, atol=0.003 * np.abs(exact).max()
+            )
+
+
+def test_one_step_of_moving_components_is_eap(make_model, make_pair):
+    model, pair = make_model(d_mlp=5), make_pair()
+    one, eap, two = (
+        estimate_edges(model, pair, method=method, steps=steps)["effect"].values
+        for method, steps in (("eap-ig-activations", 1), ("eap", 1), ("eap-ig-activations", 2))
+    )
+    np.testing.assert_allclose(one, eap, atol=1e-12)
+    assert np.abs(two - eap).max() > 0.01
 
 
 def test_examples_do_not_mix(make_model, make_pair):

@@ -1,5 +1,7 @@
 """Memory budgets, some edges of many, estimates checked where it matters, and precisions."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from mechinterp.patching import estimate_edges, estimate_nodes, patch_edges, pat
 TINY = 0.001
 ANALYSES = {
     "estimate_edges": lambda model, pair, **options: estimate_edges(model, pair, steps=3, **options),
+    "estimate_edges by component": partial(estimate_edges, method="eap-ig-activations", steps=3),
     "estimate_nodes": estimate_nodes,
     "patch_edges": patch_edges,
     "patch_nodes": patch_nodes,
@@ -37,7 +40,11 @@ def same(first, second, tolerance):
 def test_parts_of_the_batch_change_no_result(make_model, make_pair, architectures, data, name, ablation):
     config = {**data.draw(architectures), "n_layers": 2}
     model, pair = make_model(**config), make_pair(batch=5, seq=7, pad=config["pad_token"])
-    options = {"ablation": ablation, "direction": "noise"} if name != "estimate_edges" else {"ablation": ablation}
+    options = (
+        {"ablation": ablation, "direction": "noise"}
+        if not name.startswith("estimate_edges")
+        else {"ablation": ablation}
+    )
     if "nodes" in name:
         options["site"] = data.draw(st.sampled_from(["z", "q", "v", "pattern", "resid_pre", "attn", "result"]))
     analyse = ANALYSES[name]
@@ -93,6 +100,48 @@ def test_points_of_the_path_are_averaged(make_model, make_pair, architectures, d
             np.testing.assert_allclose(
                 guess.sel(edge=f"{source}->{reader}").values, expected, rtol=1e-9, atol=1e-9 * scale
             )
+
+
+@settings(max_examples=25)
+@given(st.data(), st.sampled_from(["resample", "mean", "zero"]), st.sampled_from(["merged", "split"]))
+def test_gradients_where_the_sources_component_moves(make_model, make_pair, architectures, data, ablation, inputs):
+    """Second road: one component, one point and one reader at a time, by hooks."""
+    config = {**data.draw(architectures), "n_layers": 2}
+    model, pair = make_model(**config), make_pair(batch=2, seq=6, pad=config["pad_token"])
+    graph, steps = model.config.graph(inputs), 3
+    clean, other = (
+        source_values(model, activations(model, batch.inputs), graph) for batch in (pair.clean, pair.corrupted)
+    )
+    other = {"resample": other, "mean": other.mean(1, keepdim=True), "zero": torch.zeros_like(other)}[ablation]
+    change = dict(zip(graph.sources, other - clean, strict=True))
+    options = {"metric": "logit_diff", "ablation": ablation, "inputs": inputs}
+    guess = estimate_edges(model, pair, method="eap-ig-activations", steps=steps, **options)["effect"]
+    hooks = {source: "blocks.0.hook_resid_pre" for source in graph.roots}
+    for source in graph.sources[len(graph.roots) :]:
+        kind = "mlp" if source.kind == "mlp" else "attn"
+        hooks[source] = f"blocks.{source.layer}.hook_{kind}_out"
+    for reader in graph.readers:
+        for hook in dict.fromkeys(hooks[source] for source in graph.incoming(reader)):
+            together = [source for source in graph.sources if hooks[source] == hook]
+            total, name, kept = 0, graph.input_hook(reader), {}
+
+            def watch(value, hook, kept=kept):
+                kept["x"] = value.detach().requires_grad_()
+                return kept["x"]
+
+            for point in range(steps):
+                moved = sum(change[source] for source in together) * point / steps
+                edits = [(hook, lambda value, hook, moved=moved: value + moved), (name, watch)]
+                output = model.run_with_hooks(pair.clean.inputs, fwd_hooks=edits)
+                score = METRICS["logit_diff"](output, pair.clean, None).sum()
+                (grad,) = torch.autograd.grad(score, [kept["x"]], materialize_grads=True, allow_unused=True)
+                total = total + (grad[:, :, reader.index] if grad.ndim == 4 else grad) / steps
+            for source in together:
+                expected = -(change[source] * total).sum((1, 2)).detach().numpy()
+                scale = max(1.0, float(np.abs(expected).max()), float(score.detach().abs()))
+                np.testing.assert_allclose(
+                    guess.sel(edge=f"{source}->{reader}").values, expected, rtol=1e-9, atol=1e-9 * scale
+                )
 
 
 @pytest.mark.parametrize("name", sorted(ANALYSES))

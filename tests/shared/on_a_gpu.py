@@ -32,6 +32,7 @@ ANALYSES = {
     "edges": patch_edges,
     "edges in parts": partial(patch_edges, inputs="split", ablation="mean", budget_mb=0.01),
     "eap-ig": partial(estimate_edges, steps=3),
+    "eap-ig-activations": partial(estimate_edges, method="eap-ig-activations", steps=2, inputs="split"),
     "eap in parts": partial(estimate_edges, method="eap", ablation="mean", budget_mb=0.01),
     "verified": partial(estimate_edges, method="clean-corrupted", verify=5),
     "attribution": partial(estimate_nodes, at="role"),

@@ -24,8 +24,8 @@ def discover(
         str,
         typer.Option(
             "--method",
-            help="top-k (by exact effect), exact-both-ways, eap, eap-ig, clean-corrupted, information-flow, "
-            "edge-pruning, random, acdc, greedy, greedy-swaps or smallest.",
+            help="top-k (by exact effect), exact-both-ways, eap, eap-ig, eap-ig-activations, clean-corrupted, "
+            "information-flow, edge-pruning, random, acdc, greedy, greedy-swaps or smallest.",
         ),
     ] = "top-k",
     k: Annotated[int | None, typer.Option("--k", help="Number of edges at most, instead of a share.")] = None,
@@ -35,7 +35,8 @@ def discover(
     ] = None,
     two_sided: Annotated[bool, typer.Option("--two-sided", help="greedy: keep suppressors and backups, too.")] = False,
     steps: Annotated[
-        int | None, typer.Option("--steps", help="eap-ig: points (10); edge-pruning: updates (300).")
+        int | None,
+        typer.Option("--steps", help="eap-ig, eap-ig-activations: points (10); edge-pruning: updates (300)."),
     ] = None,
     penalty: Annotated[
         float | None, typer.Option("--penalty", help="edge-pruning: on open gates, in shares of the gap (1).")

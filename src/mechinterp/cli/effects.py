@@ -51,9 +51,12 @@ def estimate(
     chosen: Chosen,
     edges: Annotated[bool, typer.Option("--edges", help="Estimate every edge instead of nodes.")] = False,
     method: Annotated[
-        str | None, typer.Option("--method", help="For edges: eap, eap-ig or clean-corrupted (eap-ig).")
+        str | None,
+        typer.Option("--method", help="For edges: eap, eap-ig, eap-ig-activations or clean-corrupted (eap-ig)."),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="For eap-ig: points of the path (10).")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="For eap-ig and eap-ig-activations: points of the path (10).")
+    ] = None,
     verify: Annotated[
         int | None, typer.Option("--verify", help="For edges: measure so many of the largest exactly too (0).")
     ] = None,

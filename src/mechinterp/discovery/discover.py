@@ -82,6 +82,7 @@ def discover(
     `exact-both-ways`     the edges of largest exact effect, whatever its sign, noised or denoised: suppressors and what
                           has a stand-in rank high, too
     `eap`, `eap-ig`,      the edges of largest estimated effect (`estimate_edges`)
+    `eap-ig-activations`,
     `clean-corrupted`
     `information-flow`    the edges over which most of what the logits read flows (`discovery.information_flow`)
     `edge-pruning`        the edges whose learnt gates are widest open (`discovery.pruning`)
@@ -107,7 +108,7 @@ def discover(
             keeps no more than k edges.
         order: ACDC's order of trials, `backward` by default (see `edge_order`); its result depends on it.
         seed: Of ACDC's `order="shuffle"`, of `edge-pruning` and `random`; 0 by default.
-        steps: Points of `eap-ig` (10), updates of `edge-pruning` (300).
+        steps: Points of `eap-ig` and `eap-ig-activations` (10), updates of `edge-pruning` (300).
         penalty: Of `edge-pruning`, on open gates.
         two_sided: For `greedy` and `greedy-swaps`: whether the circuit is also to do no better than the model, and the
             model without it no better than the corrupted run. Suppressors and backups stay in it then.

@@ -62,6 +62,7 @@ RANKINGS: Mapping[str, Ranking] = {
     "exact-both-ways": Ranking(_both_ways, {}),
     "eap": Ranking(partial(_estimate, method="eap"), {}),
     "eap-ig": Ranking(partial(_estimate, method="eap-ig"), {"steps": 10}),
+    "eap-ig-activations": Ranking(partial(_estimate, method="eap-ig-activations"), {"steps": 10}),
     "clean-corrupted": Ranking(partial(_estimate, method="clean-corrupted"), {}),
     "edge-pruning": Ranking(prune_edges, {"steps": UPDATES, "penalty": PENALTY, "seed": 0}),
     "information-flow": Ranking(_flow, {}),

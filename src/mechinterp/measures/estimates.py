@@ -60,7 +60,7 @@ def estimate_error(
         task: Draws the pairs.
         seed: Of the pairs.
         methods: Of `estimate_edges`.
-        steps: Points of `eap-ig`.
+        steps: Points of `eap-ig` and `eap-ig-activations`.
         examples: How many pairs.
         corruption: One of the task's, or `all` of them mixed.
         options: See `Options`; the metric is differentiable.

@@ -8,7 +8,6 @@ multiplied with what the sources before it write, and dropped. Examples are run 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -29,7 +28,6 @@ from mechinterp.core import (
     join_names,
     labelled,
     patching_result,
-    suggest,
     takes,
 )
 from mechinterp.core.progress import Bars, Progress
@@ -37,10 +35,10 @@ from mechinterp.interventions import Scorer, as_hooked, as_transformer, in_turn,
 from mechinterp.models import Transformer
 from mechinterp.patching.edges import patch_edges
 from mechinterp.patching.foreign import ForeignWires, foreign_graph, forked
+from mechinterp.patching.interpolation import Interpolation
 from mechinterp.patching.parts import parts_of
 from mechinterp.patching.readers import OwnWires, Wires
 
-ESTIMATES = ("eap", "eap-ig", "clean-corrupted")
 ESTIMATE_MB = 256.0
 """More examples at a time make no estimate faster."""
 
@@ -62,8 +60,10 @@ def estimate_edges(
         model: A `Transformer`, or a `TransformerBridge` with per-head inputs (not a native one).
         pair: Clean and corrupted inputs.
         method: `eap` takes the gradient at the clean run; `eap-ig` averages it over `steps` points from the corrupted
-            embedding (included) to the clean one (left out); `clean-corrupted` averages the two endpoints.
-        steps: Points of `eap-ig`.
+            embedding (included) to the clean one (left out); `eap-ig-activations` over `steps` points from the clean
+            value of the source's component (included) to what replaces it (left out); `clean-corrupted` averages the
+            two endpoints. A component is the inputs, the heads of a layer, or an MLP.
+        steps: Points of `eap-ig` and `eap-ig-activations`; the latter runs them once for each component.
         verify: How many edges, those of the largest absolute estimate, to measure exactly too; needs a `Transformer`.
         progress: True for bars with a forecast, or a function called with (what, done, total).
         options: See `Options`; the metric is differentiable.
@@ -77,22 +77,20 @@ def estimate_edges(
         ConfigError: If the method is unknown, `steps` is below 1 or `verify` below 0.
         UnsupportedError: If the model has no such edges (grouped-query attention, parallel MLPs, no per-head inputs).
 
-    Source: Syed et al. 2023 (EAP); Hanna et al. 2024 (EAP-IG inputs, clean-corrupted). Differs: per-example sums, and
-    positive means that keeping the edge helps.
+    Source: Syed et al. 2023 (EAP); Hanna et al. 2024 (EAP-IG inputs, EAP-IG activations, clean-corrupted). Differs:
+    per-example sums, and positive means that keeping the edge helps. In EAP-IG activations an edge's gradient is taken
+    in the runs in which its own source moves. The published code averages over the runs of all components; a component
+    that moves passes no gradient on to what it reads, so its estimates are not exact even in a linear model.
     """
-    if method not in ESTIMATES:
-        raise ConfigError(f"no method '{method}'.{suggest(method, ESTIMATES)}")
-    if steps < 1:
-        raise ConfigError(f"steps={steps}: needs at least 1")
+    way = Interpolation.of(method, steps)
     if verify < 0:
         raise ConfigError(f"verify={verify}: a number of edges, 0 for none")
     if verify:
         as_transformer(model, "the exact effects of verify= need")
     pair, options = on_model(pair, model), options.for_model(model)
-    points = {"eap": [1.0], "clean-corrupted": [0.0, 1.0]}.get(method) or [k / steps for k in range(steps)]
     if isinstance(model, Transformer):
         wires: Wires = OwnWires(model, model.config.graph(options.inputs))
-        effect, clean, corrupted = _estimated(model, wires, pair, points, options, progress)
+        effect, clean, corrupted = _estimated(model, wires, pair, way, options, progress)
     else:
         graph = foreign_graph(model, options.inputs)
         if options.ablation == "zero":
@@ -100,9 +98,9 @@ def estimate_edges(
         model = as_hooked(model)
         with forked(model):
             wires = ForeignWires(model, graph)
-            effect, clean, corrupted = _estimated(model, wires, pair, points, options, progress)
+            effect, clean, corrupted = _estimated(model, wires, pair, way, options, progress)
     effects = labelled(effect, ["edge", "example"], {"edge": [str(edge) for edge in wires.graph.edges]})
-    attrs = {"direction": "noise", "steps": len(points), **options.attrs("metric", "ablation", "inputs")}
+    attrs = {"direction": "noise", "steps": len(way.points), **options.attrs("metric", "ablation", "inputs")}
     attrs |= {SEEN: join_names(example_names(pair))}
     result = patching_result(effects, clean, corrupted, method=method, **attrs)
     return verified(result, model, pair, verify, progress, options) if verify else result
@@ -136,20 +134,20 @@ def _estimated(
     model: HookedModel,
     wires: Wires,
     pair: Pair,
-    points: Sequence[float],
+    way: Interpolation,
     options: Options,
     progress: bool | Progress,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Effects `[edge, batch]`, and the metric of the clean and of the corrupted run, `[batch]`."""
     device, dtype = placement(model)
-    example_bytes = wires.row_size(len(points)) * pair.clean.seq_len * dtype.itemsize
+    example_bytes = wires.row_size(len(way.points)) * pair.clean.seq_len * dtype.itemsize
     memory = options.memory(ESTIMATE_MB, device) - wires.fixed * dtype.itemsize
     parts = parts_of(pair, example_bytes, memory)
     columns: list[tuple[Tensor, Tensor, Tensor]] = []
     with in_turn(model), Bars(progress) as tell:
         mean = wires.mean(parts, options)
         for part in parts:
-            columns.append(_part(wires, part, mean, points, options))
+            columns.append(_part(wires, part, mean, way, options))
             tell("examples estimated", sum(len(clean) for _, clean, _ in columns), len(pair))
     effect, clean, corrupted = (torch.cat(each, -1) for each in zip(*columns, strict=True))
     return effect, clean, corrupted
@@ -157,18 +155,18 @@ def _estimated(
 
 @torch.no_grad()
 def _part(
-    wires: Wires, part: Pair, mean: Any, points: Sequence[float], options: Options
+    wires: Wires, part: Pair, mean: Any, way: Interpolation, options: Options
 ) -> tuple[Float[Tensor, "edge batch"], Float[Tensor, " batch"], Float[Tensor, " batch"]]:
     ends, graph = wires.ends(part, mean, options), wires.graph
     scorer = Scorer.of(part, options, ends.clean)
     clean, corrupted = scorer(ends.clean), scorer(ends.corrupted)
-    path = torch.stack([ends.start + share * (ends.stop - ends.start) for share in points])
     effect = ends.steps.new_zeros(len(graph.edges), len(part))
     many = [len(graph.incoming(reader)) for reader in graph.readers]
-    rows = {reader: slice(end - n, end) for reader, n, end in zip(graph.readers, many, accumulate(many), strict=True)}
-    for readers, grads in wires.gradients(part, path, scorer):
-        seen = ends.steps[: len(graph.incoming(readers[0]))]
-        products = torch.einsum("ubsm,rbsm->rub", seen, grads) / -len(points)
-        for reader, product in zip(readers, products, strict=True):
-            effect[rows[reader]] = product
+    first = {reader: end - n for reader, n, end in zip(graph.readers, many, accumulate(many), strict=True)}
+    for path in way.paths(ends, graph):
+        for readers, grads in wires.gradients(part, path, scorer):
+            seen = path.seen(graph, readers[0])
+            products = torch.einsum("ubsm,rbsm->rub", ends.steps[seen], grads) / -path.points
+            for reader, product in zip(readers, products, strict=True):
+                effect[first[reader] + seen.start : first[reader] + seen.stop] = product
     return effect, clean, corrupted

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mechinterp.core import Graph, HookedModel, Options, Pair, Site, UnsupportedError
 from mechinterp.interventions import ablated, gradients, record, take
-from mechinterp.patching.readers import Ends, LayerGradients
+from mechinterp.patching.readers import Ends, LayerGradients, Path
 
 CONVERT = "from_transformer_lens gives a Transformer that knows such edges"
 FLAGS = ("use_attn_in", "use_attn_result", "use_split_qkv_input", "use_hook_mlp_in")
@@ -108,20 +108,19 @@ class ForeignWires:
         steps = ablated(other, options.ablation, batch_dim=1) - mine
         return Ends(steps, take(clean, scored), take(corrupted, scored), start, stop)
 
-    def gradients(
-        self, part: Pair, path: Float[Tensor, "point batch seq d_model"], score: Callable[[Tensor], Tensor]
-    ) -> Iterator[LayerGradients]:
+    def gradients(self, part: Pair, path: Path, score: Callable[[Tensor], Tensor]) -> Iterator[LayerGradients]:
         """At every reader's own input."""
-        many = len(path)
+        many = path.points
         _, scored, _ = part.clean.at_scored()
         scored = scored.repeat(many, 1)
-        hooks = {reader: self.graph.input_hook(reader) for reader in self.graph.readers}
+        reached = [reader for reader in self.graph.readers if path.reaches(self.graph, reader)]
+        hooks = {reader: self.graph.input_hook(reader) for reader in reached}
         _, grads = gradients(
             self.model,
             repeat(part.clean.inputs, "batch ... -> (point batch) ...", point=many),
             list(dict.fromkeys(hooks.values())),
             lambda output: score(take(output, scored).unflatten(0, (many, -1))),
-            {Site("input").hook: lambda value: path.flatten(0, 1)},
+            {path.hook: path.change},
         )
         for name, grad in grads.items():
             total = grad.unflatten(0, (many, -1)).sum(0)

@@ -44,6 +44,31 @@ class Ends:
     stop: Float[Tensor, "batch seq d_model"]
 
 
+@dataclass(frozen=True, eq=False)
+class Path:
+    """Runs that differ from the clean one in what passes one hook point; gradients are taken at each.
+
+    Args:
+        hook: The hook point.
+        points: How many runs.
+        change: From its value in the clean run at all points, `[point batch, ...]`, to what it becomes.
+        sources: Those whose edges are estimated from these runs, as rows of the graph's sources.
+    """
+
+    hook: str
+    points: int
+    change: Callable[[Tensor], Tensor]
+    sources: slice
+
+    def seen(self, graph: Graph, reader: Site) -> slice:
+        """Those of the sources that a reader sees; only readers that see one need a gradient."""
+        return slice(self.sources.start, min(self.sources.stop, len(graph.incoming(reader))))
+
+    def reaches(self, graph: Graph, reader: Site) -> bool:
+        """Whether a reader sees one of the sources."""
+        return self.sources.start < len(graph.incoming(reader))
+
+
 @runtime_checkable
 class Wires(Protocol):
     """A model as an estimate sees it: its sources and its readers."""
@@ -70,14 +95,12 @@ class Wires(Protocol):
         """The two runs of a part of the pair."""
         ...
 
-    def gradients(
-        self, part: Pair, path: Float[Tensor, "point batch seq d_model"], score: Callable[[Tensor], Tensor]
-    ) -> Iterator[LayerGradients]:
-        """Gradients at the inputs of all readers.
+    def gradients(self, part: Pair, path: Path, score: Callable[[Tensor], Tensor]) -> Iterator[LayerGradients]:
+        """Gradients at the inputs of all readers that the path reaches.
 
         Args:
             part: Whose clean inputs run.
-            path: The stream before the first layer at each point.
+            path: What becomes of these runs.
             score: From outputs at the scored positions `[point, batch, scored, out]` to what is differentiated.
         """
         ...
@@ -119,24 +142,23 @@ class OwnWires:
         outputs = [self.model.read(take(run.final, scored)) for run in (clean, corrupted)]
         return Ends(steps, *outputs, start=corrupted.resid_pre[0], stop=clean.resid_pre[0])
 
-    def gradients(
-        self, part: Pair, path: Float[Tensor, "point batch seq d_model"], score: Callable[[Tensor], Tensor]
-    ) -> Iterator[LayerGradients]:
+    def gradients(self, part: Pair, path: Path, score: Callable[[Tensor], Tensor]) -> Iterator[LayerGradients]:
         """From those at queries, keys, values and MLPs, by `Block.fork_gradients`."""
-        model, layers = self.model, range(self.graph.n_layers)
-        many = len(path)
+        model, graph, many = self.model, self.graph, path.points
         _, scored, _ = part.clean.at_scored()
         scored = scored.repeat(many, 1)
-        forks = [[Site(kind, layer).hook for kind in "qkv"] for layer in layers]
-        streams = [Site("resid_pre", layer).hook for layer in layers]
-        mlps = [Site("mlp_in", layer).hook for layer in layers] if self.graph.mlp else []
-        end = self.graph.input_hook(Site("logits"))
+        layers = [layer for layer in range(graph.n_layers) if path.reaches(graph, graph.fork("q", layer, 0))]
+        forks = {layer: [Site(kind, layer).hook for kind in "qkv"] for layer in layers}
+        streams = {layer: Site("resid_pre", layer).hook for layer in layers}
+        readers = [Site("mlp", layer) for layer in range(graph.n_layers)] if graph.mlp else []
+        mlps = {reader: graph.input_hook(reader) for reader in readers if path.reaches(graph, reader)}
+        end = graph.input_hook(Site("logits"))
         values, grads = gradients(
             model,
             repeat(part.clean.inputs, "batch ... -> (point batch) ...", point=many),
-            [*chain(*forks), *streams, *mlps, end],
+            [*chain(*forks.values()), *streams.values(), *mlps.values(), end],
             lambda final: score(model.read(take(final, scored)).unflatten(0, (many, -1))),
-            {Site("input").hook: lambda value: path.flatten(0, 1)},
+            {path.hook: path.change},
             end,
         )
         _, where = model.embedded(part.clean.inputs)
@@ -148,7 +170,6 @@ class OwnWires:
             )
             stream = values.pop(streams[layer]).unflatten(0, (many, -1))
             inputs = model.blocks[layer].fork_gradients(stream, fork, grad, where)
-            readers = [reader for kind in "qkv" for reader in self.graph.forks(kind, layer)]
-            yield readers, inputs
-            if mlps:
-                yield [Site("mlp", layer)], grads.pop(mlps[layer]).unflatten(0, (many, -1)).sum(0)[None]
+            yield [reader for kind in "qkv" for reader in graph.forks(kind, layer)], inputs
+        for reader, name in mlps.items():
+            yield [reader], grads.pop(name).unflatten(0, (many, -1)).sum(0)[None]
