@@ -204,7 +204,7 @@ def test_a_stale_damaged_or_missing_study_is_one_clear_error(run: Staged, found:
     assert study(copy, **FEW).findings == found.findings  # measured again
     assert Study.load(copy).verdict == found.verdict
     text = (tmp_path / "study.json").read_text()
-    (tmp_path / "study.json").write_text(text.replace('"layout": 4', '"layout": 1'))
+    (tmp_path / "study.json").write_text(text.replace('"layout": 5', '"layout": 1'))
     with pytest.raises(RunError, match=r"study.json is from an older or newer version") as error:
         Study.load(copy)
     assert "\n" not in str(error.value)
