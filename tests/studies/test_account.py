@@ -153,7 +153,12 @@ def test_many_seeds_have_an_account_too(tmp_path: Path):
     assert sections[ORDER][0].startswith("Early before late: yes (n = 20 runs; order, all independent runs).")
     assert any("varies most" in one for one in sections[VARIES])
     methods = account(study).methods
-    assert study.sha256 in methods and "Seeds: 0 to 19." in methods and "vocab 16" in methods
+    assert (
+        study.sha256 in methods
+        and "Seeds: 0 to 19." in methods
+        and "measure accuracy (examples 8" in methods
+        and "vocab 16" in methods
+    )
     few = account(told(written(tmp_path, seeds=5), np.tile([50.0, 100.0], (5, 1)))).sections
     assert any("survival" in one and "there are 5" in one for one in few[UNTESTED])
 

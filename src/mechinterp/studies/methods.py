@@ -54,13 +54,14 @@ def methods_of_seeds(study: SeedStudy) -> list[str]:
     """Sentences on how a declared study was made."""
     given, sentences = study.settings, [*_runs(study.record)]
     sentences.append(f"All was declared in a file before the first run (SHA-256 {study.sha256}).")
-    quantities = given.get("quantities")
+    quantities, measures = given.get("quantities"), study.record.get("measures")
+    known = measures if isinstance(measures, Mapping) else {}
     for name, one in quantities.items() if isinstance(quantities, Mapping) else ():
         shares = ", ".join(f"{share:g}" for share in one["thresholds"])
+        params = _listed(known.get(name, one["parameters"]))
         sentences.append(
-            f"{words(name).capitalize()} is the measure {one['measure']} ({_listed(one['parameters'])}) from "
-            f"{one['chance']:g} to {one['best']:g}, with first passages of {shares} of that range, for "
-            f"{given['hold']} checkpoints and {given['lasts']:g} in ln t."
+            f"{words(name).capitalize()} is the measure {one['measure']} ({params}) from {one['chance']:g} "
+            f"to {one['best']:g}, with first passages of {shares} of that range, for {given['hold']} checkpoints and {given['lasts']:g} in ln t."
         )
     sentences.append(
         "Dates are geometric means with a t-interval on ln t where all runs have one, else Kaplan-Meier medians; "

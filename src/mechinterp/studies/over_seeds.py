@@ -102,7 +102,8 @@ def over_seeds(declared: DeclaredFile, dates: Mapping[str, Dates]) -> SeedStudy:
     findings = [row for part in parts for row in part.findings]
     data = {name: one for part in parts for name, one in part.data.items()}
     settings = declared.content.model_dump(mode="json")
-    record = record_of_jobs(declared.content.jobs())
+    measures = {name: dict(one.to_measure().params) for name, one in declared.content.quantities.items()}
+    record = {**record_of_jobs(declared.content.jobs()), "measures": measures}
     return SeedStudy(_verdict(declared, findings), findings, data, settings, declared.sha256, record)
 
 
