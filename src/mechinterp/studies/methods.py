@@ -61,7 +61,8 @@ def methods_of_seeds(study: SeedStudy) -> list[str]:
         params = _listed(known.get(name, one["parameters"]))
         sentences.append(
             f"{words(name).capitalize()} is the measure {one['measure']} ({params}) from {one['chance']:g} "
-            f"to {one['best']:g}, with first passages of {shares} of that range, for {given['hold']} checkpoints and {given['lasts']:g} in ln t."
+            f"to {one['best']:g}, with first passages of {shares} of that range, for {given['hold']} checkpoints "
+            f"and {given['lasts']:g} in ln t."
         )
     sentences.append(
         "Dates are geometric means with a t-interval on ln t where all runs have one, else Kaplan-Meier medians; "
