@@ -10,7 +10,7 @@ from mechinterp import bench
 from mechinterp.bench.edges import hooked_edges
 from mechinterp.bench.inputs import random_model, random_pair
 from mechinterp.bench.minimal import Minimal
-from mechinterp.bench.scale import WAYS
+from mechinterp.bench.scale import IN_TURN
 from mechinterp.bench.timing import Times, alternate, measure
 from mechinterp.bench.training import give_weights
 from mechinterp.cli import run
@@ -120,7 +120,7 @@ def test_the_loop_over_edges_is_right(inputs):
 
 def test_the_ways_of_the_scale_benchmark_are_what_they_say():
     model, pair = random_model(2, 2, 6, d_mlp=16, d_model=16).requires_grad_(False), random_pair(6, "last", batch=3)
-    scores = {way: call(model, pair) for way, call in WAYS.items()}
+    scores = {way: call(model, pair) for way, call in IN_TURN.items()}
     edges = len(model.config.graph().edges)
     assert [len(scores[way]) for way in ("peer", "eap-ig", "eap", "clean-corrupted")] == [edges] * 4
     assert len(scores["estimates of all heads"]) == len(scores["exact, all heads"]) == 4

@@ -24,21 +24,21 @@ from mechinterp.evaluation import edge_auroc, edge_average_precision, group_auro
 from mechinterp.interventions import Judge
 from mechinterp.known import KnownModel, known_models, roughened
 
-NOISE = 1e-4
+_NOISE = 1e-4
 """Of the weights, so that no false edge has an effect of exactly zero: the largest power of ten that leaves the gap of
 every model within 2%. Compiled programs are the frailest: a thousandth costs `sort` a fifth of its gap."""
-PAIRS = 32
-SHARE = 0.95
+_PAIRS = 32
+_SHARE = 0.95
 """Of the gap, for the size of circuits."""
-LIMIT = 20_000
+_LIMIT = 20_000
 """Circuits that the search for the optimum tries."""
-QUICK = ("induction", "copies")
+_QUICK = ("induction", "copies")
 _MEANING = (
     "least edge AUROC, over all exams, of the best method with one setting; low and high: those of the worst method "
     "and of the best"
 )
 
-Scores = Mapping[Edge, float]
+_Scores = Mapping[Edge, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +73,8 @@ def exams(names: Sequence[str]) -> list[Exam]:
     rows: list[Exam] = []
     for name in names:
         made = known_models()[name].build(inert_heads=1)
-        known = roughened(made, NOISE, derive_seed(0, "bench", "discovery", name))
-        pair = known.pair(PAIRS, 1)
+        known = roughened(made, _NOISE, derive_seed(0, "bench", "discovery", name))
+        pair = known.pair(_PAIRS, 1)
         for ablation in ("resample", "zero"):
             metric: str | Metric = toward_right if known.metric == "mse" else known.metric
             judge = Judge(known.model, pair, Options(metric=metric, ablation=ablation, inputs=known.circuit.inputs))
@@ -94,7 +94,7 @@ def _seen_groups(known: KnownModel) -> tuple[Circuit, ...]:
     return tuple(group for group in known.groups if len(group & shown))
 
 
-def _acdc(judge: Judge) -> Scores:
+def _acdc(judge: Judge) -> _Scores:
     """The largest threshold, of halves of the gap, at which ACDC keeps an edge."""
     scores: dict[Edge, float] = dict.fromkeys(judge.graph.edges, 0.0)
     for halvings in range(HALVINGS, 0, -1):
@@ -103,18 +103,18 @@ def _acdc(judge: Judge) -> Scores:
     return scores
 
 
-def _greedy(two_sided: bool) -> Callable[[Judge], Scores]:
+def _greedy(two_sided: bool) -> Callable[[Judge], _Scores]:
     """The loss that had to be allowed before greedy removal let go of an edge."""
 
-    def scores(judge: Judge) -> Scores:
+    def scores(judge: Judge) -> _Scores:
         history = greedy({"": judge}, k=0, two_sided=two_sided)
         return dict(zip(history.removed, np.maximum.accumulate(history.losses).tolist(), strict=True))
 
     return scores
 
 
-def _ranked(method: str) -> Callable[[Judge], Scores]:
-    def scores(judge: Judge) -> Scores:
+def _ranked(method: str) -> Callable[[Judge], _Scores]:
+    def scores(judge: Judge) -> _Scores:
         values = score_edges(judge, method)
         means = values.mean("example") if "example" in values.dims else values
         # Gates have log odds; of effects the size counts.
@@ -124,7 +124,7 @@ def _ranked(method: str) -> Callable[[Judge], Scores]:
     return scores
 
 
-METHODS: Mapping[str, Callable[[Judge], Scores]] = {
+EXAMINED: Mapping[str, Callable[[Judge], _Scores]] = {
     **{name: _ranked(name) for name in RANKINGS},
     "acdc": _acdc,
     "greedy": _greedy(two_sided=False),
@@ -150,10 +150,10 @@ def discovery(quick: bool = False) -> Figures:
         of a true one in the exams of all other models. `sizes` has a row for each method, `exams` one for each method
         and exam.
     """
-    chosen = exams(QUICK if quick else tuple(known_models()))
+    chosen = exams(_QUICK if quick else tuple(known_models()))
     optima = {exam.name: _optimum(exam) for exam in chosen}
-    answers = [_answer(name, exam, optima[exam.name]) for name in METHODS for exam in chosen]
-    rows = [_row(name, [one for one in answers if one.method == name]) for name in METHODS]
+    answers = [_answer(name, exam, optima[exam.name]) for name in EXAMINED for exam in chosen]
+    rows = [_row(name, [one for one in answers if one.method == name]) for name in EXAMINED]
     best = max(rows, key=lambda row: (row["auroc"], row["exact_recovery"], row["average_precision"]))
     return {
         "name": "discovery",
@@ -202,7 +202,7 @@ class _Answer:
 def _answer(method: str, exam: Exam, optimum: int | None) -> _Answer:
     begin = time.process_time()
     with remembering("runs"):
-        scores = METHODS[method](exam.judge)
+        scores = EXAMINED[method](exam.judge)
     seconds = time.process_time() - begin
     pool = {edge: scores[edge] for edge in exam.pool}
     largest = max(max(pool.values()), np.finfo(float).tiny)
@@ -214,7 +214,7 @@ def _answer(method: str, exam: Exam, optimum: int | None) -> _Answer:
         auroc, precision = (score(pool, exam.truth, exam.pool) for score in (edge_auroc, edge_average_precision))
     excess = None
     if optimum is not None:
-        circuit, _ = top_k(exam.judge.by_corruption(), scores, share=SHARE)
+        circuit, _ = top_k(exam.judge.by_corruption(), scores, share=_SHARE)
         excess = len(circuit) - optimum
     true = min(max(pool[edge] for edge in unit) for unit in units)
     return _Answer(method, exam, true / largest, max(false) / largest, auroc, precision, excess, seconds)
@@ -250,7 +250,7 @@ def _optimum(exam: Exam) -> int | None:
     if exam.judge.options.ablation != "resample" or exam.groups:
         return None
     with remembering("runs"):
-        smallest = smallest_circuit(exam.judge.by_corruption(), share=SHARE, limit=LIMIT)
+        smallest = smallest_circuit(exam.judge.by_corruption(), share=_SHARE, limit=_LIMIT)
     return len(smallest.circuit) if smallest.complete and smallest.circuit is not None else None
 
 

@@ -19,10 +19,10 @@ from mechinterp.interventions import Judge
 from mechinterp.models import Transformer
 from mechinterp.tasks import Task
 
-SHARE = 0.95
+_SHARE = 0.95
 """Of the gap, that a circuit is to recover on the pairs that it is searched on."""
-PAIRS, SEEDS, LOOKS = 64, 5, 3
-LIMIT = 100_000
+_PAIRS, _SEEDS, _LOOKS = 64, 5, 3
+_LIMIT = 100_000
 SEARCHES: Mapping[str, Mapping[str, object]] = {
     "top-k": {},
     "eap": {"method": "eap"},
@@ -35,7 +35,7 @@ SEARCHES: Mapping[str, Mapping[str, object]] = {
     "edge-pruning": {"method": "edge-pruning"},
     "information-flow": {"method": "information-flow"},
     "random": {"method": "random"},
-    "smallest": {"method": "smallest", "limit": LIMIT},
+    "smallest": {"method": "smallest", "limit": _LIMIT},
 }
 
 
@@ -54,7 +54,7 @@ def trained_discovery(folder: Path, quick: bool = False) -> Figures:
     """
     circuits = [load_circuit(name) for name in (["regression"] if quick else circuit_names())]
     mains = {one.name: [one.main] for one in circuits}
-    seeds = {one.name: range(FRESH, FRESH + (1 if quick else SEEDS)) for one in circuits}
+    seeds = {one.name: range(FRESH, FRESH + (1 if quick else _SEEDS)) for one in circuits}
     with Bars(True) as show:
         groups = trained_groups(circuits, mains, seeds, folder, None, show)
     rows: list[Figures] = []
@@ -68,7 +68,7 @@ def trained_discovery(folder: Path, quick: bool = False) -> Figures:
         "ratio": float(np.median(sizes)),
         "low": min(sizes),
         "high": max(sizes),
-        "meaning": f"edges that recover {SHARE:.0%} of the gap, median over circuits and methods",
+        "meaning": f"edges that recover {_SHARE:.0%} of the gap, median over circuits and methods",
         "target": None,
         "sizes": rows,
     }
@@ -79,10 +79,10 @@ def _row(circuit: str, search: str, subjects: Sequence[tuple[Transformer, Task]]
     for model, task in subjects:
         found = []
         judge = Judge(model, _pair(task, "held out"), Options())
-        for look in range(LOOKS):
+        for look in range(_LOOKS):
             begin = time.process_time()
             try:
-                one = discover(model, _pair(task, "search", look), share=SHARE, **SEARCHES[search])
+                one = discover(model, _pair(task, "search", look), share=_SHARE, **SEARCHES[search])
             except ConfigError:
                 failed += 1
                 continue
@@ -104,7 +104,7 @@ def _row(circuit: str, search: str, subjects: Sequence[tuple[Transformer, Task]]
 
 
 def _pair(task: Task, *use: str | int) -> Pair:
-    return task.pair(PAIRS, derive_seed(0, "bench", "discovery", *use))
+    return task.pair(_PAIRS, derive_seed(0, "bench", "discovery", *use))
 
 
 def _mean(values: Sequence[float]) -> float | None:

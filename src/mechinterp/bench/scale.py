@@ -26,7 +26,7 @@ from mechinterp.patching import estimate_edges, estimate_nodes, patch_edges, pat
 
 STEPS, BLOCKS = 5, 3
 LARGE = {"n_layers": 12, "n_heads": 12, "seq": 24, "d_mlp": 3072, "d_model": 768}
-QUICK = {"n_layers": 2, "n_heads": 4, "seq": 12, "d_mlp": 128, "d_model": 32}
+_SMALL = {"n_layers": 2, "n_heads": 4, "seq": 12, "d_mlp": 128, "d_model": 32}
 _MEANING = (
     "processor time of EAP-IG's public way over ours, all edges, five steps; target >= 1; peak_mb and peer_peak_mb: "
     "memory above the loaded model, ours at most half"
@@ -43,7 +43,7 @@ def scale(quick: bool = False) -> Figures:
         `ratio`, `low`, `high` (time), `memory_ratio` (peer's peak over ours), `error` (the largest difference of mean
         effects); `sizes` has a row for EAP-IG and, of ours alone, for other effects with the memory that they took.
     """
-    sizes = QUICK if quick else LARGE
+    sizes = _SMALL if quick else LARGE
     blocks = [_block(sizes, number) for number in range(1 if quick else BLOCKS)]
     times = Times(*(np.array([block[way]["seconds"] for block in blocks]) for way in ("peer", "eap-ig")))
     peaks = {way: float(np.median([block[way]["peak_mb"] for block in blocks])) for way in ("peer", "eap-ig")}
@@ -62,7 +62,7 @@ def scale(quick: bool = False) -> Figures:
         "error": float(np.abs(scores[0] - scores[1]).max()),
         "largest_effect": float(np.abs(scores[0]).max()),
     }
-    others = [] if quick else [_alone(sizes, way) for way in WAYS if way not in ("peer", "eap-ig")]
+    others = [] if quick else [_alone(sizes, way) for way in IN_TURN if way not in ("peer", "eap-ig")]
     ratio = peaks["peer"] / max(peaks["eap-ig"], 1e-9)
     return figures("scale", _MEANING, 1.0, [row, *others], row, memory_ratio=ratio)
 
@@ -121,7 +121,7 @@ def _reader(model: Transformer, pair: Pair) -> list[float]:
     return patch_edges(model, pair, edges=reader)["effect"].mean("example").values.tolist()
 
 
-WAYS = {
+IN_TURN = {
     "peer": _peer,
     "eap-ig": lambda model, pair: _edges(model, pair, "eap-ig"),
     "eap": lambda model, pair: _edges(model, pair, "eap"),
@@ -138,7 +138,7 @@ def _measured(sizes: dict[str, int], way: str) -> Figures:
     model, pair = random_model(**sizes).requires_grad_(False), random_pair(sizes["seq"], "last")
     scores: list[list[float]] = []
     before = _resident_mb()
-    seconds = measure(lambda: scores.append(WAYS[way](model, pair)))
+    seconds = measure(lambda: scores.append(IN_TURN[way](model, pair)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     return {"seconds": seconds, "peak_mb": peak - before, "scores": scores[0]}
 

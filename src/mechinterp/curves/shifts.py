@@ -14,7 +14,7 @@ from mechinterp.core.errors import ConfigError
 from mechinterp.core.statistics import CONFIDENCE, OrderTest, order_test, t_interval
 
 Expected = Literal["earlier", "later"]
-Dates = Float[np.ndarray, " pair"]
+_Dates = Float[np.ndarray, " pair"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ def paired_shift(
     )
 
 
-def _logarithms(dates: xr.Dataset) -> tuple[Dates, Dates]:
+def _logarithms(dates: xr.Dataset) -> tuple[_Dates, _Dates]:
     """Ln of the earliest and of the latest step that each date can have; steps 0 and 1 count as one."""
     step, clear = dates["step"].values, dates["clear"].values
     came = np.log(np.maximum(step, 1))

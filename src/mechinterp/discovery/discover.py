@@ -52,7 +52,7 @@ class SearchSettings(TypedDict, total=False):
 
 
 Search: TypeAlias = Callable[[Judge, SearchSettings], tuple[Circuit, dict[str, object]]]
-SHARE = OPTIONS["share"].default
+_SHARE = OPTIONS["share"].default
 
 
 @takes("metric", "ablation", "inputs")
@@ -156,7 +156,7 @@ def _ranked(method: str) -> Search:
     """The search that takes the first edges of a ranking."""
 
     def search(judge: Judge, settings: SearchSettings) -> tuple[Circuit, dict[str, object]]:
-        k, share, scores = settings.get("k"), settings.get("share", SHARE), settings.get("scores")
+        k, share, scores = settings.get("k"), settings.get("share", _SHARE), settings.get("scores")
         own = {name: settings.get(name, default) for name, default in RANKINGS[method].settings.items()}
         by_edge = score_every_edge(score_edges(judge, method, **own) if scores is None else scores, judge.graph)
         circuit, size = top_k(judge.by_corruption(), by_edge, k=k, share=share)
@@ -180,7 +180,7 @@ def _acdc(judge: Judge, settings: SearchSettings) -> tuple[Circuit, dict[str, ob
         return circuit.pruned() if prunes else circuit
 
     if "k" in settings or "share" in settings:
-        threshold, circuit = fitting_threshold(judge, at, settings.get("k"), settings.get("share", SHARE))
+        threshold, circuit = fitting_threshold(judge, at, settings.get("k"), settings.get("share", _SHARE))
     else:
         threshold = float(settings.get("threshold", 0.02))
         circuit = at(threshold)
@@ -189,7 +189,7 @@ def _acdc(judge: Judge, settings: SearchSettings) -> tuple[Circuit, dict[str, ob
 
 def _greedy(swaps: bool) -> Search:
     def search(judge: Judge, settings: SearchSettings) -> tuple[Circuit, dict[str, object]]:
-        k, share, two_sided = settings.get("k"), settings.get("share", SHARE), settings.get("two_sided", False)
+        k, share, two_sided = settings.get("k"), settings.get("share", _SHARE), settings.get("two_sided", False)
         result = greedy(judge.by_corruption(), k=k, share=share, two_sided=two_sided, swaps=swaps)
         about: dict[str, object] = {"share": share} if k is None else {"k": k}
         removed = [str(edge) for edge in result.removed]
@@ -199,7 +199,7 @@ def _greedy(swaps: bool) -> Search:
 
 
 def _smallest(judge: Judge, settings: SearchSettings) -> tuple[Circuit, dict[str, object]]:
-    share, limit = settings.get("share", SHARE), settings.get("limit", LIMIT)
+    share, limit = settings.get("share", _SHARE), settings.get("limit", LIMIT)
     result = smallest_circuit(judge.by_corruption(), share=share, limit=limit)
     if result.circuit is None:
         raise ConfigError(

@@ -24,7 +24,7 @@ from torch import Tensor
 from mechinterp.core import ConfigError, generator, labelled, uniform
 from mechinterp.interventions import Judge, score_gates
 
-STEPS = 300
+UPDATES = 300
 PENALTY = 1.0
 RATE = 0.1
 """Adam's learning rate."""
@@ -34,7 +34,7 @@ _TEMPERATURE, _LOW, _HIGH = 2 / 3, -0.1, 1.1
 """Of the hard concrete distribution: temperature, and the interval that the sigmoid is stretched to."""
 
 
-def prune_edges(judge: Judge, *, steps: int = STEPS, penalty: float = PENALTY, seed: int = 0) -> xr.DataArray:
+def prune_edges(judge: Judge, *, steps: int = UPDATES, penalty: float = PENALTY, seed: int = 0) -> xr.DataArray:
     """Parameters of learnt gates.
 
     Args:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from mechinterp.core import SEEN, ConfigError, derive_seed, example_names, join_names, labelled, suggest
 from mechinterp.discovery.information_flow import information_flow
-from mechinterp.discovery.pruning import PENALTY, STEPS, prune_edges
+from mechinterp.discovery.pruning import PENALTY, UPDATES, prune_edges
 from mechinterp.interventions import Judge
 from mechinterp.patching import estimate_edges, patch_edges
 
@@ -63,7 +63,7 @@ RANKINGS: Mapping[str, Ranking] = {
     "eap": Ranking(partial(_estimate, method="eap"), {}),
     "eap-ig": Ranking(partial(_estimate, method="eap-ig"), {"steps": 10}),
     "clean-corrupted": Ranking(partial(_estimate, method="clean-corrupted"), {}),
-    "edge-pruning": Ranking(prune_edges, {"steps": STEPS, "penalty": PENALTY, "seed": 0}),
+    "edge-pruning": Ranking(prune_edges, {"steps": UPDATES, "penalty": PENALTY, "seed": 0}),
     "information-flow": Ranking(_flow, {}),
     "random": Ranking(_random, {"seed": 0}),
 }

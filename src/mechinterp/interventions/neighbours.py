@@ -20,10 +20,10 @@ from mechinterp.core import Circuit, Edge, HookedModel, Options, Pair, Site, tak
 from mechinterp.interventions.circuits import RUNNER, edge_masks, graph_of, runners_of
 from mechinterp.interventions.hooks import quiet
 from mechinterp.interventions.placement import as_transformer
-from mechinterp.interventions.runner import Stream
+from mechinterp.interventions.runner import ResidualStreams
 from mechinterp.models import Positions
 
-Change = Mapping[int, Float[Tensor, "batch row d_model"]]
+SourceChange = Mapping[int, Float[Tensor, "batch row d_model"]]
 """Source -> by how much what it writes differs from the circuit's run."""
 
 
@@ -55,7 +55,7 @@ def score_neighbours(
         return scorer(torch.cat([_outputs(runner.start(masks), wanted) for runner in runners], 1))
 
 
-def _outputs(stream: Stream, edges: Sequence[Edge]) -> Float[Tensor, "edge batch scored out"]:
+def _outputs(stream: ResidualStreams, edges: Sequence[Edge]) -> Float[Tensor, "edge batch scored out"]:
     """Outputs of a circuit's neighbours at the scored positions; the stream is at its beginning and is used up."""
     outputs: dict[Edge, Tensor] = {}
     for layer in range(stream.run.graph.n_layers):
@@ -88,7 +88,7 @@ class _Heads:
         written: What the heads write, `[head, batch, row, d_model]`.
     """
 
-    stream: Stream
+    stream: ResidualStreams
     layer: int
     at: Positions
     inputs: Mapping[str, Tensor]
@@ -96,7 +96,7 @@ class _Heads:
     written: Tensor
 
     @classmethod
-    def of(cls, stream: Stream, layer: int) -> _Heads:
+    def of(cls, stream: ResidualStreams, layer: int) -> _Heads:
         stream, graph, at = replace(stream), stream.run.graph, stream.run.queries(layer)
         rows = {"q": at, "k": stream.run.where, "v": stream.run.where}
         inputs = {
@@ -132,7 +132,7 @@ class _Heads:
         return self.attend({**self.forks, kind: changed}) - self.written
 
 
-def _by_heads(heads: _Heads, edges: Sequence[Edge]) -> Iterator[tuple[Edge, Change]]:
+def _by_heads(heads: _Heads, edges: Sequence[Edge]) -> Iterator[tuple[Edge, SourceChange]]:
     """What each of the edges into a layer's heads changes."""
     graph = heads.stream.run.graph
     row = {site: number for number, site in enumerate(graph.sources)}
@@ -146,8 +146,12 @@ def _by_heads(heads: _Heads, edges: Sequence[Edge]) -> Iterator[tuple[Edge, Chan
 
 
 def _through_mlp(
-    stream: Stream, layer: int, read: Tensor, changes: Iterator[tuple[Edge, Change]], to_mlp: Sequence[Edge]
-) -> Iterator[tuple[Edge, Change]]:
+    stream: ResidualStreams,
+    layer: int,
+    read: Tensor,
+    changes: Iterator[tuple[Edge, SourceChange]],
+    to_mlp: Sequence[Edge],
+) -> Iterator[tuple[Edge, SourceChange]]:
     """The same, with what the layer's MLP makes of it; and what the edges into the MLP itself change.
 
     Args:
@@ -167,12 +171,12 @@ def _through_mlp(
         yield edge, {own: stream.mlp(layer, read + _toggled(stream, edge)) - written}
 
 
-def _weighted(weights: Float[Tensor, " source"], change: Change) -> Float[Tensor, "batch row d_model"]:
+def _weighted(weights: Float[Tensor, " source"], change: SourceChange) -> Float[Tensor, "batch row d_model"]:
     """What a reader sees of a change."""
     return torch.stack([weights[source] * value for source, value in change.items()]).sum(0)
 
 
-def _toggled(stream: Stream, edge: Edge) -> Float[Tensor, "batch row d_model"]:
+def _toggled(stream: ResidualStreams, edge: Edge) -> Float[Tensor, "batch row d_model"]:
     """By how much a reader's input changes as it sees a source that it did not see, or loses one."""
     graph = stream.run.graph
     source, reader = graph.sources.index(edge.source), graph.readers.index(edge.reader)
@@ -180,7 +184,7 @@ def _toggled(stream: Stream, edge: Edge) -> Float[Tensor, "batch row d_model"]:
 
 
 def _finished(
-    stream: Stream, layer: int, changes: Iterator[tuple[Edge, Change]]
+    stream: ResidualStreams, layer: int, changes: Iterator[tuple[Edge, SourceChange]]
 ) -> Iterator[tuple[Edge, Float[Tensor, "batch scored out"]]]:
     """Outputs, given what has changed in a layer; the stream is after it."""
     run, graph = stream.run, stream.run.graph
@@ -199,7 +203,9 @@ def _finished(
         yield from zip((edge for edge, _ in part), outputs, strict=True)
 
 
-def _rest(stream: Stream, layer: int, changes: Sequence[Change]) -> Float[Tensor, "change batch scored out"]:
+def _rest(
+    stream: ResidualStreams, layer: int, changes: Sequence[SourceChange]
+) -> Float[Tensor, "change batch scored out"]:
     """Outputs of the layers that follow, each change in a run of its own."""
     many = len(changes)
     delta = stream.delta.expand(many, *stream.delta.shape[1:]).clone()

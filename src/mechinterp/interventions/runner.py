@@ -61,7 +61,7 @@ class Runner:
             outputs.append(self.start(part).finish(heads=written))
         return torch.cat(outputs)
 
-    def start(self, weights: Tensor) -> Stream:
+    def start(self, weights: Tensor) -> ResidualStreams:
         """The streams of some circuits before the first layer.
 
         Args:
@@ -69,7 +69,7 @@ class Runner:
         """
         many = len(self.roots)
         delta = (self.roots - self.reference[:many]).expand(len(weights), *self.roots.shape)
-        return Stream(self, weights.to(self.roots.dtype), delta, self.reference[:many].sum(0), self.reference)
+        return ResidualStreams(self, weights.to(self.roots.dtype), delta, self.reference[:many].sum(0), self.reference)
 
     def queries(self, layer: int) -> Positions:
         """Where a layer's heads must be known: in the last one only what the scored positions attend to is read."""
@@ -77,7 +77,7 @@ class Runner:
 
 
 @dataclass(eq=False)
-class Stream:
+class ResidualStreams:
     """The residual streams of some circuits, as far as they have been computed.
 
     Args:

@@ -35,7 +35,7 @@ DECLARATION = "declared.json"
 """File of the milestones, written before the first run."""
 
 
-class Declaration(Settings):
+class TwinsDeclaration(Settings):
     """What was declared before the runs: interventions, milestones, and which way the dates are to move.
 
     Args:
@@ -109,7 +109,7 @@ class Twins:
             before the runs, the declaration's digest, and what the runs are (`record`, as in `Study`).
     """
 
-    declaration: Declaration
+    declaration: TwinsDeclaration
     shifts: Mapping[str, Shift]
     dates: xr.Dataset
     curves: xr.Dataset
@@ -202,7 +202,7 @@ def twins(
     """
     task = get(task) if isinstance(task, str) else task
     chosen = [one if isinstance(one, Milestone) else Milestone.of(one) for one in milestones]
-    declaration = Declaration.of(
+    declaration = TwinsDeclaration.of(
         {"interventions": as_interventions(interventions), "milestones": tuple(chosen), "expect": expect}
     )
     _check(declaration, seeds)
@@ -229,7 +229,7 @@ def twins(
     return Twins(declaration, shifts, dates.assign_attrs(attrs), curves.assign_attrs(attrs), attrs)
 
 
-def _check(declaration: Declaration, seeds: Sequence[int]) -> None:
+def _check(declaration: TwinsDeclaration, seeds: Sequence[int]) -> None:
     if not declaration.interventions:
         raise ConfigError("twins differ by interventions: name at least one")
     if not seeds:
@@ -239,7 +239,7 @@ def _check(declaration: Declaration, seeds: Sequence[int]) -> None:
         raise ConfigError(f"two milestones have one name: {', '.join(sorted(names))}")
 
 
-def _declare(folder: Path, declaration: Declaration) -> str:
+def _declare(folder: Path, declaration: TwinsDeclaration) -> str:
     """Write the declaration where there is none; whether this one was there before the runs."""
     path = folder / DECLARATION
     if not path.exists():
@@ -248,7 +248,7 @@ def _declare(folder: Path, declaration: Declaration) -> str:
         with locked(folder):
             write_atomic(path, (json.dumps(declaration.model_dump(mode="json"), indent=2) + "\n").encode())
         return "after the runs" if started else "before the runs"
-    return "before the runs" if read_settings(path, "json", Declaration) == declaration else "after the runs"
+    return "before the runs" if read_settings(path, "json", TwinsDeclaration) == declaration else "after the runs"
 
 
 def _measured(
