@@ -12,7 +12,7 @@ from mechinterp.curves import paired_shift
 from mechinterp.studies import Study, Twins, account
 from mechinterp.studies.account import METHODS
 from mechinterp.studies.part import Part, row
-from mechinterp.studies.twins import Declaration
+from mechinterp.studies.twins import TwinsDeclaration
 from tests.studies.test_over_seeds import STEPS, told, written
 
 FORMED, ORDER, CAUSE, EVIDENCE, VARIES = (
@@ -63,7 +63,7 @@ def pairs(plain: list[float], changed: list[float]) -> Twins:
     )
     at = dates.sel(date="induction (0.5)", drop=True).rename(seed="pair")
     shift = paired_shift(at.sel(arm="plain", drop=True), at.sel(arm="changed", drop=True), "earlier")
-    declared = Declaration.of(
+    declared = TwinsDeclaration.of(
         {
             "interventions": [{"kind": "scale", "site": "L0.H0.z", "factor": 0.0}],
             "milestones": [{"name": "induction", "measure": "loss", "chance": 4.0, "best": 0.0, "best_of": True}],
