@@ -10,7 +10,7 @@ import mechinterp as mi
 from mechinterp.core import ConfigError
 from mechinterp.curves import paired_shift
 from mechinterp.studies import Study, Twins, account
-from mechinterp.studies.account import METHODS
+from mechinterp.studies.account import METHODS_HEADING
 from mechinterp.studies.part import Part, row
 from mechinterp.studies.twins import TwinsDeclaration
 from tests.studies.test_over_seeds import STEPS, told, written
@@ -120,7 +120,7 @@ def test_the_methods_are_a_paragraph_with_settings_measures_and_versions():
         "torch 2.13.0",
     ):
         assert words in methods
-    assert "\n" not in methods and account(story()).markdown.endswith(f"## {METHODS}\n\n{methods}\n")
+    assert "\n" not in methods and account(story()).markdown.endswith(f"## {METHODS_HEADING}\n\n{methods}\n")
 
 
 def test_twins_say_what_made_it_form():
@@ -166,7 +166,7 @@ def test_many_seeds_have_an_account_too(tmp_path: Path):
 def test_a_page_holds_it_with_every_word_escaped(tmp_path: Path):
     study = told(written(tmp_path, seeds=5), np.tile([50.0, 100.0], (5, 1)))
     page = mi.report(study, tmp_path / "page.html").read_text()
-    assert 'id="account"' in page and f"<h3>{METHODS}</h3>" in page and f"<h3>{UNTESTED}</h3>" in page
+    assert 'id="account"' in page and f"<h3>{METHODS_HEADING}</h3>" in page and f"<h3>{UNTESTED}</h3>" in page
 
 
 def test_nothing_has_no_account():

@@ -103,7 +103,8 @@ def test_findings_have_numbers_nulls_and_places(found: Study):
     recovered = table["gap recovered by the circuit"]
     assert recovered["low"] <= recovered["value"] <= recovered["high"]
     assert recovered["value"] == pytest.approx(1)
-    assert set(recovered) == {"name", "value", "low", "high", "null", "unit", "where", "note"}
+    keys = {"name", "value", "low", "high", "null", "unit", "where", "note", "n", "topic", "outcome"}
+    assert set(recovered) == keys and recovered["n"] == "24 pairs" and recovered["topic"] == "evidence"
     assert found.found == ("undecided", "not testable at the level 0.01: only 19 untrained models")
     assert table["circuit found"]["value"] == "undecided"
     assert found.verdict.startswith("Whether 4 of 4 live edges are a circuit is undecided: not testable")

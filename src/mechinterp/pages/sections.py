@@ -13,7 +13,7 @@ from mechinterp.curves import Onset
 from mechinterp.pages.page import Body, Figure, Section
 from mechinterp.plots.tables import finding_cells
 from mechinterp.studies import Account, Study, account
-from mechinterp.studies.account import METHODS
+from mechinterp.studies.account import METHODS_HEADING
 from mechinterp.studies.part import Finding
 from mechinterp.training import Run
 
@@ -202,7 +202,7 @@ def probes(run: Run, study: Study) -> Body:
 
 def in_sentences(results: Account) -> Body:
     """An account, its methods as one paragraph."""
-    lists = {**results.sections, METHODS: [results.methods]}
+    lists = {**results.sections, METHODS_HEADING: [results.methods]}
     return Body("What formed when, with what evidence, and what was tested and not found.", lists=lists)
 
 

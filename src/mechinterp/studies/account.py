@@ -17,7 +17,7 @@ from mechinterp.core.statistics import holm
 from mechinterp.plots.tables import finding_cells
 from mechinterp.studies.methods import methods_of_seeds, methods_of_study, methods_of_twins
 from mechinterp.studies.over_seeds import SeedStudy
-from mechinterp.studies.part import Finding, Outcome, Part, Topic, row
+from mechinterp.studies.part import Finding, FindingOutcome, Part, Topic, row
 from mechinterp.studies.study import Study
 from mechinterp.studies.twins import ARMS, Twins
 from mechinterp.training import Run
@@ -25,7 +25,7 @@ from mechinterp.training import Run
 Told = tuple[str, Finding]
 """A finding, and which of several results it is from."""
 Accountable = Run | Study | SeedStudy | Twins
-LEVEL = 0.05
+TWINS_LEVEL = 0.05
 """Of the sign tests of twins, over all their dates."""
 
 _HEADINGS: dict[Topic, str] = {
@@ -35,7 +35,7 @@ _HEADINGS: dict[Topic, str] = {
     "evidence": "With what evidence",
     "variation": "How dates vary over seeds",
 }
-_NOT_FOUND, _UNTESTED, METHODS = "Tested, and not found or not decided", "Not tested, and why", "Methods"
+_NOT_FOUND, _UNTESTED, METHODS_HEADING = "Tested, and not found or not decided", "Not tested, and why", "Methods"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Account:
     @property
     def methods(self) -> str:
         """The paragraph for a paper."""
-        return " ".join(self.sections[METHODS])
+        return " ".join(self.sections[METHODS_HEADING])
 
     @property
     def text(self) -> str:
@@ -68,7 +68,7 @@ class Account:
     def _written(self, title: str, heading: str, sentence: str) -> str:
         blocks = [title.format(self.title)]
         for name, sentences in self.sections.items():
-            body = self.methods if name == METHODS else "\n".join(sentence.format(one) for one in sentences)
+            body = self.methods if name == METHODS_HEADING else "\n".join(sentence.format(one) for one in sentences)
             blocks += [heading.format(name), body]
         return "\n\n".join(blocks) + "\n"
 
@@ -109,7 +109,7 @@ def account(*results: Accountable) -> Account:
     sections[_NOT_FOUND] = _sentences(short) or [none]
     if untested := _sentences([one for one in rows if one[1]["outcome"] == "not tested"]):
         sections[_UNTESTED] = untested
-    sections[METHODS] = [sentence for label, one in told for sentence in _methods(label, one)]
+    sections[METHODS_HEADING] = [sentence for label, one in told for sentence in _methods(label, one)]
     return Account(f"Account of {', '.join(_label(one) for one in stories)}", sections)
 
 
@@ -174,7 +174,7 @@ def _shifts(twins: Twins) -> list[Finding]:
             (shift.least, "more", shift.least > 0), (shift.most, "less", np.isfinite(shift.most))
         ) if known and shift.complete < shift.pairs]  # fmt: skip
         note += f" Over all pairs the factor is {' and '.join(bounds)}." if bounds else ""
-        outcome: Outcome = "found" if adjusted[name] <= LEVEL else "not found"
+        outcome: FindingOutcome = "found" if adjusted[name] <= TWINS_LEVEL else "not found"
         value = shift.ratio if shift.complete else "no pair in which both came"
         title = f"step of {name} with the interventions, over its step without"
         n = f"{shift.complete} of {shift.pairs} pairs"

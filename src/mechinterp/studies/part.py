@@ -18,7 +18,7 @@ from mechinterp.timeline import Traceable
 
 Topic = Literal["evidence", "formed", "order", "cause", "variation"]
 """What findings are about: what is there, when it came, what came first, what made it come, how dates vary."""
-Outcome = Literal["found", "not found", "measured", "not tested"]
+FindingOutcome = Literal["found", "not found", "measured", "not tested"]
 """What a finding says: more than its null, or not; a number with no null; or why there is none."""
 _NOTHING = ("no", "no transition", "not shown", "mixed", "undecided", "tie", "mirage")
 _UNTESTED = ("absent", "not testable")
@@ -37,7 +37,7 @@ class Finding(TypedDict):
     note: str
     n: str
     topic: Topic
-    outcome: Outcome
+    outcome: FindingOutcome
 
 
 CLEAR = 0.05
@@ -103,7 +103,7 @@ def row(
     note: str = "",
     *,
     n: str = "",
-    outcome: Outcome | None = None,
+    outcome: FindingOutcome | None = None,
     lower_is_better: bool = False,
 ) -> Finding:
     """One finding.
@@ -131,7 +131,7 @@ def row(
 
 def _outcome(
     value: float | str | None, low: float | None, high: float | None, null: float | str | None, lower_is_better: bool
-) -> Outcome:
+) -> FindingOutcome:
     if value is None or value in _UNTESTED:
         return "not tested"
     if isinstance(value, str):
