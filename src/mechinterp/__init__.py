@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from mechinterp.patching import path_patch as path_patch
     from mechinterp.patching import recovery as recovery
     from mechinterp.probes import probe as probe
+    from mechinterp.studies import account as account
     from mechinterp.studies import study as study
     from mechinterp.studies import twins as twins
     from mechinterp.timeline import trace as trace
@@ -118,6 +119,7 @@ _EXPORTS: dict[str, str] = {
     "measure": "mechinterp.measures",
     "register_measure": "mechinterp.measures",
     "onset": "mechinterp.curves",
+    "account": "mechinterp.studies",
     "study": "mechinterp.studies",
     "twins": "mechinterp.studies",
     "trace": "mechinterp.timeline",

@@ -69,6 +69,11 @@ def test_a_study_over_seeds_is_declared_in_a_file(tmp_path: Path, output: Output
     found = output("study", str(path), "--workers", "1")
     assert found["sha256"] in found["verdict"] and found["settings"]["seeds"] == 2
     assert any(row["value"] == "absent" for row in found["findings"])
+    told = output("study", str(path), "--account")["account"]
+    assert told["What formed, and when"][0].startswith("Nothing was found: 0 of 2 tests.")
+    assert any("survival" in sentence for sentence in told["Not tested, and why"])
+    assert run(["study", str(path), "--account"]) == 0
+    assert "## What formed, and when\n\n- Nothing was found" in capsys.readouterr().out
     assert Path(output("report", str(path))["report"]).is_file()
     assert run(["study", str(path), "--examples", "4"]) == 2
     assert "declares the whole study: leave --examples out" in capsys.readouterr().err

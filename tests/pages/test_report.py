@@ -15,6 +15,7 @@ from mechinterp.studies.causal import CircuitEvidence
 from mechinterp.studies.evidence import pack_circuit
 from mechinterp.studies.heads import pack_onsets
 from mechinterp.studies.learning import pack_predictors
+from mechinterp.studies.part import row
 from mechinterp.training import Run
 
 
@@ -53,7 +54,19 @@ def page(text) -> Page:
 
 
 def test_every_section_and_figure_is_there(page):
-    sections = ["numbers", "loss", "theory", "order", "heads", "nodes", "circuit", "faithfulness", "probes", "settings"]
+    sections = [
+        "numbers",
+        "loss",
+        "theory",
+        "order",
+        "heads",
+        "nodes",
+        "circuit",
+        "faithfulness",
+        "probes",
+        "account",
+        "settings",
+    ]
     assert [attrs["id"] for tag, attrs in page.tags if tag == "section"] == sections
     links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
     assert links == [f"#{name}" for name in sections]
@@ -98,12 +111,12 @@ def test_an_onset_that_is_none_is_said_to_be_none(page, study):
 
 def test_words_from_outside_are_escaped(run, study, tmp_path):
     evil = "</script><img src=x onerror=alert(1)>"
-    findings = [{"name": evil, "value": 1.0, "note": evil}]
+    findings = [row(evil, 1.0, note=evil)]
     nodes = study.nodes.assign_coords(role=[evil, "b", "c", "d"])
     parts = {**study.parts, "nodes": nodes, "predictors": pack_predictors({evil: 1.0})}
     changed = replace(study, verdict=evil, findings=findings, parts=parts)
     text = report(run, tmp_path / "page.html", changed).read_text()
-    assert evil not in text and text.count("&lt;/script&gt;") == 3
+    assert evil not in text and text.count("&lt;/script&gt;") == 5
     assert not [tag for tag, attrs in Page(text).tags if "onerror" in attrs]
 
 

@@ -103,7 +103,8 @@ def test_findings_have_numbers_nulls_and_places(found: Study):
     recovered = table["gap recovered by the circuit"]
     assert recovered["low"] <= recovered["value"] <= recovered["high"]
     assert recovered["value"] == pytest.approx(1)
-    assert set(recovered) == {"name", "value", "low", "high", "null", "unit", "where", "note"}
+    keys = {"name", "value", "low", "high", "null", "unit", "where", "note", "n", "topic", "outcome"}
+    assert set(recovered) == keys and recovered["n"] == "24 pairs" and recovered["topic"] == "evidence"
     assert found.found == ("undecided", "not testable at the level 0.01: only 19 untrained models")
     assert table["circuit found"]["value"] == "undecided"
     assert found.verdict.startswith("Whether 4 of 4 live edges are a circuit is undecided: not testable")
@@ -204,7 +205,7 @@ def test_a_stale_damaged_or_missing_study_is_one_clear_error(run: Staged, found:
     assert study(copy, **FEW).findings == found.findings  # measured again
     assert Study.load(copy).verdict == found.verdict
     text = (tmp_path / "study.json").read_text()
-    (tmp_path / "study.json").write_text(text.replace('"layout": 4', '"layout": 1'))
+    (tmp_path / "study.json").write_text(text.replace('"layout": 5', '"layout": 1'))
     with pytest.raises(RunError, match=r"study.json is from an older or newer version") as error:
         Study.load(copy)
     assert "\n" not in str(error.value)

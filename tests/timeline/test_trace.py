@@ -14,7 +14,7 @@ from mechinterp.measures import measure, register_measure, registry
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.tasks import Classification, Induction
 from mechinterp.timeline import Memory, trace
-from mechinterp.timeline.store import pack
+from mechinterp.timeline.store import as_stored, pack, unpack
 from mechinterp.training.files import locked
 
 CONFIG = ModelConfig(n_layers=2, n_heads=2, d_model=16, d_vocab=24, n_ctx=20, positions="rotary")
@@ -226,3 +226,12 @@ def test_a_second_process_that_measures_is_refused_and_one_that_reads_is_not(run
         with pytest.raises(RunError, match="another process is writing"):
             trace(run, [measure("loss", examples=4)])
     trace(run, [measure("loss", examples=4)])
+
+
+def test_coordinates_that_index_nothing_come_back_as_coordinates():
+    coords = {"head": [0, 1], "name": ("head", ["L0.H0", "L0.H1"]), "layer": 3}
+    data = xr.Dataset({"score": ("head", [0.1, 0.2])}, coords=coords)
+    back = unpack(pack(data))
+    assert back is not None and set(back.coords) == {"head", "name", "layer"} and list(back.data_vars) == ["score"]
+    assert back["score"].set_index(head="name").sel(head="L0.H1") == 0.2
+    xr.testing.assert_identical(as_stored(data), back)

@@ -72,7 +72,7 @@ def _print_table(title: str, rows: Sequence[Mapping[str, object]], notes: Sequen
         table.add_row(*row)
     # A pipe or a file has no width: a table is then as wide as it needs.
     console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
-    console.print(Text(title, style="bold"), table, sep="\n")
+    console.print(Text(title, style="bold"), *([table] if rows else []), sep="\n")
     for note in notes:
         console.print(Text(note))
 

@@ -23,20 +23,31 @@ def study(
     workers: Annotated[
         int, typer.Option("--workers", min=0, help="Of a declared study: processes; 0 is one per core.")
     ] = 0,
+    account: Annotated[bool, typer.Option("--account", help="Print it in sentences, with the methods.")] = False,
 ) -> CommandOutput:
     """Name a Run's heads, date them, find its circuit and judge it, each beside its null.
 
     In place of a Run, a file FILE.toml that declares a study over seeds: it is trained, traced, dated and tested.
     """
     if chosen.folder.endswith(".toml"):
-        return _declared(chosen, fresh, workers)
+        return _declared(chosen, fresh, workers, account)
     story = _study(chosen, fresh)
     found, reason = story.found
     data = {"run": chosen.folder, "verdict": story.verdict, "findings": story.findings, "heads": story.heads,
             "found": found, "found_reason": reason, "circuit": story.circuit.to_dict(),
             "settings": story.settings}  # fmt: skip
+    if account:
+        return _in_sentences(data, story)
     rows = [{name: finding[name] for name in _COLUMNS} for finding in story.findings]
     return CommandOutput(data, f"Study of {chosen.folder}", rows, [str(story)])
+
+
+def _in_sentences(data: dict[str, object], story: Study | SeedStudy) -> CommandOutput:
+    from mechinterp.studies import account
+
+    results = account(story)
+    title, _, text = results.markdown.partition("\n\n")
+    return CommandOutput({**data, "account": results.sections}, title, [], [text.rstrip()])
 
 
 def _study(chosen: Chosen, fresh: bool = False) -> Study:
@@ -46,10 +57,12 @@ def _study(chosen: Chosen, fresh: bool = False) -> Study:
     return chosen.call("a study", of_a_run, chosen.run, fresh=fresh)
 
 
-def _declared(chosen: Chosen, fresh: bool, workers: int) -> CommandOutput:
+def _declared(chosen: Chosen, fresh: bool, workers: int, account: bool) -> CommandOutput:
     story = _seed_study(chosen, fresh, workers)
     data = {"declared_in": chosen.folder, "sha256": story.sha256, "verdict": story.verdict,
             "findings": story.findings, "settings": story.settings}  # fmt: skip
+    if account:
+        return _in_sentences(data, story)
     rows = [{name: finding[name] for name in (*_COLUMNS, "note")} for finding in story.findings]
     return CommandOutput(data, f"Study declared in {chosen.folder}", rows, [str(story)])
 

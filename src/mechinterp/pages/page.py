@@ -53,6 +53,7 @@ class Body:
         lead: What it answers, one or two sentences.
         figures: Drawn in order.
         rows: A table of findings: (cells, remark) of each row.
+        lists: Heading -> sentences; a heading with one sentence is a paragraph.
         settings: Group -> name -> value, drawn as small tables.
         notes: What is missing, or what a reader must know.
     """
@@ -60,6 +61,7 @@ class Body:
     lead: str = ""
     figures: Sequence[Figure] = ()
     rows: Sequence[tuple[Sequence[str], str]] = ()
+    lists: Mapping[str, Sequence[str]] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 

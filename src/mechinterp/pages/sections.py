@@ -12,7 +12,8 @@ from mechinterp import plots
 from mechinterp.curves import Onset
 from mechinterp.pages.page import Body, Figure, Section
 from mechinterp.plots.tables import finding_cells
-from mechinterp.studies import Study
+from mechinterp.studies import Account, Study, account
+from mechinterp.studies.account import METHODS_HEADING
 from mechinterp.studies.part import Finding
 from mechinterp.training import Run
 
@@ -199,6 +200,12 @@ def probes(run: Run, study: Study) -> Body:
     return Body("Decodable is not the same as used: both are shown.", [figure])
 
 
+def in_sentences(results: Account) -> Body:
+    """An account, its methods as one paragraph."""
+    lists = {**results.sections, METHODS_HEADING: [results.methods]}
+    return Body("What formed when, with what evidence, and what was tested and not found.", lists=lists)
+
+
 def settings(run: Run, study: Study) -> Body:
     """Configuration and versions."""
     record = run.config.model_dump(mode="json")
@@ -228,6 +235,7 @@ SECTIONS = (
     Entry("circuit", "The circuit", graph, "timeline/edge_effects", "edge effects over training"),
     Entry("faithfulness", "How much the circuit explains", faithfulness, "curve", "faithfulness curve"),
     Entry("probes", "What can be read from the model, and what it uses", probes, "probe-*", "probes"),
+    Entry("account", "The account", lambda run, study: in_sentences(account(study))),
     Entry("settings", "Configuration and versions", settings),
 )
 """In reading order. To show a result, write a function above and add its entry."""

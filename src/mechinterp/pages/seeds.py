@@ -5,8 +5,9 @@ from __future__ import annotations
 from mechinterp import plots
 from mechinterp.core.statistics import too_few
 from mechinterp.pages.page import Body, Figure, Section
+from mechinterp.pages.sections import in_sentences
 from mechinterp.plots.tables import finding_cells
-from mechinterp.studies import SeedStudy
+from mechinterp.studies import SeedStudy, account
 
 _LEAD = "Each number with its 95% interval over independent runs; what needs more runs than there are says so."
 
@@ -18,6 +19,7 @@ def seed_sections(study: SeedStudy) -> list[Section]:
         Section("numbers", "The numbers", Body(_LEAD, rows=rows)),
         Section("survival", "When it came, over seeds", survival(study)),
         Section("susceptibility", "When runs differ most", susceptibility(study)),
+        Section("account", "The account", in_sentences(account(study))),
         Section("declaration", "What was declared", declaration(study)),
     ]
 

@@ -1,5 +1,6 @@
 """The story of a Run, of many, and of twins, one of them changed: dates, circuit, probes, each beside its null."""
 
+from mechinterp.studies.account import Account, account
 from mechinterp.studies.declaration import Declaration, DeclaredFile
 from mechinterp.studies.latents import latent_line, read_and_used
 from mechinterp.studies.learning import loss_rows
@@ -9,6 +10,7 @@ from mechinterp.studies.study import Study, study
 from mechinterp.studies.twins import Twins, TwinsFile, twins
 
 __all__ = [
+    "Account",
     "Declaration",
     "DeclaredFile",
     "Milestone",
@@ -16,6 +18,7 @@ __all__ = [
     "Study",
     "Twins",
     "TwinsFile",
+    "account",
     "declared_study",
     "latent_line",
     "loss_rows",

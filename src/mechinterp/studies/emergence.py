@@ -36,8 +36,10 @@ def edges(context: Context) -> Part:
     )
     note += f" The first: {'; '.join(first)}." if first else ""
     count = chosen.sizes["edge"]
-    finding = row("edges that get an effect", count, None, f"of {dates.attrs['entries']}", "edges", _WHERE, note)
-    return Part({"edge-dates": dates}, [finding])
+    outcome, n = "found" if count else "not found", _sequences(timeline, "edge_effects")
+    total = f"of {dates.attrs['entries']}"
+    finding = row("edges that get an effect", count, None, total, "edges", _WHERE, note, n=n, outcome=outcome)
+    return Part({"edge-dates": dates}, [finding], "formed")
 
 
 def leaders(context: Context) -> Part:
@@ -55,8 +57,9 @@ def leaders(context: Context) -> Part:
                 where = "effect" if role is None else f"effect at {words(role)}"
                 results[where] = leadership(*part, least=_least(context))
     plain = {name: [vars(term) for term in one.terms] for name, one in results.items()}
-    rows = [_leader_row(name, one) for name, one in results.items() if one.terms]
-    return Part({"leaders": xr.Dataset(attrs={"terms": plain})}, rows)
+    n = f"{timeline.sizes['step']} checkpoints"
+    rows = [_leader_row(name, one, n) for name, one in results.items() if one.terms]
+    return Part({"leaders": xr.Dataset(attrs={"terms": plain})}, rows, "formed")
 
 
 def latents(context: Context) -> Part:
@@ -78,8 +81,11 @@ def latents(context: Context) -> Part:
     for latent in map(str, dates["latent"].values):
         for layer in range(dates.sizes["layer"]):
             text = latent_line(dates, latent, layer).partition(": ")[2]
-            rows.append(row(f"{words(latent)} after layer {layer}, over time", text, where=_WHERE, note=note))
-    return Part({"latent-use": line, "latent-dates": dates}, rows)
+            dated = dates.isel(layer=layer).sel(latent=latent)
+            outcome = "found" if bool((dated["selected"] & ~dated["censored"]).any()) else "not found"
+            title, n = f"{words(latent)} after layer {layer}, over time", f"{line.sizes['step']} checkpoints"
+            rows.append(row(title, text, where=_WHERE, note=note, n=n, outcome=outcome))
+    return Part({"latent-use": line, "latent-dates": dates}, rows, "formed")
 
 
 def order_parameters(context: Context) -> Part:
@@ -91,7 +97,8 @@ def order_parameters(context: Context) -> Part:
             continue
         first, last = float(values[0]), float(values[-1])
         if np.isfinite([first, last]).all():
-            rows.append(row(name, last, None, first, "", f"step {int(values['step'][-1])}", "Null: step 0."))
+            where, n = f"step {int(values['step'][-1])}", f"{values.sizes['step']} checkpoints"
+            rows.append(row(name, last, None, first, "", where, "Null: step 0.", n=n))
     return Part({"order-parameters": xr.Dataset(series)}, rows)
 
 
@@ -100,14 +107,18 @@ def _least(context: Context) -> float:
     return LEAST_EFFECT * (1.0 if context.task.unit == "nats" else abs(float(loss)))
 
 
-def _leader_row(name: str, one: Leadership) -> Finding:
+def _sequences(timeline: xr.Dataset, name: str) -> str:
+    return f"{int(timeline[f'{name}_n'].max())} pairs at each of {timeline.sizes['step']} checkpoints"
+
+
+def _leader_row(name: str, one: Leadership, n: str) -> Finding:
     note = (
         "A head leads if it is ahead of every other by more than the interval of the difference, for at least "
         f"{one.lasts:g} in ln t."
     )
     for early, late in one.takeovers:
         note += f" {late.head} takes over from {early.head} between steps {late.after:g} and {late.start:g}."
-    return row(f"leading head by {name}", str(one), where=_WHERE, note=note)
+    return row(f"leading head by {name}", str(one), where=_WHERE, note=note, n=n)
 
 
 def _order_series(context: Context) -> Iterator[tuple[str, xr.DataArray]]:

@@ -52,7 +52,9 @@ def pack_circuit(result: CircuitEvidence) -> xr.Dataset:
 def circuit_rows(result: CircuitEvidence) -> Iterator[Finding]:
     """The circuit's size, what it recovers and what its removal costs, beside random circuits."""
     judged, curve = result.evaluation, result.curve
-    yield row("circuit found", result.answer, where=HELD_OUT, note=f"{result.reason[0].upper()}{result.reason[1:]}.")
+    n = "" if judged is None else f"{judged.sizes['example']} pairs"
+    reason = f"{result.reason[0].upper()}{result.reason[1:]}."
+    yield row("circuit found", result.answer, where=HELD_OUT, note=reason, n=n)
     if judged is None or curve is None:
         return
     size, live, edges = (int(judged[name]) for name in ("live_size", "live_edges", "edges"))
@@ -63,12 +65,12 @@ def circuit_rows(result: CircuitEvidence) -> Iterator[Finding]:
     if "invisible_edges" in judged:
         idle, invisible = (int(judged[name]) for name in ("idle_edges", "invisible_edges"))
         note += f" Of these {idle} change nothing, and {invisible} are not seen: their source is the same in both runs."
-    yield row("edges in the circuit", size, None, f"of {live} live edges", "edges", "last step", note)
+    yield row("edges in the circuit", size, None, f"of {live} live edges", "edges", "last step", note, n=n)
     k = fewest_edges(curve, SHARE)
     fewest = "none" if k is None else int(curve["size"].sel(k=k))
     name = f"edges that reach {SHARE:.0%} of the held-out gap"
     note = "The fewest by rank, for comparison with the circuit."
-    yield row(name, fewest, None, f"of {live} live edges", "edges", HELD_OUT, note)
+    yield row(name, fewest, None, f"of {live} live edges", "edges", HELD_OUT, note, n=n)
     count, p = judged.sizes["null"], float(judged["null_p_value"])
     note = f"Null: {count} other circuits of {size} edges of whole paths, 95th percentile; p = {p:.2g}."
     if not count:
@@ -76,15 +78,15 @@ def circuit_rows(result: CircuitEvidence) -> Iterator[Finding]:
     if left_out := judged.attrs.get("left_out"):
         note += f" {left_out} held-out pairs are left out: the search saw them, too."
     chance = _percentile(judged, "null_faithfulness_p95")
-    yield row("gap recovered by the circuit", *_with_ends(judged, "faithfulness"), chance, "%", HELD_OUT, note)
+    yield row("gap recovered by the circuit", *_with_ends(judged, "faithfulness"), chance, "%", HELD_OUT, note, n=n)
     for kind in judged["corruption"].values if "corruption" in judged.coords else []:
         name = f"... on pairs of corruption {words(kind)} alone"
-        yield row(name, *_with_ends(judged.sel(corruption=kind), "corruption_faithfulness"), None, "%", HELD_OUT)
+        yield row(name, *_with_ends(judged.sel(corruption=kind), "corruption_faithfulness"), None, "%", HELD_OUT, n=n)
     chance = _percentile(judged, "null_removal_cost_p95")
     note = "Null: removing other circuits of that size, 95th percentile." if count else ""
     if chance is not None and not float(judged["removal_cost"]) > chance + CLEAR:
         note += " Removing almost any part breaks the behaviour, so this number does not single out the circuit."
-    yield row("gap lost when it is removed", *_with_ends(judged, "removal_cost"), chance, "%", HELD_OUT, note)
+    yield row("gap lost when it is removed", *_with_ends(judged, "removal_cost"), chance, "%", HELD_OUT, note, n=n)
 
 
 def node_rows(nodes: xr.Dataset | None, best: Mapping[str, str], effects: xr.DataArray) -> Iterator[Finding]:
@@ -114,7 +116,7 @@ def node_rows(nodes: xr.Dataset | None, best: Mapping[str, str], effects: xr.Dat
         note = f"The {words(name)} head; the place is chosen on other pairs. Its whole output there is clean."
         if not here.all():
             note += f" Over the {here.sum()} of {here.size} pairs that have this place."
-        yield row(title, share.value, share.ends, None, "%", HELD_OUT, note)
+        yield row(title, share.value, share.ends, None, "%", HELD_OUT, note, n=f"{here.sum()} pairs")
 
 
 def probe_rows(results: Mapping[str, xr.Dataset]) -> Iterator[Finding]:
@@ -128,7 +130,8 @@ def probe_rows(results: Mapping[str, xr.Dataset]) -> Iterator[Finding]:
             if left_out := result.attrs.get("positions_left_out"):
                 note += f" {left_out} positions are left out: a fitted sequence begins alike."
             name = f"{words(target)} read after layer {int(layer)}"
-            yield row(name, *_with_ends(at, "score"), null, "", where, note)
+            n = f"{result.attrs['positions_scored']} positions" if "positions_scored" in result.attrs else ""
+            yield row(name, *_with_ends(at, "score"), null, "", where, note, n=n)
             cost = at["effect"].values
             name = f"cost of erasing {words(target)} after layer {int(layer)}"
             if result.attrs.get("erasure_reason") not in (None, "", "none"):
@@ -138,7 +141,8 @@ def probe_rows(results: Mapping[str, xr.Dataset]) -> Iterator[Finding]:
                 note = "Null: erasing as many random directions; the interval is of the difference, plus the null."
                 random = float(np.nanmean(at["effect_random"].values))
                 low, high = (end + random for end in t_interval(excess))
-                yield row(name, float(np.nanmean(cost)), (low, high), random, "nats", where, note)
+                n = f"{np.isfinite(cost).sum()} sequences"
+                yield row(name, float(np.nanmean(cost)), (low, high), random, "nats", where, note, n=n)
 
 
 def _percentile(data: xr.Dataset, name: str) -> float | None:

@@ -12,7 +12,7 @@ from mechinterp.core import derive_seed
 from mechinterp.core.statistics import Null
 from mechinterp.curves import Onset, first_passage, mirage_check, onset, which_first
 from mechinterp.studies.learning import LOSS_JUMP
-from mechinterp.studies.part import Context, Finding, Part, mean_and_interval, row, words
+from mechinterp.studies.part import Context, Finding, Part, mean_and_interval, row, sequences, words
 
 _FEWEST = 8
 """Fewest checkpoints of a curve that a mirage check looks at."""
@@ -43,7 +43,7 @@ def onsets(context: Context) -> Part:
     loss = timeline["loss"].sel(group=group, drop=True)
     jump = LOSS_JUMP * (1.0 if context.task.unit == "nats" else abs(float(loss[0])))
     dates[f"loss on {words(group)}"] = onset(loss, min_jump=jump)
-    return Part({"onsets": pack_onsets(dates)}, [_onset_row(name, date) for name, date in dates.items()])
+    return Part({"onsets": pack_onsets(dates)}, [_onset_row(name, date) for name, date in dates.items()], "formed")
 
 
 def mirage(context: Context) -> Part:
@@ -61,13 +61,13 @@ def mirage(context: Context) -> Part:
         title = f"{words(name)} head on score and log-odds alike"
         if int(inside.notnull().sum()) < _FEWEST:
             note = "Scores of exactly 0 or 1 have no log-odds, and too few others are left."
-            rows.append(row(title, "not testable", where="all checkpoints", note=note))
+            rows.append(row(title, "not testable", where="all checkpoints", note=note, n=_points(score)))
             continue
         yardsticks = {"score": score, "log-odds": np.log(inside / (1 - inside))}
         check = mirage_check(yardsticks, {"log-odds": LOSS_JUMP})
         note = "; ".join(f"{yardstick}: {date}" for yardstick, date in check.onsets.items()) + "."
-        rows.append(row(title, check.verdict, where="all checkpoints", note=note))
-    return Part(rows=rows)
+        rows.append(row(title, check.verdict, where="all checkpoints", note=note, n=_points(score)))
+    return Part(rows=rows, topic="formed")
 
 
 def order(context: Context) -> Part:
@@ -85,8 +85,9 @@ def order(context: Context) -> Part:
             f"{share:g}: {_step(passages[a], share)} and {_step(passages[b], share)}" for share in ordering.by_threshold
         )
         note = f"First passage of shares of the range from chance to 1, at steps {steps}. One run has no p-value."
-        rows.append(row(f"order of {words(a)} and {words(b)}", answer, where="all checkpoints", note=note))
-    return Part(rows=rows)
+        title = f"order of {words(a)} and {words(b)}"
+        rows.append(row(title, answer, where="all checkpoints", note=note, n=f"{timeline.sizes['step']} checkpoints"))
+    return Part(rows=rows, topic="order")
 
 
 def type_series(timeline: xr.Dataset, score: str) -> xr.DataArray:
@@ -142,17 +143,39 @@ def _type_rows(timeline: xr.Dataset, types: xr.Dataset, name: str) -> list[Findi
         elif len(group) > 1:
             note += f" {len(group)} heads share this type: {', '.join(group)}."
         where = f"step {int(last['step'])}"
-        rows.append(row(f"{words(name)} head {head}, score", score, interval, null.p95, "", where, note))
+        title, n = (
+            f"{words(name)} head {head}, score",
+            sequences(last, "head_scores", score=name, layer=layer, head=number),
+        )
+        outcome = None if group else "not found"
+        rows.append(row(title, score, interval, null.p95, "", where, note, n=n, outcome=outcome))
     return rows
 
 
+def _points(series: xr.DataArray) -> str:
+    return f"{series.sizes['step']} checkpoints"
+
+
 def _onset_row(name: str, date: Onset) -> Finding:
+    n = f"{date.checkpoints} checkpoints"
     if not date.found:
-        return row(f"{name} appeared", "no transition", where="all checkpoints", note=f"{date.reason}.")
+        return row(f"{name} appeared", "no transition", where="all checkpoints", note=f"{date.reason}.", n=n)
     note = f"Width {date.width:.2f} in ln t; interval of the fit, one run."
+    if np.isfinite(date.lead):
+        note += f" Curves without a transition are worse by {date.lead:.3g} in -2 ln marginal likelihood."
     if date.shape != "one transition" or date.moving:
         note = f"{str(date)[0].upper()}{str(date)[1:]}. {note}"
-    return row(f"{name} appeared", date.step, (date.low, date.high), None, "steps", "all checkpoints", note)
+    return row(
+        f"{name} appeared",
+        date.step,
+        (date.low, date.high),
+        None,
+        "steps",
+        "all checkpoints",
+        note,
+        n=n,
+        outcome="found",
+    )
 
 
 def _step(passage: xr.Dataset, share: float) -> str:

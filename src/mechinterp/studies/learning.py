@@ -12,7 +12,7 @@ from mechinterp.core.statistics import Kind
 from mechinterp.curves import mirage_check
 from mechinterp.measures import Measure, measure
 from mechinterp.studies.causal import has_pairs, node_places
-from mechinterp.studies.part import Context, Finding, Part, mean_and_interval, row, words
+from mechinterp.studies.part import Context, Finding, Part, mean_and_interval, row, sequences, words
 from mechinterp.timeline import trace
 
 LOSS_EXAMPLES = 4096
@@ -62,14 +62,17 @@ def loss_rows(
     for number, group in enumerate(timeline["group"].values):
         if last is None:
             value, interval, unresolved = *mean_and_interval(end, "loss", group=group), ""
+            n = sequences(end, "loss", group=group)
         else:
             cost = Kind.of(last.attrs).interval(last.sel(group=group).values)
             value, interval, unresolved = cost.value, cost.ends, f"{cost.reason}. ".capitalize() if cost.reason else ""
+            n = f"{int(last.sel(group=group).notnull().sum())} sequences"
         note = f"Reference predictors on scored positions: {rivals}." if rivals and number == 0 else ""
         untrained = float(first["loss"].sel(group=group))
         where = f"step {int(end['step'])}, fresh examples"
         note = f"{unresolved}{note}"
-        yield row(f"loss on {words(group)}", value, interval, untrained, unit, where, f"Null: step 0. {note}".strip())
+        title, note = f"loss on {words(group)}", f"Null: step 0. {note}".strip()
+        yield row(title, value, interval, untrained, unit, where, note, n=n, lower_is_better=True)
 
 
 def pack_predictors(predictors: Mapping[str, float]) -> xr.Dataset:
@@ -89,7 +92,9 @@ def theory(context: Context) -> Part:
     where = f"step {int(timeline['step'][-1])}, fresh examples"
     all_of_them = ", ".join(f"{words(name)} {float(last.sel(predictor=name)):.3g}" for name in last["predictor"].values)
     note = f"The nearest of all reference predictors: {all_of_them}. Null: step 0."
-    return Part(rows=[row(f"distance from {words(nearest)}", value, interval, first, context.task.unit, where, note)])
+    title, unit = f"distance from {words(nearest)}", context.task.unit
+    n = sequences(timeline.isel(step=-1), "predictor_distance", predictor=nearest)
+    return Part(rows=[row(title, value, interval, first, unit, where, note, n=n, lower_is_better=True)])
 
 
 def mirage(context: Context) -> Part:
@@ -105,7 +110,8 @@ def mirage(context: Context) -> Part:
     check = mirage_check(yardsticks, {name: jump for name, jump in jumps.items() if name in yardsticks})
     note = "; ".join(f"{name}: {onset}" for name, onset in check.onsets.items()) + "."
     name = f"{words(group)} on {in_words(yardsticks, 'and')} alike"
-    return Part(rows=[row(name, check.verdict, where="all checkpoints", note=note)])
+    n = f"{timeline.sizes['step']} checkpoints"
+    return Part(rows=[row(name, check.verdict, where="all checkpoints", note=note, n=n)], topic="formed")
 
 
 def _measures(context: Context) -> list[Measure]:

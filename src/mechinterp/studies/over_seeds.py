@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import xarray as xr
@@ -17,6 +17,7 @@ from mechinterp.studies import seed_findings
 from mechinterp.studies.dates import Dates, dates_of
 from mechinterp.studies.declaration import DeclaredFile
 from mechinterp.studies.part import Finding, Part
+from mechinterp.studies.records import record_of_jobs
 from mechinterp.studies.seed_jobs import timeline_of, train_and_trace
 from mechinterp.studies.shelf import alone, load_study, save_study, subject_of
 
@@ -41,6 +42,7 @@ class SeedStudy:
             `susceptibility-NAME` (step), `components-NAME` (source); what is absent says why among the findings.
         settings: The declaration as plain data.
         sha256: Of the file that declared it before it ran.
+        record: What the Runs are, as in `Study`.
     """
 
     verdict: str
@@ -48,6 +50,7 @@ class SeedStudy:
     parts: Mapping[str, xr.Dataset]
     settings: Mapping[str, object]
     sha256: str
+    record: Mapping[str, object] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.verdict
@@ -76,14 +79,15 @@ def declared_study(path: str | Path, *, workers: int | None = None, progress: bo
         subject = digest([declared.sha256, [subject_of(run) for run in runs]])
         with suppress(RunError):  # there is none yet, or it is of other weights
             file, parts = load_study(folder, subject)
-            return SeedStudy(file.verdict, file.findings, parts, file.settings, file.declaration)
+            return SeedStudy(file.verdict, file.findings, parts, file.settings, file.declaration, file.record)
         weights = [job.seed for job in jobs]
         data = [job.seed if job.training.data_seed is None else job.training.data_seed for job in jobs]
         with remembering("draws"):  # all Runs are measured on the same examples
             timelines = [timeline_of(run, declared.content) for run in runs]
         dates = dates_of(declared.content, timelines, weights, data)
         result = over_seeds(declared, dates)
-        save_study(folder, subject, result.verdict, result.findings, result.parts, result.settings, declared.sha256)
+        told = (result.verdict, result.findings, result.parts, result.settings, result.record)
+        save_study(folder, subject, *told, declared.sha256)
     return result
 
 
@@ -95,10 +99,12 @@ def over_seeds(declared: DeclaredFile, dates: Mapping[str, Dates]) -> SeedStudy:
         dates: Quantity -> its dates.
     """
     parts: list[Part] = [write(declared.content, dates) for write in VIEWS]
-    findings = [row for part in parts for row in part.rows]
+    findings = [row for part in parts for row in part.findings]
     data = {name: one for part in parts for name, one in part.data.items()}
     settings = declared.content.model_dump(mode="json")
-    return SeedStudy(_verdict(declared, findings), findings, data, settings, declared.sha256)
+    measures = {name: dict(one.to_measure().params) for name, one in declared.content.quantities.items()}
+    record = {**record_of_jobs(declared.content.jobs()), "measures": measures}
+    return SeedStudy(_verdict(declared, findings), findings, data, settings, declared.sha256, record)
 
 
 def _verdict(declared: DeclaredFile, findings: Sequence[Finding]) -> str:

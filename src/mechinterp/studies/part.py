@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -14,6 +15,13 @@ from mechinterp.core.statistics import summary_interval
 from mechinterp.models import Transformer
 from mechinterp.tasks import Task
 from mechinterp.timeline import Traceable
+
+Topic = Literal["evidence", "formed", "order", "cause", "variation"]
+"""What findings are about: what is there, when it came, what came first, what made it come, how dates vary."""
+FindingOutcome = Literal["found", "not found", "measured", "not tested"]
+"""What a finding says: more than its null, or not; a number with no null; or why there is none."""
+_NOTHING = ("no", "no transition", "not shown", "mixed", "undecided", "tie", "mirage")
+_UNTESTED = ("absent", "not testable")
 
 
 class Finding(TypedDict):
@@ -27,6 +35,9 @@ class Finding(TypedDict):
     unit: str
     where: str
     note: str
+    n: str
+    topic: Topic
+    outcome: FindingOutcome
 
 
 CLEAR = 0.05
@@ -69,10 +80,17 @@ class Part:
     Args:
         data: Name -> labelled numbers. Names are unique in a study and name the files; attributes are plain data.
         rows: Findings, in the form of `row`.
+        topic: What they are about.
     """
 
     data: Mapping[str, xr.Dataset] = field(default_factory=dict)
     rows: Sequence[Finding] = ()
+    topic: Topic = "evidence"
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The rows with their topic."""
+        return [{**one, "topic": self.topic} for one in self.rows]
 
 
 def row(
@@ -83,6 +101,10 @@ def row(
     unit: str = "",
     where: str = "",
     note: str = "",
+    *,
+    n: str = "",
+    outcome: FindingOutcome | None = None,
+    lower_is_better: bool = False,
 ) -> Finding:
     """One finding.
 
@@ -94,17 +116,40 @@ def row(
         unit: Of value, interval and null; `%` for shares.
         where: At which step and on which data.
         note: What else a reader must know.
+        n: How many of what it is taken over: `64 sequences`.
+        outcome: Whether it is more than its null. By default: whether the interval lies beyond a null that is a number,
+            on the better side; words say it themselves.
+        lower_is_better: Which side that is.
     """
     low, high = interval if interval and np.isfinite(interval).all() else (None, None)
+    outcome = outcome or _outcome(value, low, high, null, lower_is_better)
     return {
-        "name": name, "value": value, "low": low, "high": high, "null": null, "unit": unit, "where": where, "note": note
+        "name": name, "value": value, "low": low, "high": high, "null": null, "unit": unit, "where": where,
+        "note": note, "n": n, "topic": "evidence", "outcome": outcome,
     }  # fmt: skip
+
+
+def _outcome(
+    value: float | str | None, low: float | None, high: float | None, null: float | str | None, lower_is_better: bool
+) -> FindingOutcome:
+    if value is None or value in _UNTESTED:
+        return "not tested"
+    if isinstance(value, str):
+        return "not found" if value in _NOTHING else "found"
+    if low is None or high is None or null is None or isinstance(null, str):
+        return "measured"
+    return "found" if (high < null if lower_is_better else low > null) else "not found"
 
 
 def mean_and_interval(timeline: xr.Dataset, name: str, **place: object) -> tuple[float, tuple[float, float]]:
     """Mean and 95% interval over examples of one entry of a timeline at one step."""
     mean, se, n = (float(timeline[f"{name}{part}"].sel(place)) for part in ("", "_se", "_n"))
     return mean, summary_interval(mean, se, n).ends
+
+
+def sequences(timeline: xr.Dataset, name: str, **place: object) -> str:
+    """Over how many sequences that mean is."""
+    return f"{int(timeline[f'{name}_n'].sel(place))} sequences"
 
 
 def words(name: object) -> str:

@@ -37,7 +37,7 @@ def passages(declaration: Declaration, dates: Mapping[str, Dates]) -> Part:
         data |= {f"dates-{name}": one.passages.assign(seeds)}
         data |= {f"series-{name}": one.series.to_dataset(name="value").assign(seeds)}
         rows += [_date_row(one), _came_row(one)]
-    return Part(data, rows)
+    return Part(data, rows, "formed")
 
 
 def survival(declaration: Declaration, dates: Mapping[str, Dates]) -> Part:
@@ -46,15 +46,15 @@ def survival(declaration: Declaration, dates: Mapping[str, Dates]) -> Part:
     for name, one in dates.items():
         title = f"{words(name)}: middle half of the dates"
         if reason := too_few(len(one.independent), "a survival curve"):
-            rows.append(row(title, ABSENT, where=DATE, note=f"{_sentence(reason)}."))
+            rows.append(row(title, ABSENT, where=DATE, note=f"{_sentence(reason)}.", n=_runs(one)))
             continue
         curve = _curve(one)
         data[f"survival-{name}"] = curve
         quarter, three = (_quantile(curve["waiting"], share) for share in (0.75, 0.25))
         value = f"{_step(quarter)} to {_step(three)}"
         note = "A quarter and three quarters of the runs are there (Kaplan-Meier)."
-        rows += [row(title, value, None, None, "steps", DATE, note), _spread_row(one)]
-    return Part(data, rows)
+        rows += [row(title, value, None, None, "steps", DATE, note, n=_runs(one)), _spread_row(one)]
+    return Part(data, rows, "variation")
 
 
 def susceptibility(declaration: Declaration, dates: Mapping[str, Dates]) -> Part:
@@ -67,7 +67,7 @@ def susceptibility(declaration: Declaration, dates: Mapping[str, Dates]) -> Part
         if not reason and not whole.sizes["step"]:
             reason = "no step was measured in all runs"
         if reason:
-            rows.append(row(title, ABSENT, where=DATE, note=f"{_sentence(reason)}."))
+            rows.append(row(title, ABSENT, where=DATE, note=f"{_sentence(reason)}.", n=_runs(one)))
             continue
         spread = variance_over_seeds(whole)
         data[f"susceptibility-{name}"] = spread
@@ -78,8 +78,8 @@ def susceptibility(declaration: Declaration, dates: Mapping[str, Dates]) -> Part
             note = f"Variance there {float(top['variance']):.2g} ({float(top['low']):.2g} to {float(top['high']):.2g})."
             if spread.attrs["peak_inside"] < 0.95:
                 note += " The peak may lie at the first or the last step: it was not seen to pass."
-        rows.append(row(title, peak, (low, high), None, "steps", DATE, note))
-    return Part(data, rows)
+        rows.append(row(title, peak, (low, high), None, "steps", DATE, note, n=_runs(one)))
+    return Part(data, rows, "variation")
 
 
 def components(declaration: Declaration, dates: Mapping[str, Dates]) -> Part:
@@ -96,13 +96,14 @@ def components(declaration: Declaration, dates: Mapping[str, Dates]) -> Part:
             reason = "a date at step 0 has no logarithm"
         if reason:
             title = f"{words(name)}: variance of ln t by seed"
-            rows.append(row(title, ABSENT, where=DATE, note=f"{_sentence(reason)}."))
+            rows.append(row(title, ABSENT, where=DATE, note=f"{_sentence(reason)}.", n=f"{table.size} runs"))
             continue
         split = variance_components(table)
         data[f"components-{name}"] = split
         for source, label in (("weights", "initial weights"), ("data", "order of the data"), ("rest", "both together")):
-            rows.append(_component_row(f"{words(name)}: variance of ln t from {label}", split.sel(source=source)))
-    return Part(data, rows)
+            title = f"{words(name)}: variance of ln t from {label}"
+            rows.append(_component_row(title, split.sel(source=source), declaration.level))
+    return Part(data, rows, "variation")
 
 
 def orders(declaration: Declaration, dates: Mapping[str, Dates]) -> Part:
@@ -130,8 +131,8 @@ def orders(declaration: Declaration, dates: Mapping[str, Dates]) -> Part:
         how = "Holm" if declaration.adjust == "holm" else "false discovery rate"
         note = f"{_sentence(str(test))}; {how} over {len(tests)}: {p:.3g}. It counts where it holds at every threshold."
         note += details[name]
-        rows.append(row(name, value, None, None, "", ORDER, note))
-    return Part(rows=rows)
+        rows.append(row(name, value, None, None, "", ORDER, note, n=f"{test.wins + test.losses + test.ties} runs"))
+    return Part(rows=rows, topic="order")
 
 
 def transitions(declaration: Declaration, dates: Mapping[str, Dates]) -> Part:
@@ -150,8 +151,9 @@ def transitions(declaration: Declaration, dates: Mapping[str, Dates]) -> Part:
         note = ", ".join(f"{name} {count}" for name, count in counts.items()) + f", of {len(runs)} runs; "
         note += f"yardsticks: {', '.join(map(words, one.yardsticks))}."
         title = f"{words(one.name)} is a transition on every continuous yardstick"
-        rows.append(row(title, counts["transition"] / len(runs), ends, None, "%", DATE, note))
-    return Part(rows=rows)
+        share, outcome = counts["transition"] / len(runs), "found" if counts["transition"] else "not found"
+        rows.append(row(title, share, ends, None, "%", DATE, note, n=f"{len(runs)} runs", outcome=outcome))
+    return Part(rows=rows, topic="formed")
 
 
 def _date_row(one: Dates) -> Finding:
@@ -164,14 +166,14 @@ def _date_row(one: Dates) -> Finding:
     if came == len(steps) and (steps > 0).all():
         date = seed_interval(steps)
         note += " Geometric mean over seeds, t-interval on ln t."
-        return row(name, date.step, (date.low, date.high), None, "steps", DATE, note)
+        return row(name, date.step, (date.low, date.high), None, "steps", DATE, note, n=_runs(one), outcome="found")
     curve = _curve(one)
     median = curve.attrs["median"]
     note += " Median, runs that never got there counted for as long as they were watched."
     if not np.isfinite(median):
-        return row(name, "not in half of the runs", where=DATE, note=note)
+        return row(name, "not in half of the runs", where=DATE, note=note, n=_runs(one), outcome="not found")
     ends = (_quantile(curve["low"], 0.5), _quantile(curve["high"], 0.5))
-    return row(name, median, ends, None, "steps", DATE, note)
+    return row(name, median, ends, None, "steps", DATE, note, n=_runs(one), outcome="found")
 
 
 def _came_row(one: Dates) -> Finding:
@@ -179,7 +181,8 @@ def _came_row(one: Dates) -> Finding:
     came = int(np.isfinite(steps).sum())
     note = f"{came} of {len(steps)} independent runs; Clopper-Pearson."
     name = f"{words(one.name)} came at all"
-    return row(name, came / len(steps), binomial_limits(came, len(steps)), None, "%", DATE, note)
+    share, ends, outcome = came / len(steps), binomial_limits(came, len(steps)), "found" if came else "not found"
+    return row(name, share, ends, None, "%", DATE, note, n=_runs(one), outcome=outcome)
 
 
 def _details(each: Sequence[Ordering]) -> str:
@@ -200,10 +203,11 @@ def _spread_row(one: Dates) -> Finding:
     steps = one.at["step"].values[one.independent]
     title = f"{words(one.name)}: deviation of ln t"
     if not (steps > 0).all():  # also where one is NaN
-        return row(title, ABSENT, where=DATE, note="Not every run got there after step 0, so that it is not known.")
+        note = "Not every run got there after step 0, so that it is not known."
+        return row(title, ABSENT, where=DATE, note=note, n=_runs(one))
     log = xr.DataArray(np.log(steps)[:, None], dims=("run", "step"), coords={"step": [0]})
     spread = np.sqrt([float(variance_over_seeds(log)[key][0]) for key in ("variance", "low", "high")])
-    return row(title, spread[0], (spread[1], spread[2]), None, "", DATE, "Bonett's interval.")
+    return row(title, spread[0], (spread[1], spread[2]), None, "", DATE, "Bonett's interval.", n=_runs(one))
 
 
 def _curve(one: Dates) -> xr.Dataset:
@@ -223,15 +227,20 @@ def _quantile(waiting: xr.DataArray, share: float) -> float:
     return float(below[0]) if len(below) else float("inf")
 
 
-def _component_row(title: str, split: xr.Dataset) -> Finding:
-    p = float(split["p_value"])
+def _runs(one: Dates) -> str:
+    return f"{len(one.independent)} runs"
+
+
+def _component_row(title: str, split: xr.Dataset, level: float) -> Finding:
+    p, n = float(split["p_value"]), f"{split.attrs['runs']} runs"
     test = f" p = {p:.3g} (permutation) that it makes no difference." if np.isfinite(p) else ""
     if reason := split.attrs["reason"]:
         note = f"{_sentence(reason)}.{test}" + (" The test is of ranks." if test else "")
-        return row(title, ABSENT, where=DATE, note=note)
+        return row(title, ABSENT, where=DATE, note=note, n=n)
     ends = float(split["share_low"]), float(split["share_high"])
     note = f"Variance {float(split['variance']):.3g}, {split.attrs['runs']} crossed runs.{test}"
-    return row(title, float(split["share"]), ends, None, "%", DATE, note)
+    outcome = ("found" if p <= level else "not found") if np.isfinite(p) else None
+    return row(title, float(split["share"]), ends, None, "%", DATE, note, n=n, outcome=outcome)
 
 
 def _step(value: float) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import xarray as xr
+from pydantic import Field
 
 from mechinterp._version import __version__
 from mechinterp.core import RunError, Settings, checked, read_table
@@ -18,7 +19,7 @@ from mechinterp.timeline import Traceable
 from mechinterp.timeline.store import architecture, pack, unpack
 from mechinterp.training.files import locked, make_folder, write_atomic
 
-_LAYOUT = 4
+_LAYOUT = 5
 """Raised when the form of these files changes."""
 _AGAIN = "nothing is lost, run mechinterp.studies.study again"
 
@@ -35,6 +36,7 @@ class StudyFile(Settings):
         verdict: As in `Study`.
         findings: As in `Study`.
         settings: As in `Study`.
+        record: As in `Study`.
     """
 
     layout: int
@@ -44,6 +46,7 @@ class StudyFile(Settings):
     verdict: str
     findings: list[Finding]
     settings: dict[str, object]
+    record: dict[str, object] = Field(default_factory=dict)
     declaration: str = ""
 
 
@@ -66,6 +69,7 @@ def save_study(
     findings: Sequence[Finding],
     parts: Mapping[str, xr.Dataset],
     settings: Mapping[str, object],
+    record: Mapping[str, object],
     declaration: str = "",
 ) -> None:
     """Write a study.
@@ -77,6 +81,7 @@ def save_study(
         findings: As in `Study`.
         parts: As in `Study`.
         settings: As in `Study`.
+        record: As in `Study`.
         declaration: SHA-256 of the file that declared it.
 
     Raises:
@@ -90,7 +95,7 @@ def save_study(
         files[name] = hashlib.sha256(data).hexdigest()
     plain = {"layout": _LAYOUT, "version": __version__, "weights": subject, "files": files}
     plain |= {"declaration": declaration} if declaration else {}
-    plain |= {"verdict": verdict, "findings": list(findings), "settings": settings}
+    plain |= {"verdict": verdict, "findings": list(findings), "settings": settings, "record": record}
     # Last of all: an interrupted study has no study.json, or an old one whose digests no longer fit.
     write_atomic(folder / "study.json", (json.dumps(plain, indent=1) + "\n").encode())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
 
@@ -23,6 +23,7 @@ from mechinterp.studies import emergence, evidence, heads, learning
 from mechinterp.studies.causal import NO_PAIRS
 from mechinterp.studies.over_seeds import SeedStudy, declared_study
 from mechinterp.studies.part import Context, Finding, Part, words
+from mechinterp.studies.records import record_of
 from mechinterp.studies.shelf import alone, load_study, save_study, subject_of
 from mechinterp.timeline import Traceable
 
@@ -54,12 +55,14 @@ class Study:
         findings: Rows with name, value, low, high, null, unit, where and note: the flat table of all numbers.
         parts: Name -> labelled numbers.
         settings: Seed, numbers of examples and nulls, head types: the arguments.
+        record: What the Run is: task, model, training, seed, checkpoints, versions; see `record_of`.
     """
 
     verdict: str
     findings: list[Finding]
     parts: Mapping[str, xr.Dataset]
     settings: Mapping[str, object]
+    record: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
     def load(cls, run: Traceable) -> Study:
@@ -69,11 +72,11 @@ class Study:
             RunError: If there is none, or one of other weights or another version, or a damaged one.
         """
         file, parts = load_study(run.path, subject_of(run))
-        return cls(file.verdict, file.findings, parts, file.settings)
+        return cls(file.verdict, file.findings, parts, file.settings, file.record)
 
     def save(self, run: Traceable) -> None:
         """Write it to the Run's folder: `study/*.nc`, then `study.json`, each written whole or not at all."""
-        save_study(run.path, subject_of(run), self.verdict, self.findings, self.parts, self.settings)
+        save_study(run.path, subject_of(run), self.verdict, self.findings, self.parts, self.settings, self.record)
 
     @property
     def timeline(self) -> xr.Dataset:
@@ -214,8 +217,8 @@ def study(
             context = Context(run, model, run.task, **settings, head_types=head_types, show=show, data=data)
             result = part(context)
             data |= result.data
-            findings += result.rows
-    result = Study("", findings, data, recorded)
+            findings += result.findings
+    result = Study("", findings, data, recorded, record_of(run))
     result = replace(result, verdict=_verdict(result))
     result.save(run)
     return result

@@ -22,6 +22,7 @@ from mechinterp.curves.shifts import Expected
 from mechinterp.measures.registry import function_of
 from mechinterp.models import ModelConfig
 from mechinterp.studies.milestones import Milestone
+from mechinterp.studies.records import record_of_jobs
 from mechinterp.tasks import Task, from_dict, get
 from mechinterp.timeline import Measuring, trace
 from mechinterp.training import Job, Run, TrainConfig, resolve, train_jobs
@@ -105,7 +106,7 @@ class Twins:
             `clear` (the last step up to which it surely had not) and `transient` (it was lost again).
         curves: The measures along training, one variable per milestone: `arm`, `seed`, `step`.
         attrs: Task, seeds, whether the changed twins were measured under their interventions, whether all was declared
-            before the runs, and the declaration's digest.
+            before the runs, the declaration's digest, and what the runs are (`record`, as in `Study`).
     """
 
     declaration: TwinsDeclaration
@@ -222,6 +223,7 @@ def twins(
     found = [_measured(run, chosen, seed, under and bool(run.config.interventions), progress) for run in runs]
     dates, curves = _dates(found, chosen, seeds), _curves(found, seeds)
     attrs = {"task": task.name, "interventions": "with" if under else "without", "declared": declared, "seed": seed}
+    attrs |= {"record": record_of_jobs(jobs)}
     attrs |= {"declaration": digest(declaration.model_dump(mode="json")), "version": __version__}
     shifts = {str(name): _shift(dates.sel(date=name), declaration.expect) for name in dates["date"].values}
     return Twins(declaration, shifts, dates.assign_attrs(attrs), curves.assign_attrs(attrs), attrs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -28,6 +28,10 @@ Origin = Mapping[str, str]
 
 LAYOUT = "1"
 """Part of a file's origin; a change of the files' layout raises it."""
+
+
+_FURTHER = "/coordinates"
+"""Among a file's notes; no variable of a netCDF file can have this name."""
 
 
 def summarise(values: xr.DataArray, keep_examples: bool) -> xr.Dataset:
@@ -175,12 +179,20 @@ def as_stored(data: xr.Dataset) -> xr.Dataset:
             values = values.astype(str)
         return xr.Variable(item.dims, values, _through_json(item.attrs))
 
-    return _in_order({name: kept(item) for name, item in data.variables.items()}, _through_json(data.attrs))
+    parts = {name: kept(item) for name, item in data.variables.items()}
+    return _in_order(parts, _through_json(data.attrs), _further_labels(data))
 
 
-def _in_order(parts: Mapping[Hashable, xr.Variable], attrs: Mapping[str, object]) -> xr.Dataset:
+def _further_labels(data: xr.Dataset) -> list[str]:
+    """Coordinates that index no dimension: a file's variables alone do not tell them from data."""
+    return sorted(str(name) for name, item in data.coords.items() if item.dims != (name,))
+
+
+def _in_order(
+    parts: Mapping[Hashable, xr.Variable], attrs: Mapping[str, object], further: Collection[str] = ()
+) -> xr.Dataset:
     """Variables by name: the reader's own order is another in every process."""
-    labels = [name for name, item in parts.items() if item.dims == (name,)]
+    labels = [name for name, item in parts.items() if item.dims == (name,) or name in further]
     coords = {name: parts[name] for name in sorted(labels, key=str)}
     data = {name: parts[name] for name in sorted(set(parts) - set(labels), key=str)}
     return xr.Dataset(data, coords=coords, attrs=attrs)
@@ -192,7 +204,8 @@ def _through_json(attrs: Mapping[Hashable, object]) -> dict[str, object]:
 
 def pack(data: xr.Dataset) -> bytes:
     """A Dataset as a netCDF 3 file. Attributes of all kinds survive: they travel as JSON, with a digest of it all."""
-    notes = {"": data.attrs, **{str(name): item.attrs for name, item in data.variables.items()}}
+    notes: dict[str, object] = {"": data.attrs, **{str(name): item.attrs for name, item in data.variables.items()}}
+    notes |= {_FURTHER: further} if (further := _further_labels(data)) else {}
     text = json.dumps(notes, default=_plain)
     bare = xr.Dataset({name: _storable(item) for name, item in data.variables.items()})
     return bytes(bare.assign_attrs(notes=text, digest=_digest(bare, text)).to_netcdf(engine="scipy"))
@@ -208,7 +221,7 @@ def unpack(data: bytes) -> xr.Dataset | None:
     except Exception:  # a damaged file can fail anywhere inside the reader, with any error
         return None
     parts = {name: _restored(item, notes.get(str(name), {})) for name, item in stored.variables.items()}
-    whole = _in_order(parts, notes.get("", {}))
+    whole = _in_order(parts, notes.get("", {}), notes.get(_FURTHER, ()))
     return whole if written == _digest(whole, text) else None
 
 

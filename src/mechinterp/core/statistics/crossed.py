@@ -66,7 +66,8 @@ def variance_components(
         table |= _estimates(squares, values.shape) | _intervals(squares, values.shape, confidence, seed)
     rng = np.random.default_rng(generator(seed, "crossed", "permutations").initial_seed())
     table["p_value"][:2] = [_permutation(values, permutations, rng), _permutation(values.T, permutations, rng)]
-    reason = f"{censored} of {steps.size} runs never got there, and their variance is not known" if censored else ""
+    late = "never got there, or too late to be seen to last"
+    reason = f"{censored} of {steps.size} runs {late}, and their variance is not known" if censored else ""
     data = {name: ("source", column) for name, column in table.items()}
     attrs = {"runs": steps.size, "censored": censored, "reason": reason, "confidence": confidence}
     return xr.Dataset(data, coords={"source": [*map(str, dates.dims), REST]}, attrs=attrs)
