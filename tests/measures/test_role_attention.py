@@ -1,4 +1,4 @@
-"""Attention by role: hand-made heads, attention read off by hand, roles that are absent, shared or unknown."""
+"""Attention by offset and by role: hand-made heads, attention read off by hand, roles that are absent or unknown."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from mechinterp.interventions import record
 from mechinterp.known.induction import KnownModel, induction_model
 from mechinterp.measures import measure
 from mechinterp.models import ModelConfig, Transformer
-from mechinterp.tasks import Classification, Induction
+from mechinterp.tasks import Classification, Induction, MovingSum
 
 
 class HandMadePairs(Induction):
@@ -94,3 +94,23 @@ def test_an_unknown_role_is_named(classifier: tuple[Transformer, Classification]
     with pytest.raises(SiteError, match="no role 'answer'"):
         measure("role_attention", query="answer", key="query")(model, task)
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("attention", ["uniform", "linear"])
+def test_attention_by_offset_is_the_mean_share_over_scored_positions(attention):
+    task = MovingSum(p=5, numbers=4)
+    settings = {**task.preset().model, "d_model": 16, "d_mlp": 8, "attention": attention}
+    model = Transformer(ModelConfig.of(settings), seed=0)
+    shares = measure("offset_attention", offsets=task.window_offsets, examples=3)(model, task, 0)
+    assert shares.dims == ("layer", "head", "example") and shares.shape == (1, 1, 3)
+    if attention == "uniform":  # of 5, 6, 7 and 8 positions one, two, two and two
+        assert shares.values == pytest.approx((1 / 5 + 2 / 6 + 2 / 7 + 2 / 8) / 4)
+        return
+    batch = task.batch(3, derive_seed(0, "measure", "loss"))
+    pattern = record(model, batch.inputs, ["blocks.0.attn.hook_pattern"])[1]["blocks.0.attn.hook_pattern"][:, 0].abs()
+    right = [[4 + j - back for back in (4, 5) if 4 + j - back >= 0] for j in range(4)]
+    by_hand = [
+        np.mean([float(pattern[row, 4 + j, keys].sum() / pattern[row, 4 + j].sum()) for j, keys in enumerate(right)])
+        for row in range(3)
+    ]
+    assert shares.values[0, 0] == pytest.approx(by_hand, rel=1e-5)

@@ -10,7 +10,7 @@ from mechinterp import tasks
 from mechinterp.core import Batch, ConfigError, Pair
 from mechinterp.tasks import check, from_file
 
-SHIPPED = ("classification", "induction", "markov", "modular", "recall", "regression")
+SHIPPED = ("classification", "induction", "markov", "modular", "moving_sum", "recall", "regression")
 VARIANTS = [(name, variant) for name in SHIPPED for variant in ("", *tasks.get(name).variants())]
 
 

@@ -5,7 +5,7 @@ The first half scores an attention pattern (plain functions on tensors), the sec
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import xarray as xr
@@ -94,6 +94,12 @@ def earlier_copies(tokens: Tokens) -> Bool[Tensor, "batch seq seq"]:
 def successors_of_copies(tokens: Tokens) -> Bool[Tensor, "batch seq seq"]:
     """`[b, q, j]`: whether the token at j <= q followed an earlier copy (at j - 1 < q) of the token at q."""
     return earlier_copies(tokens).roll(1, -1)  # the last column of a strict lower triangle is empty: nothing wraps
+
+
+def keys_at(offsets: Sequence[int], seq: int) -> Bool[Tensor, "seq seq"]:
+    """`[q, j]`: whether j lies one of some numbers of positions before q."""
+    place = torch.arange(seq)
+    return torch.isin(place[:, None] - place, torch.tensor(list(offsets)))
 
 
 def uniform_pattern(seq: int, causal: bool = True) -> Float[Tensor, "seq seq"]:

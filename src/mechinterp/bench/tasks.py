@@ -7,7 +7,7 @@ from mechinterp.bench.timing import Figures, alternate, figures
 from mechinterp.training import Trainer, resolve
 
 _MEANING = "a whole step of training on a task's preset over drawing its examples; the slowest task; target >= 10"
-SHIPPED = ("induction", "markov", "classification", "regression", "modular", "recall")
+SHIPPED = ("induction", "markov", "classification", "regression", "modular", "recall", "moving_sum")
 
 
 def tasks(quick: bool = False) -> Figures:

@@ -1,4 +1,4 @@
-"""What heads attend to by the roles that positions play: for tasks that name a place, wherever it lies."""
+"""What heads attend to: by the roles that positions play, wherever these lie, or by how far back they look."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from mechinterp.attribution.head_scores import keys_at
 from mechinterp.core import Batch, HookedModel, Site, SiteError, labelled, suggest
 from mechinterp.interventions import on_model, record
 from mechinterp.measures.registry import EXAMPLES, register_measure
@@ -57,6 +58,37 @@ def role_attention(
     defined = (start >= 0) & mask.any(-1)
     shares = torch.where(defined, shares, torch.full_like(shares, float("nan")))
     return labelled(shares, ["layer", "head", "example"], kind="bounded")
+
+
+@register_measure("offset_attention", examples_of="loss")
+def offset_attention(
+    model: HookedModel, task: Task, seed: int, *, offsets: Sequence[int], examples: int = 128
+) -> xr.DataArray:
+    """Share of every head's attention, in absolute value, that scored positions pay to positions so far back.
+
+    Args:
+        model: A `Transformer`, or any model with TransformerLens's hook points and `cfg`.
+        task: Draws the examples.
+        seed: Of the examples.
+        offsets: How far back, 0 for the position itself.
+        examples: How many.
+
+    Returns:
+        Dimensions layer, head, example: the mean over scored positions that have such positions before them, in [0, 1];
+        NaN where there are none. Null: what the untrained model pays, the first step of a timeline; uniform attention
+        pays one part in as many as a position sees for each offset.
+
+    Source: arXiv 2506.13688, attention progress measure. Differs: a mean over positions of shares, not a share of sums.
+    """
+    batch = on_model(task.batch(examples, seed), model)
+    keys = keys_at(offsets, batch.seq_len).to(batch.device)
+    sites = [Site("pattern", layer) for layer in range(model.cfg.n_layers)]
+    _, patterns = record(model, batch.inputs, sites)
+    weights = torch.stack([patterns[site.hook] for site in sites]).abs()
+    shares = torch.where(keys, weights, 0.0).sum(-1) / weights.sum(-1)  # layer batch head query
+    queries = (batch.scored & keys.any(-1))[:, None].expand(shares.shape)
+    mean = torch.where(queries, shares, 0.0).sum(-1) / queries.sum(-1)
+    return labelled(mean.movedim(1, -1), ["layer", "head", "example"], kind="bounded")
 
 
 def _positions(batch: Batch, patterns: Sequence[str]) -> Tensor:

@@ -6,6 +6,7 @@ from mechinterp.tasks.contract import Offer, check
 from mechinterp.tasks.induction import Induction
 from mechinterp.tasks.markov import MarkovChains
 from mechinterp.tasks.modular import ModularAddition
+from mechinterp.tasks.moving_sum import MovingSum
 from mechinterp.tasks.own import from_file
 from mechinterp.tasks.prompts import Prompts
 from mechinterp.tasks.recall import Recall
@@ -19,6 +20,7 @@ __all__ = [
     "Induction",
     "MarkovChains",
     "ModularAddition",
+    "MovingSum",
     "Offer",
     "Predictor",
     "Preset",

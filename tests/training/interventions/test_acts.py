@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mechinterp.attribution import head_scores
-from mechinterp.core import Batch
+from mechinterp.core import Batch, ConfigError
 from mechinterp.interventions import EditedTransformer, record
 from mechinterp.models import ModelConfig, Transformer
 from mechinterp.training import TrainConfig, Trainer
@@ -52,6 +52,19 @@ def test_an_induction_pattern_attends_to_what_followed_an_earlier_copy():
     batch = Batch(TOKENS, TOKENS, TOKENS >= 0)
     scores = head_scores(edited(model, dict(kind="pattern", heads="L1", to="induction")), batch)
     assert scores.sel(score="induction", layer=1).values == pytest.approx(1)
+
+
+def test_a_pattern_of_offsets_looks_back_so_far_and_leaves_rows_that_cannot():
+    model = model_of(attention="linear")
+    own, seen = (
+        patterns(model),
+        patterns(edited(model, dict(kind="pattern", heads="L0.H0", to="offsets", offsets=[2, 4]))),
+    )
+    assert seen[0, 0, 5].tolist() == [0, 0.5, 0, 0.5, 0, 0] and seen[0, 0, 3].tolist() == [0, 1, 0, 0, 0, 0]
+    assert torch.equal(seen[:, 0, :2], own[:, 0, :2]) and torch.equal(seen[:, 1:], own[:, 1:])
+    for wrong in (dict(to="offsets"), dict(to="uniform", offsets=[1]), dict(to="offsets", offsets=[-1])):
+        with pytest.raises(ConfigError, match="offsets"):
+            as_interventions([dict(kind="pattern", heads="L0", **wrong)])
 
 
 def test_strength_mixes_and_its_gradient_shrinks_with_it():

@@ -112,7 +112,7 @@ def _give_pattern(spec: GivePattern, model: Transformer) -> list[_Hooked]:
     if model.config.pad_token is not None:
         raise UnsupportedError("a pattern cannot be given to a model with padding: it would attend to it")
     return [
-        (Site("pattern", layer).hook, _Pattern(_mask(model, heads, "pattern"), spec.to, spec.strength))
+        (Site("pattern", layer).hook, _Pattern(_mask(model, heads, "pattern"), spec))
         for layer, heads in _named(spec, model).items()
     ]
 
@@ -120,14 +120,14 @@ def _give_pattern(spec: GivePattern, model: Transformer) -> list[_Hooked]:
 @dataclass(frozen=True, eq=False)
 class _Pattern:
     mask: Tensor
-    to: str
-    strength: float
+    spec: GivePattern
 
     def __call__(self, now: Pass, pattern: Tensor) -> Tensor:
-        given, rows = pattern_named(self.to, now.inputs, now.model.config.causal)
+        given, rows = pattern_named(self.spec.to, now.inputs, now.model.config.causal, self.spec.offsets)
         given, rows = given.to(pattern.dtype)[:, None], rows[:, None]
-        if self.strength < 1:
-            given = (1 - self.strength) * pattern + self.strength * given
+        strength = self.spec.strength
+        if strength < 1:
+            given = (1 - strength) * pattern + strength * given
         return torch.where(self.mask & rows, given, pattern)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
@@ -20,14 +20,23 @@ class GivePattern(Lasting):
     Args:
         to: `previous-token`: each position attends to the one before, the first to itself. `uniform`: equally to all
             that it sees. `induction`: equally to all tokens that followed an earlier copy of its own; rows without an
-            earlier copy stay the head's own.
+            earlier copy stay the head's own. `offsets`: equally to the positions that lie so far back.
+        offsets: With `offsets`: how far, 0 for the position itself; those before the start do not count, and rows
+            without any stay the head's own. A task may say which it needs (`MovingSum.window_offsets`).
         strength: From 0, which changes no bit, to 1.
     """
 
     kind: Literal["pattern"] = "pattern"
     heads: Heads
-    to: Literal["previous-token", "uniform", "induction"]
+    to: Literal["previous-token", "uniform", "induction", "offsets"]
+    offsets: tuple[Annotated[int, Field(ge=0)], ...] = ()
     strength: float = Field(1.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _names_offsets(self) -> GivePattern:
+        if (self.to == "offsets") != bool(self.offsets):
+            raise ValueError(f"to='{self.to}' with offsets={list(self.offsets)}: 'offsets', and it alone, needs them")
+        return self
 
 
 class DisallowKeys(Lasting):

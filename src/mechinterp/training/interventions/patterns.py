@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mechinterp.attribution.head_scores import earlier_copies, successors_of_copies, uniform_pattern
+from mechinterp.attribution.head_scores import earlier_copies, keys_at, successors_of_copies, uniform_pattern
 from mechinterp.core import ShapeError
 
 _Keys = Bool[Tensor, "#batch seq seq"]
@@ -35,19 +35,22 @@ def keys_named(name: str, inputs: Tensor) -> _Keys:
     )
 
 
-def pattern_named(name: str, inputs: Tensor, causal: bool) -> tuple[Float[Tensor, "#batch seq seq"], _Rows]:
+def pattern_named(
+    name: str, inputs: Tensor, causal: bool, offsets: Sequence[int] = ()
+) -> tuple[Float[Tensor, "#batch seq seq"], _Rows]:
     """An ideal pattern, and the rows for which it is defined, bool `[batch, seq, 1]`.
 
     Args:
-        name: `previous-token` (the first position attends to itself), `uniform`, or `induction` (rows with an earlier
-            copy of their token).
+        name: `previous-token` (the first position attends to itself), `uniform`, `induction` (rows with an earlier
+            copy of their token), or `offsets` (rows with a position so far back).
         inputs: As for `keys_named`.
         causal: Whether a position sees only itself and earlier ones.
+        offsets: With `offsets`: how far back keys lie.
     """
     if name == "uniform":
         weights = uniform_pattern(inputs.shape[1], causal).to(inputs.device, torch.float32)[None]
         return weights, weights.new_ones(1, inputs.shape[1], 1, dtype=torch.bool)
-    keys = keys_named(name, inputs)
+    keys = keys_at(offsets, inputs.shape[1]).to(inputs.device)[None] if name == "offsets" else keys_named(name, inputs)
     if name == "previous-token":
         keys[:, 0, 0] = True
     count = keys.sum(-1, keepdim=True)
