@@ -37,6 +37,7 @@ def test_quick_run(name):
             "classification",
             "regression",
             "modular",
+            "moving_sum",
             "recall",
         }
         assert all(row["draw_seconds"] < row["step_seconds"] for row in result["sizes"])

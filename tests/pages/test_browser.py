@@ -83,6 +83,7 @@ def test_the_slider_moves_the_circuit(browser, path: Path, study):
     page.screenshot(path=path.with_name("circuit-at-step-0.png"))
     # The same by keyboard: one step to the right, then back to the left end, where it stops.
     page.locator("#circuit-plot-figure").focus()
+    page.wait_for_timeout(500)  # the click's own animation ends
     active = f"document.getElementById('{name}').layout.sliders[0].active"
     page.keyboard.press("ArrowRight")
     page.wait_for_function(f"{active} === 1")

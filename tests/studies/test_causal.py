@@ -70,7 +70,7 @@ def test_exact_effects_of_edges_are_computed_once_for_the_circuit(monkeypatch):
     def again(*_, **__):
         raise ConfigError("computed a second time")
 
-    monkeypatch.setattr(sys.modules["mechinterp.discovery.discover"], "patch_edges", again)
+    monkeypatch.setattr(sys.modules["mechinterp.discovery.ranking"], "patch_edges", again)
     evidence = causal.circuit_evidence(induction_model().model, Matching(), **FEW)
     assert len(evidence.circuit) == 3 and evidence.circuit.origin["scores"] == "exact"
 

@@ -84,7 +84,7 @@ def test_one_model_is_alive_at_a_time(run, monkeypatch):
 
 def test_a_process_opens_the_run_by_its_folder(run, made):
     """What `workers=` hands to each process."""
-    share = Share(run.path, run.task, (), {"loss": ("loss", {})}, (0, 16), 0, None, False)
+    share = Share(run.path, run.task, (), {"loss": ("loss", {})}, (0, 16), 0, None, False, False)
     assert trace_share(share, lambda done, total: None) == 2 and made == [0, 16]
     line = mi.trace(run, ["loss"])
     assert made == [0, 16, 1, 512, 1000]

@@ -10,6 +10,7 @@ from mechinterp.core import ConfigError, RunError
 from mechinterp.measures import measure
 from mechinterp.tasks import Induction
 from mechinterp.timeline import Memory, trace, train
+from mechinterp.timeline.store import interventions_of
 from mechinterp.training import Run, files
 
 TASK = Induction(vocab=16, seq_len=12, segment=4, repeats=2)
@@ -56,6 +57,15 @@ def test_weights_need_not_be_kept(tmp_path: Path):
     with pytest.raises(RunError, match="did not keep the weights of step 0"):
         trace(lean, "accuracy")
     assert trace(lean, "accuracy", steps=lean.steps)["step"].values.tolist() == [2, 6]
+
+
+def test_a_role_that_is_found_later_leaves_earlier_measurements_as_they_are(tmp_path: Path):
+    role = [dict(kind="pattern", heads=dict(role="previous_token"), to="previous-token", start=3)]
+    run = train(TASK, out=tmp_path / "run", measures=MEASURES[:1], measure_interventions=True, keep=[],
+                interventions=role, **SIZES)  # fmt: skip
+    assert run.config.resolutions[0].heads
+    assert trace(run, MEASURES[0], interventions=True)["step"].values.tolist() == [0, 2, 4, 6]
+    assert interventions_of(run, 0) == interventions_of(run, 2) != interventions_of(run, 3)
 
 
 def test_only_the_last_weights(tmp_path: Path):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from mechinterp.core import HookedModel, is_reader_input
 from mechinterp.interventions.hooks import Edit, as_hooked, check_fired, frozen, hook_name, in_turn, refusals
+from mechinterp.models import Transformer
 
 
 def gradients(
@@ -56,7 +58,9 @@ def gradients(
 
         return watch
 
-    with in_turn(model), frozen(model), torch.enable_grad(), refusals():
+    # A bridge's hook may stand beside the stream and not in it: there the stream itself must keep its graph.
+    weights = frozen(model) if isinstance(model, Transformer) else nullcontext()
+    with in_turn(model), weights, torch.enable_grad(), refusals():
         watchers = [(name, watcher(name)) for name in dict.fromkeys([*edits, *names])]
         if end is None:
             output = model.run_with_hooks(inputs, fwd_hooks=watchers)

@@ -84,20 +84,20 @@ class Camera:
         place = f"seed{seed}" if on is None else f"seed{seed}-{_folder(on)}"
         origin = {"task": digest(task.to_dict()), "seed": str(seed), "version": __version__, "layout": LAYOUT}
         origin["model"] = architecture(run)
-        trained_under = interventions_of(run)
+        trained_under = bool(interventions_of(run, 0))
         if interventions and not trained_under:
             raise ConfigError(f"{run.path} was trained without interventions: measure the plain model")
-        if interventions:
-            place, origin["interventions"] = f"{place}-intervened", trained_under
+        place = f"{place}-intervened" if interventions else place
         under = interventions if trained_under else None
         return cls(run, measures, task, seed, place, origin, store, keep_examples, under)
 
     def at(self, step: int, taken: Callable[[str], None]) -> dict[str, xr.Dataset]:
         """Measure name -> its summary at a step; `taken` hears of each."""
         weights, model, parts = self.run.weights_hash(step), None, {}
+        under = {"interventions": interventions_of(self.run, step)} if self.interventions else {}
         with remembering("runs"):
             for name, measure in self.measures.items():
-                origin = {**self.origin, "measure": str(measure), "code": measure.code, "weights": weights}
+                origin = {**self.origin, **under, "measure": str(measure), "code": measure.code, "weights": weights}
                 where = f"{measure.key}-{self.place}/{step:08d}"
                 part = self.store.read(where, origin, self.keep_examples)
                 if part is None:

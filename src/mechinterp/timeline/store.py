@@ -159,13 +159,18 @@ def architecture(run: RunLike) -> str:
     return digest(config.model_dump(mode="json")) if isinstance(config, ModelConfig) else ""
 
 
-def interventions_of(run: RunLike) -> str:
-    """A digest of what was changed in a Run's training; empty for a plain training."""
+def interventions_of(run: RunLike, step: int) -> str:
+    """A digest of what was changed in a Run's training; empty for a plain training.
+
+    What an intervention turned out to be counts from its start on: a measurement that was taken in training before it
+    is the one that a trace afterwards asks for.
+    """
     record = run.config if isinstance(run, Run) else None
     if record is None or not record.interventions:
         return ""
-    data = record.model_dump(mode="json")
-    return digest([data["interventions"], data["resolutions"]])
+    specs = [spec.model_dump(mode="json") for spec in record.interventions]
+    known = {n: one.model_dump(mode="json") for n, one in record.resolutions.items() if specs[n]["start"] <= step}
+    return digest([specs, known])
 
 
 def as_stored(data: xr.Dataset) -> xr.Dataset:
