@@ -32,8 +32,9 @@ def test_each_latent_is_told_in_words():
         latent_line(dates, "early", 0)
         == f"early after layer 0: can be read from step {read:g}, used from step {used:g}"
     )
-    assert latent_line(dates, "idle", 0).endswith("not used") and "can be read from" in latent_line(dates, "idle", 0)
-    assert latent_line(dates, "hidden", 0) == "hidden after layer 0: cannot be read, not used"
+    idle = latent_line(dates, "idle", 0)
+    assert idle.endswith("no use shown") and "can be read from" in idle
+    assert latent_line(dates, "hidden", 0) == "hidden after layer 0: cannot be read, no use shown"
     # However certain, a cost of 0.05 nats is below what counts; a smaller bar lets it pass.
     assert "used from step 1" in latent_line(read_and_used(line(), least_used=0.01), "idle", 0)
 

@@ -55,7 +55,8 @@ def latent_line(dates: xr.Dataset, latent: str, layer: int) -> str:
         layer: The layer after which it is probed.
 
     Returns:
-        For example `previous token after layer 0: can be read from step 40, used from step 120`.
+        For example `previous token after layer 0: can be read from step 40, used from step 120`. An erasure that takes
+        more than half of a site destroys it as random directions do, so that no use can show.
     """
     at = dates.isel(layer=layer).sel(latent=latent)
     phrases = [_phrase(at.sel(what=what), word) for what, word in (("read", "can be read"), ("used", "used"))]
@@ -64,6 +65,6 @@ def latent_line(dates: xr.Dataset, latent: str, layer: int) -> str:
 
 def _phrase(at: xr.Dataset, word: str) -> str:
     if not bool(at["selected"]) or bool(at["censored"]):
-        return f"not {word}" if word == "used" else "cannot be read"
+        return "no use shown" if word == "used" else "cannot be read"
     left = f" until {float(at['left']):g}" if bool(at["transient"]) else ""
     return f"{word} from step {float(at['step']):g}{left}"
